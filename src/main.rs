@@ -1,0 +1,2 @@
+//! The `portreeve` command: parses arguments, picks a tree, runs it.
+fn main() {}
