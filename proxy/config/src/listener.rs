@@ -1,0 +1,58 @@
+//! Listeners: where a proxy accepts connections, and for which hostnames.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{HostPattern, ObjectName, UnitId};
+
+/// Where a listener is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bind {
+    /// The address.
+    pub address: Address,
+    /// The port.
+    pub port: u16,
+}
+
+/// The address of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Address {
+    /// The proxy's own node address, whatever it is: all proxies get the same unit.
+    Node,
+    /// One address, which the proxy's host must hold.
+    Ip(IpAddr),
+}
+
+/// The protocol of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/2 with prior knowledge, in clear.
+    Http,
+    /// The same over TLS that ends here.
+    Https,
+}
+
+/// One listener of one Gateway. Listeners on one address and port are told apart by hostname:
+/// the most specific one that covers the request's host takes it alone (listener isolation).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Where it is bound.
+    pub bind: Bind,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The hosts that it serves; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<HostPattern>,
+    /// The certificate units, first one preferred; HTTPS only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<UnitId>,
+    /// The Gateway, for logs and metrics.
+    pub gateway: ObjectName,
+    /// The listener's name in that Gateway.
+    pub name: String,
+}

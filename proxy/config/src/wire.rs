@@ -1,0 +1,132 @@
+//! The push protocol: `POST /push` on a proxy's admin port, JSON both ways, over mutual TLS.
+//!
+//! A controller sends what leads from `base` to `root`. A proxy whose root is not `base` answers with
+//! its bucket hashes and gets the buckets that differ, whole. Order is (term, generation): what is
+//! older than what is in force is refused.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::UnitId;
+use crate::set::RootHash;
+use crate::unit::{ContentHash, EncodedUnit};
+
+/// The version of this protocol. A proxy refuses one that it does not know and keeps its config.
+pub const WIRE_VERSION: u32 = 1;
+
+/// The largest push that a proxy reads, in bytes.
+pub const MAX_PUSH_BYTES: usize = 64 << 20;
+
+/// The place of a configuration in time: a later term, or in one term a later generation, is newer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// The leader's term.
+    pub term: u64,
+    /// The leader's count of configurations.
+    pub generation: u64,
+}
+
+/// What a controller sends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Push {
+    /// [`WIRE_VERSION`].
+    pub wire: u32,
+    /// The identity of the proxy that is meant: its pod's uid or its name.
+    pub proxy: String,
+    /// Where it stands in time.
+    pub version: Version,
+    /// The root that the proxy must hold for `put` and `delete` to lead to `root`.
+    pub base: RootHash,
+    /// The root that results.
+    pub root: RootHash,
+    /// Buckets whose whole content is in `put`: what they hold besides is dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replace: Vec<u8>,
+    /// Units to put.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub put: Vec<EncodedUnit>,
+    /// Units to delete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delete: Vec<UnitId>,
+    /// The W3C trace context of the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// What a proxy answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reply {
+    /// The root is in force.
+    Ack(Ack),
+    /// The proxy holds another base; these are its buckets.
+    NeedUnits(NeedUnits),
+    /// Refused: the config before stays in force.
+    Nack(Nack),
+}
+
+/// The root is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// Who answers.
+    pub proxy: String,
+    /// What is in force.
+    pub version: Version,
+    /// Its root.
+    pub root: RootHash,
+    /// The units of it that could not be used, by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<Broken>,
+}
+
+/// A unit that could not be used; it takes its specified failure, all others serve.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Broken {
+    /// The unit.
+    pub unit: UnitId,
+    /// Why, for the object's status.
+    pub reason: String,
+}
+
+/// The proxy holds another base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NeedUnits {
+    /// Who answers.
+    pub proxy: String,
+    /// The root that it holds.
+    pub root: RootHash,
+    /// The hash of each of its buckets.
+    pub buckets: Vec<ContentHash>,
+}
+
+/// Refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nack {
+    /// Who answers.
+    pub proxy: String,
+    /// What is in force.
+    pub version: Version,
+    /// Why.
+    pub reason: NackReason,
+}
+
+/// Why a push is refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NackReason {
+    /// An older term or generation than what is in force.
+    Stale,
+    /// A wire version that this proxy does not know.
+    UnknownWire,
+    /// It is meant for another proxy.
+    WrongProxy,
+    /// It can't be read; the text says where.
+    Malformed(String),
+    /// A unit's bytes are not those that its hash names, or the result's root is not the one named.
+    HashMismatch(String),
+}
