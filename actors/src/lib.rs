@@ -1,1 +1,4 @@
-//! actors
+//! The control plane: one file per actor, and `tree.rs`, which says who exists and who restarts whom.
+//! Called by the `portreeve` command. Decisions are `actors_core`'s; what is here is I/O around them.
+
+pub mod push;

@@ -1,0 +1,403 @@
+//! Owns: the certificate authority between controllers and proxies, and what it issues.
+//! Called by the credentials actor, by the command that writes identity files, and by tests.
+//! Refuses to know: how the certificates are used (`mtls.rs`) and when they are renewed (`credentials.rs`).
+//!
+//! Every certificate carries one URI as its subject alternative name: `urn:portreeve:controller`, or
+//! `urn:portreeve:proxy:<identity>`. Names and addresses play no part.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+
+/// How long the authority itself is valid.
+pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long what it issues is valid.
+pub const LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Certificates begin to be valid this long before they are issued: clocks differ.
+const BACKDATE: Duration = Duration::from_secs(300);
+/// The subject alternative name of controllers.
+pub const CONTROLLER_URI: &str = "urn:portreeve:controller";
+const PROXY_URI_PREFIX: &str = "urn:portreeve:proxy:";
+
+/// The names of the identity files in a folder, and of the keys of a Secret of type `kubernetes.io/tls`.
+pub mod file {
+    /// The certificates of the authorities that are trusted.
+    pub const AUTHORITIES: &str = "ca.crt";
+    /// The own certificate chain.
+    pub const CHAIN: &str = "tls.crt";
+    /// Its private key.
+    pub const KEY: &str = "tls.key";
+}
+
+/// Who a certificate speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A controller.
+    Controller,
+    /// The proxy of this identity: its pod's uid, or its name outside a cluster.
+    Proxy(String),
+}
+
+impl Role {
+    /// The URI that a certificate of this role carries.
+    pub fn uri(&self) -> String {
+        match self {
+            Self::Controller => CONTROLLER_URI.to_owned(),
+            Self::Proxy(identity) => format!("{PROXY_URI_PREFIX}{identity}"),
+        }
+    }
+}
+
+/// Why an identity can't be made or read.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// The certificate library refuses.
+    #[error("the certificate of {what} can't be made or read")]
+    Certificate {
+        /// Whose.
+        what: String,
+        /// Why.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// A PEM text holds no certificate or no key.
+    #[error("{what} is not PEM of the expected kind: issue the identity again")]
+    Pem {
+        /// Which text.
+        what: String,
+        /// Why.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// A file can't be read or written.
+    #[error("the identity file {path} can't be used")]
+    File {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// TLS refuses what it was given.
+    #[error("the identity can't be used for TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A certificate with its key, and the authorities that its owner trusts.
+#[derive(Clone)]
+pub struct Identity {
+    /// Certificates of the trusted authorities, PEM.
+    pub authorities: String,
+    /// The own chain, PEM.
+    pub chain: String,
+    /// The own private key, PEM.
+    pub key: Arc<str>,
+    /// When the certificate ends.
+    pub not_after: SystemTime,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.chain == other.chain && self.authorities == other.authorities
+    }
+}
+
+impl Identity {
+    /// Reads `ca.crt`, `tls.crt` and `tls.key` of a folder.
+    ///
+    /// # Errors
+    /// Where a file is missing, unreadable or not PEM.
+    pub fn read(folder: &Path) -> Result<Self, IdentityError> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read_to_string(&path)
+                .map_err(|source| IdentityError::File { path: path.display().to_string(), source })
+        };
+        Self::new(read(file::AUTHORITIES)?, read(file::CHAIN)?, read(file::KEY)?.into())
+    }
+
+    fn new(authorities: String, chain: String, key: Arc<str>) -> Result<Self, IdentityError> {
+        let not_after = not_after(&chain)?;
+        Ok(Self { authorities, chain, key, not_after })
+    }
+
+    /// Writes the three files into a folder, for its owner alone; each appears whole or not at all, the
+    /// chain last, so that a reader which sees a new chain sees its key too.
+    ///
+    /// # Errors
+    /// Where the folder can't be made or written.
+    pub fn write(&self, folder: &Path) -> Result<(), IdentityError> {
+        let fail = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| IdentityError::File { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(fail(folder))?;
+        for (name, text) in
+            [(file::AUTHORITIES, &*self.authorities), (file::KEY, &*self.key), (file::CHAIN, &*self.chain)]
+        {
+            let path = folder.join(name);
+            write_private(&path, text).map_err(fail(&path))?;
+        }
+        Ok(())
+    }
+
+    /// The own chain, decoded.
+    ///
+    /// # Errors
+    /// Where it is not PEM.
+    pub fn chain_der(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        certificates("the certificate chain", &self.chain)
+    }
+
+    /// The private key, decoded.
+    ///
+    /// # Errors
+    /// Where it is not PEM.
+    pub fn key_der(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes())
+            .map_err(|source| IdentityError::Pem { what: "the private key".into(), source })
+    }
+
+    /// The trusted authorities, decoded.
+    ///
+    /// # Errors
+    /// Where they are not PEM or not certificates of authorities.
+    pub fn roots(&self) -> Result<rustls::RootCertStore, IdentityError> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in certificates("the authorities' certificates", &self.authorities)? {
+            roots.add(certificate)?;
+        }
+        Ok(roots)
+    }
+}
+
+/// The authority that signs for controllers and proxies.
+pub struct Authority {
+    /// Its own certificate first, then predecessors that are still trusted; PEM.
+    certificates: String,
+    key: KeyPair,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A new authority, valid from now for `life`.
+    ///
+    /// # Errors
+    /// Where no key can be made.
+    pub fn generate(now: SystemTime, life: Duration) -> Result<Self, IdentityError> {
+        let key = new_key("the authority")?;
+        let mut params = params("portreeve authority", now, life);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).map_err(certificate_error("the authority"))?;
+        Self::from_pem(&certificate.pem(), &key.serialize_pem())
+    }
+
+    /// The authority that a Secret or a file holds.
+    ///
+    /// # Errors
+    /// Where the texts are not a certificate and its key.
+    pub fn from_pem(certificates: &str, key: &str) -> Result<Self, IdentityError> {
+        let read = || KeyPair::from_pem(key).map_err(certificate_error("the authority"));
+        let issuer =
+            Issuer::from_ca_cert_pem(certificates, read()?).map_err(certificate_error("the authority"))?;
+        Ok(Self { certificates: certificates.to_owned(), key: read()?, issuer })
+    }
+
+    /// Its successor: it signs from now on, and both are trusted until the old one ends.
+    ///
+    /// # Errors
+    /// Where no key can be made.
+    pub fn renew(&self, now: SystemTime, life: Duration) -> Result<Self, IdentityError> {
+        let mut next = Self::generate(now, life)?;
+        for old in certificates("the authority", &self.certificates)? {
+            if der_not_after(&old).is_some_and(|end| end > now) {
+                next.certificates.push_str(&pem_of(&old));
+            }
+        }
+        Ok(next)
+    }
+
+    /// The certificates to trust, PEM.
+    pub fn certificates(&self) -> &str {
+        &self.certificates
+    }
+
+    /// The private key, PEM: for the Secret or the file that keeps it, nothing else.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// When its certificate ends.
+    ///
+    /// # Errors
+    /// Where the certificate can't be read.
+    pub fn not_after(&self) -> Result<SystemTime, IdentityError> {
+        not_after(&self.certificates)
+    }
+
+    /// A certificate for a role, valid from now for `life`.
+    ///
+    /// # Errors
+    /// Where no key or certificate can be made.
+    pub fn issue(&self, role: &Role, now: SystemTime, life: Duration) -> Result<Identity, IdentityError> {
+        let uri = role.uri();
+        let key = new_key(&uri)?;
+        let mut params = params(&uri, now, life);
+        let name = uri.as_str().try_into().map_err(certificate_error(&uri))?;
+        params.subject_alt_names = vec![SanType::URI(name)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(certificate_error(&uri))?;
+        Identity::new(self.certificates.clone(), certificate.pem(), key.serialize_pem().into())
+    }
+}
+
+/// Whether a certificate (DER) speaks for exactly this URI and nobody else.
+pub fn speaks_for(certificate: &[u8], uri: &str) -> bool {
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+    matches!(names.value.general_names[..], [x509_parser::extensions::GeneralName::URI(name)] if name == uri)
+}
+
+fn params(common_name: &str, now: SystemTime, life: Duration) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name.chars().take(64).collect::<String>());
+    params.not_before = (now - BACKDATE).into();
+    params.not_after = (now + life).into();
+    params.serial_number = Some(SerialNumber::from(rand::random::<[u8; 16]>().map(|b| b & 0x7f).to_vec()));
+    params
+}
+
+fn new_key(what: &str) -> Result<KeyPair, IdentityError> {
+    KeyPair::generate().map_err(certificate_error(what))
+}
+
+fn certificate_error(what: &str) -> impl Fn(rcgen::Error) -> IdentityError {
+    let what = what.to_owned();
+    move |source| IdentityError::Certificate { what: what.clone(), source }
+}
+
+fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let fail = |source| IdentityError::Pem { what: what.to_owned(), source };
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(fail)?;
+    if found.is_empty() { Err(fail(rustls_pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
+}
+
+fn not_after(pem: &str) -> Result<SystemTime, IdentityError> {
+    let first = certificates("the certificate chain", pem)?.swap_remove(0);
+    der_not_after(&first).ok_or_else(|| IdentityError::Pem {
+        what: "the certificate chain".into(),
+        source: rustls_pki_types::pem::Error::NoItemsFound,
+    })
+}
+
+fn der_not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(parsed.validity().not_after.to_datetime().into())
+}
+
+fn pem_of(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let lines: Vec<_> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII")).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let partial = path.with_extension("partial");
+    let _ = std::fs::remove_file(&partial);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(partial, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority() -> Authority {
+        Authority::generate(SystemTime::now(), AUTHORITY_LIFE).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_speaks_for_its_role_alone() {
+        let identity =
+            authority().issue(&Role::Proxy("edge-1".into()), SystemTime::now(), LEAF_LIFE).unwrap();
+        let leaf = identity.chain_der().unwrap().swap_remove(0);
+        assert!(speaks_for(&leaf, "urn:portreeve:proxy:edge-1"));
+        assert!(!speaks_for(&leaf, "urn:portreeve:proxy:edge-10"));
+        assert!(!speaks_for(&leaf, CONTROLLER_URI));
+        assert!(!speaks_for(b"nonsense", CONTROLLER_URI));
+    }
+
+    #[test]
+    fn files_give_back_what_was_written_and_are_the_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let identity = authority().issue(&Role::Controller, SystemTime::now(), LEAF_LIFE).unwrap();
+        identity.write(folder.path()).unwrap();
+        let read = Identity::read(folder.path()).unwrap();
+        assert_eq!(read, identity);
+        assert_eq!(read.key, identity.key);
+        let mode = std::fs::metadata(folder.path().join(file::KEY)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(read.not_after > SystemTime::now() + LEAF_LIFE - Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_successor_signs_anew_and_both_are_trusted_until_the_old_one_ends() {
+        let now = SystemTime::now();
+        let old = authority();
+        let new = old.renew(now, AUTHORITY_LIFE).unwrap();
+        let issued = new.issue(&Role::Controller, now, LEAF_LIFE).unwrap();
+        assert_eq!(issued.roots().unwrap().len(), 2);
+        assert_ne!(new.key_pem(), old.key_pem());
+        let later = now + AUTHORITY_LIFE + Duration::from_secs(60);
+        assert_eq!(new.renew(later, AUTHORITY_LIFE).unwrap().certificates().matches("BEGIN").count(), 1);
+    }
+
+    #[test]
+    fn an_authority_survives_its_secret() {
+        let before = authority();
+        let after = Authority::from_pem(before.certificates(), &before.key_pem()).unwrap();
+        assert_eq!(after.certificates(), before.certificates());
+        assert_eq!(after.key_pem(), before.key_pem());
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let authority = authority();
+        let identity = authority.issue(&Role::Controller, SystemTime::now(), LEAF_LIFE).unwrap();
+        assert!(!format!("{authority:?} {identity:?}").contains("PRIVATE"));
+    }
+}
