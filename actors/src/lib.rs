@@ -2,3 +2,4 @@
 //! Called by the `portreeve` command. Decisions are `actors_core`'s; what is here is I/O around them.
 
 pub mod push;
+pub mod term;
