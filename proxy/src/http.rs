@@ -1,0 +1,8 @@
+//! HTTP: from the bytes of a request to the bytes of its response.
+//!
+//! Every request of every protocol goes through [`validate`], is matched by the table, edited by
+//! [`filters`], sent upstream and answered; [`exchange`] says at each step what is allowed next, and
+//! every answer of our own comes from [`respond`].
+
+pub mod filters;
+pub mod respond;

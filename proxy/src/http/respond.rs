@@ -1,0 +1,199 @@
+//! Owns the answers that the proxy gives itself, and why.
+//!
+//! [`Reason`] is shared with metrics and access logs; its answers reveal nothing but their status.
+//! Called by the codecs of both protocols; knows nothing of routes.
+
+/// Why the proxy answered by itself, or cut an exchange short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The request line is not `method SP target SP version`.
+    MalformedRequestLine,
+    /// A field line is malformed: its name, its value, a line folded, a control character.
+    MalformedField,
+    /// A line ends in a bare line feed or holds a bare carriage return.
+    MalformedLineEnd,
+    /// The target is of no allowed form, or holds a byte that no target may.
+    MalformedTarget,
+    /// A percent sign without two hexadecimal digits, or an encoded NUL.
+    MalformedPercentEncoding,
+    /// Dot segments that lead above the root.
+    PathAboveRoot,
+    /// Both Content-Length and Transfer-Encoding.
+    ConflictingFraming,
+    /// Content-Length is repeated, no decimal number, or contradicted by the content.
+    MalformedContentLength,
+    /// Transfer-Encoding is repeated, malformed, or sent in HTTP/1.0.
+    MalformedTransferEncoding,
+    /// A transfer coding other than chunked.
+    UnknownTransferCoding,
+    /// A chunk, its size, its extension or a trailer is malformed.
+    MalformedChunk,
+    /// No Host where one is needed.
+    MissingHost,
+    /// Host is repeated, malformed, holds user information, or differs from the authority.
+    MalformedHost,
+    /// CONNECT or TRACE.
+    MethodNotAllowed,
+    /// The head did not arrive in time.
+    RequestHeadTimeout,
+    /// The content stopped arriving.
+    RequestBodyTimeout,
+    /// The target is longer than the limit.
+    TargetTooLong,
+    /// An expectation other than 100-continue.
+    ExpectationFailed,
+    /// The host is not one of those that the TLS connection was made for.
+    Misdirected,
+    /// Too many fields, or too large ones.
+    FieldsTooLarge,
+    /// Another major version than 1, or a later minor one.
+    VersionNotSupported,
+    /// No route takes the request.
+    RouteNotFound,
+    /// The rule, or the share of it that the request fell to, can't be served as it is written.
+    InvalidRule,
+    /// The backend has no endpoint.
+    NoEndpoint,
+    /// No endpoint could be connected to.
+    ConnectFailed,
+    /// The endpoint closed or reset before it answered.
+    UpstreamReset,
+    /// The endpoint's answer can't be understood, or must not be passed on.
+    UpstreamMalformed,
+    /// The endpoint did not answer in time.
+    UpstreamTimeout,
+    /// The request as a whole took too long.
+    RequestTimeout,
+    /// The proxy has more to do than it can.
+    Overloaded,
+    /// The client went away; nothing is sent.
+    ClientGone,
+    /// The response was cut after its head: the client sees that it is incomplete.
+    ResponseCut,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 32] = [
+        Self::MalformedRequestLine,
+        Self::MalformedField,
+        Self::MalformedLineEnd,
+        Self::MalformedTarget,
+        Self::MalformedPercentEncoding,
+        Self::PathAboveRoot,
+        Self::ConflictingFraming,
+        Self::MalformedContentLength,
+        Self::MalformedTransferEncoding,
+        Self::UnknownTransferCoding,
+        Self::MalformedChunk,
+        Self::MissingHost,
+        Self::MalformedHost,
+        Self::MethodNotAllowed,
+        Self::RequestHeadTimeout,
+        Self::RequestBodyTimeout,
+        Self::TargetTooLong,
+        Self::ExpectationFailed,
+        Self::Misdirected,
+        Self::FieldsTooLarge,
+        Self::VersionNotSupported,
+        Self::RouteNotFound,
+        Self::InvalidRule,
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::UpstreamReset,
+        Self::UpstreamMalformed,
+        Self::UpstreamTimeout,
+        Self::RequestTimeout,
+        Self::Overloaded,
+        Self::ClientGone,
+        Self::ResponseCut,
+    ];
+
+    /// The status of the answer. 499 is never sent: the client is gone, or has part of a response.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::MalformedRequestLine
+            | Self::MalformedField
+            | Self::MalformedLineEnd
+            | Self::MalformedTarget
+            | Self::MalformedPercentEncoding
+            | Self::PathAboveRoot
+            | Self::ConflictingFraming
+            | Self::MalformedContentLength
+            | Self::MalformedTransferEncoding
+            | Self::MalformedChunk
+            | Self::MissingHost
+            | Self::MalformedHost => 400,
+            Self::RouteNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestHeadTimeout | Self::RequestBodyTimeout => 408,
+            Self::TargetTooLong => 414,
+            Self::ExpectationFailed => 417,
+            Self::Misdirected => 421,
+            Self::FieldsTooLarge => 431,
+            Self::ClientGone | Self::ResponseCut => 499,
+            Self::InvalidRule => 500,
+            Self::UnknownTransferCoding => 501,
+            Self::UpstreamReset | Self::UpstreamMalformed => 502,
+            Self::NoEndpoint | Self::ConnectFailed | Self::Overloaded => 503,
+            Self::UpstreamTimeout | Self::RequestTimeout => 504,
+            Self::VersionNotSupported => 505,
+        }
+    }
+
+    /// The reason as metrics and logs name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MalformedRequestLine => "malformed_request_line",
+            Self::MalformedField => "malformed_field",
+            Self::MalformedLineEnd => "malformed_line_end",
+            Self::MalformedTarget => "malformed_target",
+            Self::MalformedPercentEncoding => "malformed_percent_encoding",
+            Self::PathAboveRoot => "path_above_root",
+            Self::ConflictingFraming => "conflicting_framing",
+            Self::MalformedContentLength => "malformed_content_length",
+            Self::MalformedTransferEncoding => "malformed_transfer_encoding",
+            Self::UnknownTransferCoding => "unknown_transfer_coding",
+            Self::MalformedChunk => "malformed_chunk",
+            Self::MissingHost => "missing_host",
+            Self::MalformedHost => "malformed_host",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestHeadTimeout => "request_head_timeout",
+            Self::RequestBodyTimeout => "request_body_timeout",
+            Self::TargetTooLong => "target_too_long",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::Misdirected => "misdirected",
+            Self::FieldsTooLarge => "fields_too_large",
+            Self::VersionNotSupported => "version_not_supported",
+            Self::RouteNotFound => "route_not_found",
+            Self::InvalidRule => "invalid_rule",
+            Self::NoEndpoint => "no_endpoint",
+            Self::ConnectFailed => "connect_failed",
+            Self::UpstreamReset => "upstream_reset",
+            Self::UpstreamMalformed => "upstream_malformed",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::RequestTimeout => "request_timeout",
+            Self::Overloaded => "overloaded",
+            Self::ClientGone => "client_gone",
+            Self::ResponseCut => "response_cut",
+        }
+    }
+
+    /// Whether an HTTP/1 connection must be closed after the answer: where the request ends is not
+    /// known, or its sender can't be trusted to know.
+    pub fn closes(self) -> bool {
+        !matches!(
+            self,
+            Self::RouteNotFound
+                | Self::InvalidRule
+                | Self::NoEndpoint
+                | Self::ConnectFailed
+                | Self::UpstreamReset
+                | Self::UpstreamMalformed
+                | Self::UpstreamTimeout
+                | Self::RequestTimeout
+                | Self::Overloaded
+                | Self::Misdirected
+        )
+    }
+}

@@ -1,0 +1,186 @@
+//! Owns what is known of every endpoint and backend beyond the life of a configuration.
+//!
+//! The table asks for an entry by key while it is compiled and holds it; a swap finds the same entry
+//! again, with its count of requests in flight and its cursor. An entry that nothing points to any
+//! more is swept. Knows nothing of routes.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use proxy_config::name::UnitId;
+
+use super::pool::Stash;
+
+/// What tells endpoints apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointKey {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The name that its certificate must prove; `None`: no TLS.
+    pub tls: Option<Arc<str>>,
+}
+
+/// An endpoint, shared by all workers and all tables.
+#[derive(Debug)]
+pub struct Endpoint {
+    key: EndpointKey,
+    in_flight: AtomicU32,
+    stash: Stash,
+}
+
+impl Endpoint {
+    fn new(key: EndpointKey) -> Self {
+        Self { key, in_flight: AtomicU32::new(0), stash: Stash::default() }
+    }
+
+    /// What it is known by.
+    pub fn key(&self) -> &EndpointKey {
+        &self.key
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.key.address
+    }
+
+    /// The requests that are being served by it, over all workers.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as in flight until the guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight { endpoint: Arc::clone(self) }
+    }
+
+    /// The idle connections to it that workers have left to each other.
+    pub fn stash(&self) -> &Stash {
+        &self.stash
+    }
+}
+
+/// A request in flight at an endpoint.
+#[derive(Debug)]
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+}
+
+impl InFlight {
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a backend keeps from one configuration to the next.
+#[derive(Debug, Default)]
+pub struct BackendState {
+    cursor: AtomicU64,
+}
+
+impl BackendState {
+    /// The next place in turn.
+    pub fn turn(&self) -> u64 {
+        self.cursor.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// All endpoints and backends that any table or exchange still points to.
+#[derive(Debug, Default)]
+pub struct Registry {
+    endpoints: Mutex<HashMap<EndpointKey, Weak<Endpoint>>>,
+    backends: Mutex<HashMap<UnitId, Weak<BackendState>>>,
+}
+
+impl Registry {
+    /// The endpoint of a key: the one that is there, or a new one.
+    pub fn endpoint(&self, key: EndpointKey) -> Arc<Endpoint> {
+        entry(&self.endpoints, &key, || Endpoint::new(key.clone()))
+    }
+
+    /// The state of a backend: the one that is there, or a new one.
+    pub fn backend(&self, id: &UnitId) -> Arc<BackendState> {
+        entry(&self.backends, id, BackendState::default)
+    }
+
+    /// Forgets what nothing points to any more; called after a swap.
+    pub fn sweep(&self) {
+        lock(&self.endpoints).retain(|_, endpoint| endpoint.strong_count() > 0);
+        lock(&self.backends).retain(|_, backend| backend.strong_count() > 0);
+    }
+
+    /// How many endpoints are remembered.
+    pub fn endpoints(&self) -> usize {
+        lock(&self.endpoints).len()
+    }
+}
+
+fn entry<K: Clone + Eq + Hash, V>(
+    map: &Mutex<HashMap<K, Weak<V>>>,
+    key: &K,
+    make: impl FnOnce() -> V,
+) -> Arc<V> {
+    let mut map = lock(map);
+    if let Some(found) = map.get(key).and_then(Weak::upgrade) {
+        return found;
+    }
+    let made = Arc::new(make());
+    map.insert(key.clone(), Arc::downgrade(&made));
+    made
+}
+
+/// A panic while one of these maps was locked can't have left it half changed: every change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> EndpointKey {
+        EndpointKey { address: SocketAddr::from(([127, 0, 0, 1], port)), tls: None }
+    }
+
+    #[test]
+    fn a_second_table_finds_the_same_endpoint_with_its_count() {
+        let registry = Registry::default();
+        let old = registry.endpoint(key(1));
+        let _request = old.enter();
+        let new = registry.endpoint(key(1));
+        drop(old);
+        assert_eq!(new.in_flight(), 1);
+    }
+
+    #[test]
+    fn a_backend_keeps_its_turn_over_a_swap() {
+        let registry = Registry::default();
+        let id = UnitId::backend(&proxy_config::name::ObjectName::new("shop", "cart"), 80);
+        let old = registry.backend(&id);
+        assert_eq!(old.turn(), 0);
+        let new = registry.backend(&id);
+        drop(old);
+        assert_eq!(new.turn(), 1);
+    }
+
+    #[test]
+    fn an_endpoint_is_swept_once_table_and_requests_are_gone() {
+        let registry = Registry::default();
+        let request = registry.endpoint(key(1)).enter();
+        registry.sweep();
+        assert_eq!(registry.endpoints(), 1, "a request is still in flight");
+        drop(request);
+        registry.sweep();
+        assert_eq!(registry.endpoints(), 0);
+    }
+}
