@@ -97,7 +97,7 @@ impl Bench {
             let config = self.write("envoy.yaml", &envoy_yaml())?;
             let envoy = envoy.display().to_string();
             let command = strings(&[&envoy, "-c", &config, "--concurrency", "1", "-l", "error"]);
-            all.push(self.contender("Envoy", 18130, command));
+            all.push(Contender { h2c: Some(18130), ..self.contender("Envoy", 18130, command) });
         }
         if let Some(pingora) = &self.pingora {
             let command = strings(&[&pingora.display().to_string(), "18140", &BACKEND.to_string()]);

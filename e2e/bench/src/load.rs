@@ -106,10 +106,14 @@ impl Load {
         let mut text = String::new();
         strace.stderr.take().context("strace prints to a pipe")?.read_to_string(&mut text)?;
         strace.wait()?;
-        let total = text.lines().find(|line| line.ends_with("total")).context("strace prints a total")?;
-        let calls: f64 = total.split_whitespace().nth(2).context("the total has a count")?.parse()?;
-        Ok(calls / answer.requests as f64)
+        Ok(total_calls(&text) as f64 / answer.requests as f64)
     }
+}
+
+/// The sum of the fourth column (calls) of what `strace -c` prints, less its own total line.
+fn total_calls(text: &str) -> u64 {
+    let rows = text.lines().filter(|line| !line.ends_with(" total"));
+    rows.filter_map(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok()).sum()
 }
 
 /// What a load generator reports.
@@ -194,6 +198,12 @@ mod tests {
         let answer = Answer::of_wrk(text).unwrap();
         assert_eq!((answer.requests, answer.failed), (401_000, 7));
         assert!((answer.p50 - 0.485).abs() < 1e-9 && (answer.p99 - 1.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn sums_what_strace_counted() {
+        let text = "% time     seconds  usecs/call     calls    errors syscall\n------ ----------- ----------- --------- --------- ----------------\n 60.00    0.600000           6    100000           sendto\n 40.00    0.400000           4    100010        10 recvfrom\n------ ----------- ----------- --------- --------- ----------------\n100.00    1.000000           5    200010        10 total\n";
+        assert_eq!(total_calls(text), 200_010);
     }
 
     #[test]
