@@ -1,0 +1,10 @@
+//! Listening: from a wanted address and port to a connection on a worker.
+//!
+//! The `listen` thread accepts on one socket per address and port and hands each connection to a worker,
+//! by the power of two choices. What must outlive a restart of a listener or a worker (sockets, seats,
+//! switches) is made once, beside the tree.
+
+pub mod drain;
+pub mod handoff;
+pub mod socket;
+pub mod tls;

@@ -1,0 +1,162 @@
+//! Drain: how a proxy stops without losing a request.
+//!
+//! Owns the two switches that everything watches, and the count of open connections. Called by the command
+//! when it gets a SIGTERM (or by a pushed cordon). Refuses to know about signals and about protocols:
+//! HTTP/1.1 answers with `Connection: close` and HTTP/2 with GOAWAY because they watch [`Drain::draining`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+
+/// How long a drain takes.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainSettings {
+    /// New connections are still accepted for this long, while health checks and DNS take the node out.
+    pub accept_for: Duration,
+    /// Connections that are open so long after the start of the drain are cut.
+    pub finish_within: Duration,
+}
+
+impl Default for DrainSettings {
+    fn default() -> Self {
+        Self { accept_for: Duration::from_secs(10), finish_within: Duration::from_secs(60) }
+    }
+}
+
+/// What a drain came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were still open at the deadline.
+    pub cut: u32,
+}
+
+/// One connection's share of the limit, until it is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    open: Arc<AtomicU32>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The switches of a drain and the limit on connections. Made beside the tree, one per proxy.
+#[derive(Debug)]
+pub struct Drain {
+    draining: watch::Sender<bool>,
+    accepting: watch::Sender<bool>,
+    shares: Arc<Semaphore>,
+    limit: u32,
+    open: Arc<AtomicU32>,
+}
+
+impl Drain {
+    /// Not draining; at most `limit` connections at a time.
+    pub fn new(limit: u32) -> Self {
+        Self {
+            draining: watch::Sender::new(false),
+            accepting: watch::Sender::new(true),
+            shares: Arc::new(Semaphore::new(limit as usize)),
+            limit,
+            open: Arc::default(),
+        }
+    }
+
+    /// True once the proxy wants to be rid of its connections.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// False once nothing new is accepted.
+    pub fn accepting(&self) -> watch::Receiver<bool> {
+        self.accepting.subscribe()
+    }
+
+    /// A share of the limit on connections; waits while there is none.
+    pub async fn admit(&self) -> Admitted {
+        let permit = self.shares.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.open.fetch_add(1, Relaxed);
+        Admitted { open: self.open.clone(), _permit: permit }
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
+    /// Drains: says so, accepts for a while, then waits until the last connection has ended, or for the
+    /// deadline. Calling it again starts over with the waiting.
+    pub async fn run(&self, settings: DrainSettings) -> Drained {
+        let deadline = Instant::now() + settings.finish_within;
+        self.draining.send_replace(true);
+        info!(connections = self.open(), "draining");
+        tokio::time::sleep(settings.accept_for.min(settings.finish_within)).await;
+        self.accepting.send_replace(false);
+        let all_ended = timeout_at(deadline, self.shares.acquire_many(self.limit)).await;
+        let cut = if all_ended.is_ok() { 0 } else { self.open() };
+        info!(cut, "drained");
+        Drained { cut }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: DrainSettings =
+        DrainSettings { accept_for: Duration::from_secs(10), finish_within: Duration::from_secs(60) };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_accepts_for_a_while_then_ends_with_the_last_connection() {
+        let drain = Arc::new(Drain::new(100));
+        let admitted = drain.admit().await;
+        let (begun, run) = (
+            Instant::now(),
+            tokio::spawn({
+                let drain = drain.clone();
+                async move { drain.run(SETTINGS).await }
+            }),
+        );
+        drain.draining().wait_for(|draining| *draining).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drain.accepting().wait_for(|accepting| !*accepting).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!run.is_finished());
+        drop(admitted);
+        assert_eq!(run.await.unwrap(), Drained { cut: 0 });
+        assert_eq!(begun.elapsed(), Duration::from_secs(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_open_at_the_deadline_is_cut() {
+        let drain = Drain::new(100);
+        let _two = (drain.admit().await, drain.admit().await);
+        let begun = Instant::now();
+        assert_eq!(drain.run(SETTINGS).await, Drained { cut: 2 });
+        assert_eq!(begun.elapsed(), Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_limit_a_connection_waits_for_another_one_to_end() {
+        let drain = Arc::new(Drain::new(1));
+        let first = drain.admit().await;
+        let second = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.admit().await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!second.is_finished());
+        assert_eq!(drain.open(), 1);
+        drop(first);
+        let _second = second.await.unwrap();
+        assert_eq!(drain.open(), 1);
+    }
+}

@@ -1,0 +1,186 @@
+//! TLS that ends here: who may speak it, with which certificate, and how long a handshake may take.
+//!
+//! Owns the keys of the session tickets (one set per process, so that a swap of the configuration does not
+//! end resumption), the rustls configuration and the limit on handshakes that run at once. Called by a
+//! worker for a connection of an HTTPS port. The certificate is looked up in the table of the moment of
+//! the handshake, through [`Certificates`]. Refuses to know HTTP, but for the names in ALPN.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// A fatal alert `unrecognized_name` (RFC 6066 section 3) as a TLS record that is not encrypted, for no key
+/// has been agreed yet: type alert, version 3.3, length 2, level fatal, description 112.
+const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
+/// The name of HTTP/2 in ALPN (RFC 9113 section 3.1).
+const H2: &[u8] = b"h2";
+/// The name of HTTP/1.1 in ALPN (RFC 7301 section 6).
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Where certificates come from.
+pub trait Certificates: Send + Sync {
+    /// The certificate for a server name on an address and port, in the configuration of this moment;
+    /// `sni` is lower case.
+    fn certificate(&self, local: SocketAddr, sni: Option<&str>) -> Option<Arc<CertifiedKey>>;
+}
+
+/// Limits on handshakes.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsSettings {
+    /// From the accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// Handshakes of one process at a time; more wait within their timeout.
+    pub max_handshakes: usize,
+}
+
+impl Default for TlsSettings {
+    fn default() -> Self {
+        Self { handshake_timeout: Duration::from_secs(5), max_handshakes: 512 }
+    }
+}
+
+/// Why a handshake did not come to an end.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// Neither a listener with that hostname nor one without.
+    #[error("no listener serves the server name {name:?}")]
+    UnknownName {
+        /// The name that the client sent.
+        name: Option<String>,
+    },
+    /// The client was too slow, or too many others were at it.
+    #[error("the handshake did not end in time")]
+    TimedOut,
+    /// TLS says why.
+    #[error("the handshake failed")]
+    Failed(#[source] io::Error),
+}
+
+/// A connection whose handshake has ended.
+#[derive(Debug)]
+pub struct Secured<S> {
+    /// What carries the plain text.
+    pub stream: TlsStream<S>,
+    /// The server name that the client asked for, lower case.
+    pub sni: Option<Arc<str>>,
+    /// Whether HTTP/2 was agreed on; else it is HTTP/1.1.
+    pub http2: bool,
+}
+
+/// What ends TLS; one per process, shared by all workers.
+pub struct Tls {
+    certificates: Arc<dyn Certificates>,
+    base: ServerConfig,
+    handshakes: Semaphore,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// TLS 1.2 and 1.3 with fresh ticket keys.
+    ///
+    /// # Errors
+    /// Where the system gives no randomness.
+    pub fn new(certificates: Arc<dyn Certificates>, settings: TlsSettings) -> Result<Self, rustls::Error> {
+        let tickets = aws_lc_rs::Ticketer::new()?;
+        let base = server_config(tickets)?;
+        Ok(Self {
+            certificates,
+            base,
+            handshakes: Semaphore::new(settings.max_handshakes),
+            timeout: settings.handshake_timeout,
+        })
+    }
+
+    /// Does the handshake of a connection that was accepted at `accepted` on `local`.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the client has been told by an alert where it can be.
+    pub async fn accept<S>(
+        &self,
+        stream: S,
+        local: SocketAddr,
+        accepted: Instant,
+    ) -> Result<Secured<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let handshake = async {
+            let _one_of_few = self.handshakes.acquire().await.expect("the semaphore is never closed");
+            self.handshake(stream, local).await
+        };
+        timeout_at(accepted + self.timeout, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
+    }
+
+    async fn handshake<S>(&self, stream: S, local: SocketAddr) -> Result<Secured<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let mut start = acceptor.await.map_err(HandshakeError::Failed)?;
+        let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let Some(certificate) = self.certificates.certificate(local, sni.as_deref()) else {
+            // The connection ends either way, so a client that is gone already does not matter.
+            let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = start.io.shutdown().await;
+            return Err(HandshakeError::UnknownName { name: sni });
+        };
+        let mut config = self.base.clone();
+        config.cert_resolver = Arc::new(Chosen(certificate));
+        let stream = start.into_stream(Arc::new(config)).await.map_err(HandshakeError::Failed)?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+        Ok(Secured { stream, sni: sni.map(Into::into), http2 })
+    }
+}
+
+fn server_config(tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(NotChosen));
+    config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+    config.ticketer = tickets;
+    // Tickets carry all that resumption needs; nothing is kept per session.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// The certificate that was chosen for this one handshake.
+#[derive(Debug)]
+struct Chosen(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Chosen {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+/// Stands in the configuration that each handshake copies.
+#[derive(Debug)]
+struct NotChosen;
+
+impl ResolvesServerCert for NotChosen {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}
