@@ -1,0 +1,239 @@
+//! GatewayClasses, their parameters, and Gateways, as far as they are used.
+
+use serde::Deserialize;
+
+use super::meta::Meta;
+
+/// A GatewayClass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayClass {
+    /// Its metadata.
+    pub meta: Meta,
+    /// Who implements it.
+    pub controller: String,
+    /// The EdgeParameters that it names.
+    pub parameters: Option<ParametersRef>,
+}
+
+/// A reference to parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ParametersRef {
+    /// The API group.
+    pub group: String,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The namespace, where the kind has one.
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+/// Parameters of a class (cluster-scoped, `portreeve.dev/v1alpha1`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeParameters {
+    /// Their metadata.
+    pub meta: Meta,
+    /// Where addresses come from.
+    pub address_provider: actors_api::edge::AddressProvider,
+}
+
+/// A Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its metadata.
+    pub meta: Meta,
+    /// What is wanted.
+    pub spec: GatewaySpec,
+}
+
+/// What is wanted of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewaySpec {
+    /// The class.
+    pub gateway_class_name: String,
+    /// The listeners.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+    /// The addresses asked for.
+    #[serde(default)]
+    pub addresses: Vec<GatewayAddress>,
+    /// What is to be made for it.
+    #[serde(default)]
+    pub infrastructure: Option<Infrastructure>,
+    /// TLS of the whole Gateway, of which nothing is supported yet.
+    #[serde(default)]
+    pub tls: Option<GatewayTls>,
+}
+
+/// What is to be made for a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Infrastructure {
+    /// Its own parameters; no kind of ours exists for them.
+    #[serde(default)]
+    pub parameters_ref: Option<LocalRef>,
+}
+
+/// A reference within the namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LocalRef {
+    /// The API group.
+    #[serde(default)]
+    pub group: String,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
+
+/// TLS of a whole Gateway: only whether each part is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayTls {
+    /// Validation of clients.
+    #[serde(default, deserialize_with = "super::is_present")]
+    pub frontend: bool,
+    /// The client certificate shown to backends.
+    #[serde(default, deserialize_with = "super::is_present")]
+    pub backend: bool,
+}
+
+/// An address asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct GatewayAddress {
+    /// Its type.
+    #[serde(rename = "type", default = "ip_address")]
+    pub kind: String,
+    /// Its value; empty: any of that type.
+    #[serde(default)]
+    pub value: String,
+}
+
+fn ip_address() -> String {
+    "IPAddress".into()
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Its name, unique in the Gateway.
+    pub name: String,
+    /// The hosts it serves; `None`: all.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// The port.
+    pub port: u16,
+    /// The protocol, as written.
+    pub protocol: String,
+    /// TLS.
+    #[serde(default)]
+    pub tls: Option<ListenerTls>,
+    /// Which routes may attach.
+    #[serde(default)]
+    pub allowed_routes: AllowedRoutes,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerTls {
+    /// `Terminate` or `Passthrough`.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// The certificates, first one preferred.
+    #[serde(default)]
+    pub certificate_refs: Vec<SecretRef>,
+}
+
+/// A reference to a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct SecretRef {
+    /// The API group; the core one by default.
+    #[serde(default)]
+    pub group: String,
+    /// The kind; Secret by default.
+    #[serde(default = "secret")]
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The namespace; the Gateway's by default.
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+fn secret() -> String {
+    "Secret".into()
+}
+
+/// Which routes may attach to a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct AllowedRoutes {
+    /// From which namespaces.
+    #[serde(default)]
+    pub namespaces: AllowedNamespaces,
+    /// Of which kinds; empty: those that the protocol takes.
+    #[serde(default)]
+    pub kinds: Vec<RouteKind>,
+}
+
+/// From which namespaces routes may attach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct AllowedNamespaces {
+    /// `Same` (the default), `All` or `Selector`.
+    #[serde(default)]
+    pub from: From,
+    /// With `Selector`: which.
+    #[serde(default)]
+    pub selector: Option<LabelSelector>,
+}
+
+/// Where routes may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum From {
+    /// Any namespace.
+    All,
+    /// The Gateway's.
+    #[default]
+    Same,
+    /// Those that a selector names.
+    Selector,
+    /// None.
+    None,
+}
+
+/// A label selector (meta/v1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelSelector {
+    /// Labels that must be equal.
+    #[serde(default)]
+    pub match_labels: std::collections::BTreeMap<String, String>,
+    /// Requirements that must hold.
+    #[serde(default)]
+    pub match_expressions: Vec<LabelRequirement>,
+}
+
+/// A requirement on a label.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct LabelRequirement {
+    /// The label.
+    pub key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    pub operator: String,
+    /// The values of `In` and `NotIn`.
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+/// A kind of route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct RouteKind {
+    /// The API group; Gateway API's by default.
+    #[serde(default = "super::gateway_group")]
+    pub group: String,
+    /// The kind.
+    pub kind: String,
+}
