@@ -58,6 +58,11 @@ impl Cluster {
         Builder { name: None, nodes: 1, channel: Channel::default(), controllers: true }
     }
 
+    /// Its name.
+    pub fn id(&self) -> &str {
+        self.state.id()
+    }
+
     /// A client with all rights.
     pub fn client(&self) -> Client {
         self.client.clone()

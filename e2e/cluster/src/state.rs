@@ -56,7 +56,7 @@ impl State {
     /// A name that no other cluster of this machine has.
     pub(crate) fn fresh_id() -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        format!("t{:x}{:03x}", std::process::id(), now.subsec_nanos() % 0xfff)
+        format!("t{:x}{:05x}", std::process::id(), now.subsec_nanos() & 0xf_ffff)
     }
 
     /// The cluster's name.
