@@ -1,0 +1,117 @@
+//! Hosts: which names can cover a host, most specific first, and the map from names to what is served.
+
+use std::hash::BuildHasher;
+use std::sync::{Arc, LazyLock};
+
+use proxy_config::name::HostPattern;
+use rapidhash::fast::{GlobalState, SeedableState};
+
+use super::path::Paths;
+
+/// The longest name that DNS allows (RFC 1035 section 2.3.4): no pattern covers a longer host.
+const MAX_HOST: usize = 253;
+
+/// A request's host, in lower case and without a final dot.
+pub(super) struct Host {
+    bytes: [u8; MAX_HOST],
+    len: usize,
+}
+
+impl Host {
+    /// The host; `None` for what no pattern can cover.
+    pub(super) fn new(sent: &[u8]) -> Option<Self> {
+        let sent = sent.strip_suffix(b".").unwrap_or(sent);
+        if sent.first() == Some(&b'.') {
+            return None;
+        }
+        let mut bytes = [0; MAX_HOST];
+        let lower = bytes.get_mut(..sent.len())?;
+        lower.copy_from_slice(sent);
+        lower.make_ascii_lowercase();
+        Some(Self { bytes, len: sent.len() })
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The keys that cover this host, most specific first: the name itself, each wildcard as its
+    /// suffix from the first dot on, and the key of what takes every host.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let host = self.as_bytes();
+        let wildcards = memchr::memchr_iter(b'.', host).map(move |dot| &host[dot..]);
+        let own = (!host.is_empty()).then_some(host);
+        own.into_iter().chain(wildcards).chain([&b""[..]])
+    }
+}
+
+/// The key of a pattern: `shop.example.com`, `.example.com` for `*.example.com`, empty for every host.
+pub(super) fn key(pattern: Option<&HostPattern>) -> &str {
+    pattern.map_or("", |pattern| pattern.suffix().unwrap_or(pattern.as_str()))
+}
+
+pub(super) type Map<V> = std::collections::HashMap<Box<[u8]>, V, GlobalState>;
+
+const SHARDS: usize = 256;
+
+/// What a listener serves, by host key. Shards are shared between tables: a change copies one of them.
+#[derive(Clone, Debug)]
+pub(super) struct Hosts {
+    shards: Box<[Arc<Map<Arc<Paths>>>; SHARDS]>,
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        static EMPTY: LazyLock<Arc<Map<Arc<Paths>>>> = LazyLock::new(Arc::default);
+        Self { shards: Box::new(std::array::from_fn(|_| Arc::clone(&EMPTY))) }
+    }
+}
+
+/// The same for every table and process, so that a key stays in its shard.
+fn shard_of(key: &[u8]) -> usize {
+    usize::from(SeedableState::fixed().hash_one(key).to_le_bytes()[0])
+}
+
+impl Hosts {
+    pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<Paths>> {
+        self.shards[shard_of(key)].get(key)
+    }
+
+    /// Puts what is served under a key; `None` takes it out.
+    pub(super) fn set(&mut self, key: &[u8], paths: Option<Arc<Paths>>) {
+        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
+        match paths {
+            Some(paths) => shard.insert(key.into(), paths),
+            None => shard.remove(key),
+        };
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Paths>)> {
+        self.shards.iter().flat_map(|shard| shard.iter()).map(|(key, paths)| (&**key, paths))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(host: &str, want: &[&str]) {
+        let host = Host::new(host.as_bytes()).unwrap();
+        let keys: Vec<&str> = host.keys().map(|key| std::str::from_utf8(key).unwrap()).collect();
+        assert_eq!(keys, want);
+    }
+
+    #[test]
+    fn keys_come_most_specific_first() {
+        check("A.b.Example.com.", &["a.b.example.com", ".b.example.com", ".example.com", ".com", ""]);
+        check("localhost", &["localhost", ""]);
+        check("", &[""]);
+    }
+
+    #[test]
+    fn a_host_that_no_name_can_cover_is_none() {
+        assert!(Host::new(&[b'a'; 254]).is_none());
+        assert!(Host::new(b".example.com").is_none(), "it would read as a wildcard");
+    }
+}

@@ -1,0 +1,72 @@
+//! Ports: what is served at one address and port, over all Gateways that share it.
+
+use std::sync::Arc;
+
+use proxy_config::listener::Protocol;
+use proxy_config::name::UnitId;
+use rustls::sign::CertifiedKey;
+
+use super::certificate::ServerCertificate;
+use super::host::{Host, Hosts, Map};
+use super::request::{Refusal, RequestView};
+use super::route::Routed;
+
+/// What is served at one address and port.
+#[derive(Debug)]
+pub struct Port {
+    pub(super) protocol: Protocol,
+    /// Places in `listeners` by host key. Shared with the table before where only routes changed.
+    pub(super) hostnames: Arc<Map<usize>>,
+    pub(super) listeners: Vec<Arc<Listener>>,
+}
+
+/// A listener: what one hostname of a port serves.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) id: UnitId,
+    /// The certificates that can be used, first one preferred.
+    pub(super) certificates: Box<[Arc<ServerCertificate>]>,
+    pub(super) hosts: Hosts,
+}
+
+impl Port {
+    /// What is spoken here.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The certificate for a TLS handshake: that of the listener whose hostname covers the server name
+    /// best, whatever names the certificate itself bears; of several, the first that covers the name.
+    pub fn certificate(&self, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let host = Host::new(sni.unwrap_or_default().as_bytes())?;
+        let (_, listener) = self.listener(&host)?;
+        let covering = listener.certificates.iter().find(|certificate| certificate.covers(&host));
+        covering.or(listener.certificates.first()).map(|certificate| certificate.key())
+    }
+
+    /// The rule that takes a request. `sni` is the server name of its TLS handshake.
+    ///
+    /// Listener isolation: the listener whose hostname covers the host best takes it alone. Within it,
+    /// hosts are tried most specific first.
+    ///
+    /// # Errors
+    /// Where no rule takes it, or where its listener is not the one that the handshake chose.
+    pub fn route<R: RequestView + ?Sized>(&self, request: &R, sni: Option<&str>) -> Result<Routed, Refusal> {
+        let host = Host::new(request.host()).ok_or(Refusal::NotFound)?;
+        let (place, listener) = self.listener(&host).ok_or(Refusal::NotFound)?;
+        if self.protocol == Protocol::Https {
+            let name = Host::new(sni.unwrap_or_default().as_bytes());
+            let chosen = name.and_then(|name| self.listener(&name).map(|(chosen, _)| chosen));
+            if chosen != Some(place) {
+                return Err(Refusal::Misdirected);
+            }
+        }
+        let hosts = host.keys().filter_map(|key| listener.hosts.get(key));
+        hosts.filter_map(|paths| paths.route(request)).next().ok_or(Refusal::NotFound)
+    }
+
+    fn listener(&self, host: &Host) -> Option<(usize, &Listener)> {
+        let place = host.keys().find_map(|key| self.hostnames.get(key))?;
+        Some((*place, &self.listeners[*place]))
+    }
+}

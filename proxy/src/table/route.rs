@@ -1,0 +1,79 @@
+//! Routes, compiled: what is done with a request that a rule takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_config::name::{ObjectName, UnitId};
+
+use super::slot::Slot;
+use crate::http::filters::Filters;
+use crate::metrics::RouteMetrics;
+use crate::upstream::balance::Shares;
+
+/// A route. An exchange holds it for as long as it lasts, whatever is swapped meanwhile.
+#[derive(Debug)]
+pub struct Route {
+    /// Its unit.
+    pub id: UnitId,
+    /// The kind of the object, for example `HTTPRoute`.
+    pub kind: Box<str>,
+    /// The object.
+    pub name: ObjectName,
+    /// Its rules, in order.
+    pub rules: Box<[Rule]>,
+    /// Where exchanges are counted.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// A rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name, where it has one.
+    pub name: Option<Box<str>>,
+    /// What is done to each request and response, where no backend is chosen (a redirect).
+    pub filters: Filters,
+    /// Where requests go.
+    pub backends: Box<[Share]>,
+    /// Chooses among `backends`, by index.
+    pub shares: Shares,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+    /// Set where the rule can't be served as written: requests that it takes are answered by 500.
+    pub invalid: Option<Box<str>>,
+}
+
+/// A backend of a rule.
+#[derive(Debug)]
+pub struct Share {
+    /// Where to; `Err`: nowhere, for this reason, and requests are answered by 500.
+    pub target: Result<Slot, Box<str>>,
+    /// What is done to requests that go there and to their responses: the rule's filters, then its own.
+    pub filters: Filters,
+}
+
+/// Timeouts of a rule; `None`: the proxy's default, zero: none at all. Source: GEP-1742.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the whole request received to the whole response sent.
+    pub request: Option<Duration>,
+    /// One attempt at a backend.
+    pub backend_request: Option<Duration>,
+}
+
+/// What routing says of a request.
+#[derive(Clone, Debug)]
+pub struct Routed {
+    /// The route that takes it.
+    pub route: Arc<Route>,
+    /// The index of the rule that takes it.
+    pub rule: usize,
+    /// How many bytes of the path a prefix match took, without a final `/`; 0 for other matches.
+    pub matched: usize,
+}
+
+impl Routed {
+    /// The rule that takes the request.
+    pub fn rule(&self) -> &Rule {
+        &self.route.rules[self.rule]
+    }
+}
