@@ -2,12 +2,14 @@
 //!
 //! A proxy knows nothing of Kubernetes: it is told what to serve in units of `proxy_config`, over its
 //! admin port or from its last good configuration, and reports what it could not use.
-//! The modules in reading order: who exists, what is served, how a request travels.
+//! The modules in reading order: what is served, how a connection and a request travel, what is counted.
 
 pub mod table;
 
-pub mod metrics;
+pub mod listen;
 
 pub mod http;
 
 pub mod upstream;
+
+pub mod metrics;
