@@ -1,5 +1,7 @@
 //! A cluster comes up, works, and leaves nothing behind, however it ends. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,0 +1,203 @@
+//! The whole scene of a suite: a cluster of two nodes with echo backends, three controllers, a proxy on each node, and
+//! a client. What it logs stays in `e2e/results/logs/<name>`.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster::{Channel, Cluster};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+
+use crate::fleet::{self, Portreeve};
+use crate::manifests;
+use crate::traffic::{Answer, Client, Load};
+use crate::wait;
+
+/// Where Lease and CA are kept.
+pub const SYSTEM: &str = "portreeve-system";
+/// The name of the controllers' Lease.
+pub const LEASE: &str = "portreeve-controller";
+/// How long something may take that a test waits for, where the time itself is not what is tested.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A cluster with Portreeve beside it.
+pub struct Testbed {
+    /// Where requests come from.
+    pub client: Client,
+    /// The controllers, by name.
+    pub controllers: Vec<Portreeve>,
+    /// The proxies; the one at `i` serves at the address of node `i`.
+    pub proxies: Vec<Portreeve>,
+    /// The cluster: dropped last, it takes the rest with it.
+    pub cluster: Cluster,
+    logs: PathBuf,
+}
+
+impl Testbed {
+    /// Brings everything up, with the backends `blue` and `green` and all traffic of [`manifests::HOST`] to `blue`,
+    /// and waits until each node answers.
+    pub async fn up(name: &str) -> Result<Self> {
+        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
+        let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/logs").join(name);
+        if logs.exists() {
+            std::fs::remove_dir_all(&logs)?;
+        }
+        std::fs::create_dir_all(&logs)?;
+        let program = tokio::task::spawn_blocking(fleet::build).await??;
+        let cluster = Cluster::builder().nodes(2).channel(Channel::Experimental).up().await?;
+        cluster.kubectl(&["create", "namespace", SYSTEM])?;
+        let everything = [
+            manifests::backend("blue", 2),
+            manifests::backend("green", 2),
+            manifests::GATEWAY.to_owned(),
+            manifests::route(&[("blue", 1), ("green", 0)]),
+        ];
+        cluster.apply(&everything.concat())?;
+        let testbed = Self::with_fleet(cluster, &program, logs)?;
+        for process in testbed.proxies.iter().chain(&testbed.controllers) {
+            process.start(&testbed.cluster)?;
+        }
+        for node in 0..testbed.proxies.len() {
+            testbed.serves(node, "blue").await?;
+        }
+        Ok(testbed)
+    }
+
+    fn with_fleet(cluster: Cluster, program: &Path, logs: PathBuf) -> Result<Self> {
+        let names: Vec<&str> = cluster.nodes().iter().map(|node| node.name.as_str()).collect();
+        let identities = logs.join("tls");
+        fleet::issue_certificates(program, &identities, &names)?;
+        let client = Client::new(cluster.add_machine("client")?.namespace);
+        let mut controllers = Vec::new();
+        for index in 1..=3 {
+            let name = format!("controller-{index}");
+            let arguments = controller_arguments(&cluster, &name, &identities);
+            let machine = cluster.add_machine(&name)?;
+            controllers.push(Portreeve::new(&name, machine.namespace, program, arguments, &logs));
+        }
+        let proxy = |node: &cluster::Node| {
+            let state = logs.join(format!("{}-state", node.name));
+            let arguments = proxy_arguments(&node.name, node.internal_ip, &identities, &state);
+            Portreeve::new(&format!("proxy-{}", node.name), node.namespace.clone(), program, arguments, &logs)
+        };
+        let proxies = cluster.nodes().iter().map(proxy).collect();
+        Ok(Self { client, controllers, proxies, cluster, logs })
+    }
+
+    /// Where node `index` serves HTTP.
+    pub fn address(&self, index: usize) -> SocketAddr {
+        (self.cluster.node(index).internal_ip, 80).into()
+    }
+
+    /// Asks node `index` for `path` of [`manifests::HOST`].
+    pub async fn get(&self, index: usize, path: &str) -> Result<Answer> {
+        self.client.get(self.address(index), manifests::HOST, path).await
+    }
+
+    /// Steady requests to node `index`: 4 connections, a request every 20 ms on each.
+    pub fn load(&self, index: usize) -> Load {
+        self.client.load(self.address(index), manifests::HOST, "/load", 4, Duration::from_millis(20))
+    }
+
+    /// Waits until node `index` answers with a pod of `deployment`.
+    pub async fn serves(&self, index: usize, deployment: &str) -> Result<()> {
+        wait::until(&format!("node {index} serves {deployment}"), SOON, async || {
+            let answer = self.get(index, "/").await?;
+            ensure!(answer.status == 200, "it answers {}: {}", answer.status, answer.body);
+            ensure!(answer.deployment() == deployment, "{:?} answers", answer.deployment());
+            Ok(())
+        })
+        .await
+    }
+
+    /// The controllers' Lease.
+    pub async fn lease(&self) -> Result<Lease> {
+        Ok(Api::namespaced(self.cluster.client(), SYSTEM).get(LEASE).await?)
+    }
+
+    /// The index of the controller that holds the Lease.
+    pub async fn leader(&self) -> Result<usize> {
+        let holder = self.lease().await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+        let holds = |controller: &Portreeve| holder.starts_with(controller.name());
+        self.controllers
+            .iter()
+            .position(holds)
+            .with_context(|| format!("nobody leads: the holder is {holder:?}"))
+    }
+
+    /// Waits until another controller than `before` leads, and says which.
+    pub async fn new_leader(&self, before: usize, deadline: Duration) -> Result<usize> {
+        wait::until("another leader", deadline, async || {
+            let leader = self.leader().await?;
+            ensure!(leader != before, "{before} still holds the Lease");
+            Ok(leader)
+        })
+        .await
+    }
+
+    /// What a process tells about itself at /supervision.
+    pub async fn supervision(&self, process: &Portreeve) -> Result<serde_json::Value> {
+        let here = Client::new(process.namespace().clone());
+        let answer =
+            here.get((Ipv4Addr::LOCALHOST, 9902).into(), "localhost", "/supervision?format=json").await?;
+        serde_json::from_str(&answer.body).context("/supervision is JSON")
+    }
+
+    /// The conditions of an object's part: type to "status reason".
+    pub async fn conditions(
+        &self,
+        kind: &str,
+        name: &str,
+        pointer: &str,
+    ) -> Result<BTreeMap<String, String>> {
+        let object = self.cluster.kubectl(&["get", kind, name, "-o", "json"])?;
+        let object: serde_json::Value = serde_json::from_str(&object)?;
+        let list = object.pointer(pointer).and_then(serde_json::Value::as_array);
+        let list = list.with_context(|| format!("{kind} {name} has no {pointer}: {}", object["status"]))?;
+        let text =
+            |condition: &serde_json::Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+        let pair = |one| (text(one, "type"), format!("{} {}", text(one, "status"), text(one, "reason")));
+        Ok(list.iter().map(pair).collect())
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        // The cluster's own logs go with it, unless someone will want to know.
+        if std::thread::panicking() {
+            let _ = cluster::process::run(
+                std::process::Command::new("cp").arg("-r").arg(self.cluster.logs()).arg(&self.logs),
+            );
+            eprintln!("see the logs in {}", self.logs.display());
+        }
+    }
+}
+
+fn controller_arguments(cluster: &Cluster, name: &str, identities: &Path) -> Vec<String> {
+    let mut arguments = vec![
+        "controller".to_owned(),
+        format!("--kubeconfig={}", cluster.inner_kubeconfig().display()),
+        format!("--namespace={SYSTEM}"),
+        format!("--name={name}"),
+        format!("--tls-dir={}", identities.join("controller").display()),
+        "--log=info".to_owned(),
+    ];
+    arguments.extend(
+        cluster.nodes().iter().map(|node| format!("--proxy={}={}:9901", node.name, node.internal_ip)),
+    );
+    arguments
+}
+
+fn proxy_arguments(name: &str, address: Ipv4Addr, identities: &Path, state: &Path) -> Vec<String> {
+    vec![
+        "proxy".to_owned(),
+        format!("--name={name}"),
+        format!("--node-address={address}"),
+        format!("--tls-dir={}", identities.join(name).display()),
+        format!("--state-dir={}", state.display()),
+        "--log=info".to_owned(),
+    ]
+}

@@ -1,0 +1,25 @@
+//! Waiting for real components: a condition is asked again until it holds, never longer than a deadline.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::time::{Instant, sleep};
+
+/// Asks `condition` every 50 ms until it is `Ok`, and gives that back; after `deadline`, the error says what was
+/// waited for and what was the last thing in the way.
+pub async fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match tokio::time::timeout(left, condition()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) if Instant::now() >= end => bail!("{what}: not within {deadline:?}: {error:#}"),
+            Err(_) => bail!("{what}: not within {deadline:?}: no answer"),
+            Ok(Err(_)) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
