@@ -4,6 +4,7 @@
 //! by the power of two choices. What must outlive a restart of a listener or a worker (sockets, seats,
 //! switches) is made once, beside the tree.
 
+pub mod accept;
 pub mod drain;
 pub mod handoff;
 pub mod socket;

@@ -48,6 +48,11 @@ impl Sockets {
         self.lock().retain(|address, _| wanted.contains(address));
     }
 
+    /// Closes one, likewise.
+    pub fn close(&self, address: SocketAddr) {
+        self.lock().remove(&address);
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, TcpListener>> {
         // The map is whole after every step, so a panic elsewhere does not make it unusable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

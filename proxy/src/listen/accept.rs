@@ -1,0 +1,317 @@
+//! The `listen` thread and its accept loops.
+//!
+//! Owns the thread, made beside the tree, and what an accept loop does: bind (again and again, until it
+//! can), accept, hand over; on a drain it takes what the kernel has queued and lets go of the socket.
+//! Called by the listeners, which own one loop each. Refuses to know what a port serves.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::drain::Drain;
+use super::handoff::{Accepted, Seats};
+use super::socket::Sockets;
+
+/// How often the busy time of the workers is read.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// The first pause after a failed bind; it doubles up to [`MAX_REBIND_PAUSE`].
+const FIRST_REBIND_PAUSE: Duration = Duration::from_millis(100);
+const MAX_REBIND_PAUSE: Duration = Duration::from_secs(5);
+/// The pause where the system is short of something, such as open files.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+/// The pause while no worker is up.
+const NO_WORKER_PAUSE: Duration = Duration::from_millis(5);
+
+/// What became of each wanted bind.
+pub type BindReport = BTreeMap<SocketAddr, BindState>;
+
+/// What became of one wanted bind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindState {
+    /// Connections are accepted.
+    Bound,
+    /// The kernel refuses it for this reason; it is tried again.
+    Refused(Arc<str>),
+}
+
+/// The thread that accepts. It ends when this is dropped.
+#[derive(Debug)]
+pub struct ListenThread {
+    handle: Handle,
+    _ends_when_dropped: oneshot::Sender<()>,
+}
+
+impl ListenThread {
+    /// Starts the thread, which also reads the load of the workers.
+    ///
+    /// # Errors
+    /// Where the system gives neither a thread nor an epoll instance.
+    pub fn start(seats: Arc<Seats>) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().thread_name("listen").build()?;
+        let handle = runtime.handle().clone();
+        let (ends_when_dropped, end) = oneshot::channel();
+        std::thread::Builder::new().name("listen".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = end => {}
+                    () = sample(&seats) => {}
+                }
+            });
+        })?;
+        Ok(Self { handle, _ends_when_dropped: ends_when_dropped })
+    }
+
+    /// Runs an accept loop.
+    pub fn spawn(&self, accept_loop: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.handle.spawn(accept_loop)
+    }
+}
+
+async fn sample(seats: &Seats) {
+    let mut before = Instant::now();
+    loop {
+        sleep(SAMPLE_EVERY).await;
+        let now = Instant::now();
+        seats.sample(now - before);
+        before = now;
+    }
+}
+
+/// What an accept loop works with.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    /// The listening sockets.
+    pub sockets: Arc<Sockets>,
+    /// The workers.
+    pub seats: Arc<Seats>,
+    /// The switches and the limit on connections.
+    pub drain: Arc<Drain>,
+    /// Where the outcome of each bind is told.
+    pub report: watch::Sender<BindReport>,
+}
+
+impl Acceptor {
+    /// Accepts on an address until the process drains, then waits to be dropped.
+    pub async fn run(self, address: SocketAddr) {
+        let mut accepting = self.drain.accepting();
+        let mut pause = FIRST_REBIND_PAUSE;
+        while *accepting.borrow_and_update() {
+            match self.sockets.listen(address).and_then(|socket| Ok(AsyncFd::register(socket)?)) {
+                Ok(socket) => {
+                    info!(%address, "listening");
+                    self.tell(address, BindState::Bound);
+                    pause = FIRST_REBIND_PAUSE;
+                    self.accept(&socket, address, &mut accepting).await;
+                }
+                Err(error) => {
+                    warn!(%address, %error, ?pause, "can't bind");
+                    self.tell(address, BindState::Refused(error.to_string().into()));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(MAX_REBIND_PAUSE);
+                }
+            }
+        }
+        self.sockets.close(address);
+        std::future::pending().await
+    }
+
+    fn tell(&self, address: SocketAddr, state: BindState) {
+        self.report.send_if_modified(|report| report.insert(address, state.clone()).as_ref() != Some(&state));
+    }
+
+    async fn accept(
+        &self,
+        socket: &AsyncFd<TcpListener>,
+        local: SocketAddr,
+        accepting: &mut watch::Receiver<bool>,
+    ) {
+        let mut random = SmallRng::from_os_rng();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = next(socket) => accepted,
+                _ = accepting.wait_for(|accepting| !accepting) => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.hand_over(stream, local, peer, random.next_u64()).await,
+                Err(error) if is_of_one_connection(error) => debug!(%local, %error, "lost before it was accepted"),
+                Err(error) => {
+                    warn!(%local, %error, "can't accept");
+                    sleep(SHORTAGE_PAUSE).await;
+                }
+            }
+        }
+        // The clients of what is queued believe that they are connected.
+        while let Ok((stream, peer)) = try_accept(socket.get_ref()) {
+            self.hand_over(stream, local, peer, random.next_u64()).await;
+        }
+    }
+
+    async fn hand_over(&self, stream: TcpStream, local: SocketAddr, peer: SocketAddr, random: u64) {
+        let at = Instant::now();
+        let admitted = self.drain.admit().await;
+        let mut accepted = Accepted { stream, local, peer, at, admitted };
+        while let Err(back) = self.seats.hand_over(accepted, random) {
+            accepted = back;
+            sleep(NO_WORKER_PAUSE).await;
+        }
+    }
+}
+
+async fn next(socket: &AsyncFd<TcpListener>) -> Result<(TcpStream, SocketAddr), Errno> {
+    loop {
+        let mut ready = socket.readable().await.map_err(|_| Errno::BADF)?;
+        match try_accept(socket.get_ref()) {
+            Err(Errno::WOULDBLOCK) => ready.clear_ready(),
+            accepted => return accepted,
+        }
+    }
+}
+
+fn try_accept(socket: &TcpListener) -> Result<(TcpStream, SocketAddr), Errno> {
+    let (stream, peer) = acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(Errno::CONNABORTED)?;
+    Ok((TcpStream::from(stream), peer))
+}
+
+/// Whether an error of accept(2) is about the connection, not about the socket or the system.
+fn is_of_one_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::PROTO
+            | Errno::INTR
+            | Errno::NETDOWN
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::PERM
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::listen::drain::DrainSettings;
+
+    struct Rig {
+        acceptor: Acceptor,
+        thread: ListenThread,
+    }
+
+    impl Rig {
+        fn new(workers: usize, limit: u32) -> Self {
+            let seats = Arc::new(Seats::new(workers));
+            let thread = ListenThread::start(seats.clone()).unwrap();
+            let acceptor = Acceptor {
+                sockets: Arc::default(),
+                seats,
+                drain: Arc::new(Drain::new(limit)),
+                report: watch::Sender::default(),
+            };
+            Self { acceptor, thread }
+        }
+
+        async fn listen(&self, address: SocketAddr) -> JoinHandle<()> {
+            let accept_loop = self.thread.spawn(self.acceptor.clone().run(address));
+            let mut report = self.acceptor.report.subscribe();
+            report.wait_for(|report| report.contains_key(&address)).await.unwrap();
+            accept_loop
+        }
+    }
+
+    fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.7:0").unwrap().local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn connections_spread_over_the_workers() {
+        let rig = Rig::new(4, 1000);
+        let metrics = Handle::current().metrics();
+        let _inboxes: Vec<_> = rig.acceptor.seats.iter().map(|seat| seat.take(metrics.clone())).collect();
+        let address = free_address();
+        rig.listen(address).await;
+        let mut clients = Vec::new();
+        for _ in 0..80 {
+            clients.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let count = || rig.acceptor.seats.iter().map(|seat| seat.load().connections()).collect::<Vec<_>>();
+        while count().iter().sum::<u32>() < 80 {
+            tokio::task::yield_now().await;
+        }
+        assert!(count().iter().all(|n| (14..=26).contains(n)), "{:?}", count());
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_reported_and_bound_once_it_is_free() {
+        let rig = Rig::new(1, 10);
+        let other = TcpListener::bind("127.0.0.7:0").unwrap();
+        let address = other.local_addr().unwrap();
+        rig.listen(address).await;
+        let mut report = rig.acceptor.report.subscribe();
+        assert!(matches!(report.borrow()[&address], BindState::Refused(_)));
+        drop(other);
+        report.wait_for(|report| report[&address] == BindState::Bound).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_accept_loop_goes_on_with_the_socket_and_its_queue() {
+        let rig = Rig::new(1, 10);
+        let address = free_address();
+        let first = rig.listen(address).await;
+        first.abort();
+        let _ = first.await;
+        let queued = tokio::net::TcpStream::connect(address).await.expect("the socket is still open");
+        let seat = rig.acceptor.seats.iter().next().unwrap();
+        let mut inbox = seat.take(Handle::current().metrics());
+        rig.listen(address).await;
+        let handed = inbox.recv().await.unwrap();
+        assert_eq!(handed.peer, queued.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_connection_waits_for_a_worker_to_come_up() {
+        let rig = Rig::new(1, 10);
+        let address = free_address();
+        rig.listen(address).await;
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let seat = rig.acceptor.seats.iter().next().unwrap();
+        let mut inbox = seat.take(Handle::current().metrics());
+        assert_eq!(inbox.recv().await.unwrap().local, address);
+    }
+
+    #[tokio::test]
+    async fn a_drain_closes_the_socket_and_takes_what_was_queued() {
+        let rig = Rig::new(1, 10);
+        let address = free_address();
+        let seat = rig.acceptor.seats.iter().next().unwrap();
+        let mut inbox = seat.take(Handle::current().metrics());
+        rig.listen(address).await;
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        let drain = rig.acceptor.drain.clone();
+        let settings = DrainSettings { accept_for: Duration::ZERO, finish_within: Duration::from_secs(5) };
+        let drained = tokio::spawn(async move { drain.run(settings).await });
+        drop(inbox.recv().await.unwrap());
+        assert_eq!(drained.await.unwrap().cut, 0);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "it was accepted, then ended");
+        while std::net::TcpStream::connect(address).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
