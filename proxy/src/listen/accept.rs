@@ -229,6 +229,7 @@ mod tests {
         }
 
         async fn listen(&self, address: SocketAddr) -> JoinHandle<()> {
+            self.acceptor.sockets.want(&[address].into());
             let accept_loop = self.thread.spawn(self.acceptor.clone().run(address));
             let mut report = self.acceptor.report.subscribe();
             report.wait_for(|report| report.contains_key(&address)).await.unwrap();

@@ -23,38 +23,52 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// File descriptors that connections never get: listeners, administration, files.
 const RESERVED_FILES: u64 = 256;
 
-/// The open listening sockets.
+/// The listening sockets that are wanted and open.
 #[derive(Debug, Default)]
-pub struct Sockets(Mutex<BTreeMap<SocketAddr, TcpListener>>);
+pub struct Sockets(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: BTreeSet<SocketAddr>,
+    open: BTreeMap<SocketAddr, TcpListener>,
+}
 
 impl Sockets {
     /// A handle of the listening socket of an address; it is bound where it is not yet.
     ///
     /// # Errors
     /// What the kernel says: the address is in use, is not one of the host's, or needs a privilege.
+    /// Also where the address is not wanted: a listener that is about to be stopped must not leave a
+    /// socket behind on which nobody accepts.
     pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        let mut open = self.lock();
-        if let Some(socket) = open.get(&address) {
+        let mut state = self.lock();
+        if !state.wanted.contains(&address) {
+            return Err(io::Error::other("the address is not wanted any more"));
+        }
+        if let Some(socket) = state.open.get(&address) {
             return socket.try_clone();
         }
         let socket = bind(address)?;
         let handle = socket.try_clone()?;
-        open.insert(address, socket);
+        state.open.insert(address, socket);
         Ok(handle)
     }
 
-    /// Closes all that are not in `wanted`; each ends for good when its accept loop has let go of it too.
-    pub fn keep(&self, wanted: &BTreeSet<SocketAddr>) {
-        self.lock().retain(|address, _| wanted.contains(address));
+    /// Says which are wanted and closes all others; each ends for good when its accept loop has let go
+    /// of it too.
+    pub fn want(&self, wanted: &BTreeSet<SocketAddr>) {
+        let mut state = self.lock();
+        state.wanted.clone_from(wanted);
+        state.open.retain(|address, _| wanted.contains(address));
     }
 
     /// Closes one, likewise.
     pub fn close(&self, address: SocketAddr) {
-        self.lock().remove(&address);
+        self.lock().open.remove(&address);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, TcpListener>> {
-        // The map is whole after every step, so a panic elsewhere does not make it unusable.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole after every step, so a panic elsewhere does not make it unusable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,28 +111,34 @@ fn budget_of(files: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
+
+    fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.8:0").unwrap().local_addr().unwrap()
+    }
 
     #[test]
     fn a_socket_is_bound_once_and_closed_when_it_is_not_wanted() {
-        let sockets = Sockets::default();
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let first = sockets.listen(any).unwrap();
-        let again = sockets.listen(any).unwrap();
-        let address = first.local_addr().unwrap();
-        assert_eq!(again.local_addr().unwrap(), address);
-        assert!(first.local_addr().unwrap().ip().is_loopback());
+        let (sockets, address) = (Sockets::default(), free_address());
+        sockets.want(&BTreeSet::from([address]));
+        let first = sockets.listen(address).unwrap();
+        let again = sockets.listen(address).unwrap();
+        assert_eq!(first.local_addr().unwrap(), address);
         drop((first, again));
-        std::net::TcpStream::connect(address).expect("the set holds the socket");
-        sockets.keep(&BTreeSet::new());
-        std::net::TcpStream::connect(address).expect_err("nobody holds it");
+        TcpStream::connect(address).expect("the set holds the socket");
+        sockets.want(&BTreeSet::new());
+        TcpStream::connect(address).expect_err("nobody holds it");
+        sockets.listen(address).expect_err("it is not wanted");
     }
 
     #[test]
     fn what_is_set_on_the_listening_socket_is_set_on_accepted_ones() {
-        let sockets = Sockets::default();
-        let socket = sockets.listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let (sockets, address) = (Sockets::default(), free_address());
+        sockets.want(&BTreeSet::from([address]));
+        let socket = sockets.listen(address).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
         socket.set_nonblocking(false).unwrap();
         let (accepted, _) = socket.accept().unwrap();
         assert!(accepted.nodelay().unwrap());
