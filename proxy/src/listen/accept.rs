@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
@@ -110,7 +111,7 @@ impl Acceptor {
         let mut accepting = self.drain.accepting();
         let mut pause = FIRST_REBIND_PAUSE;
         while *accepting.borrow_and_update() {
-            match self.sockets.listen(address).and_then(|socket| Ok(AsyncFd::register(socket)?)) {
+            match self.sockets.listen(address).and_then(watched) {
                 Ok(socket) => {
                     info!(%address, "listening");
                     self.tell(address, BindState::Bound);
@@ -170,6 +171,13 @@ impl Acceptor {
             sleep(NO_WORKER_PAUSE).await;
         }
     }
+}
+
+/// Registers a listening socket with the runtime. tokio's own listener would register every accepted
+/// socket here as well, only for the worker to register it again.
+#[expect(deprecated, reason = "its successor is unsafe; an owned TcpListener is open for as long as it lives")]
+fn watched(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 async fn next(socket: &AsyncFd<TcpListener>) -> Result<(TcpStream, SocketAddr), Errno> {

@@ -184,3 +184,6 @@ impl ResolvesServerCert for NotChosen {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
