@@ -149,7 +149,9 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, peer)) => self.hand_over(stream, local, peer, random.next_u64()).await,
-                Err(error) if is_of_one_connection(error) => debug!(%local, %error, "lost before it was accepted"),
+                Err(error) if is_of_one_connection(error) => {
+                    debug!(%local, %error, "lost before it was accepted")
+                }
                 Err(error) => {
                     warn!(%local, %error, "can't accept");
                     sleep(SHORTAGE_PAUSE).await;
@@ -175,7 +177,10 @@ impl Acceptor {
 
 /// Registers a listening socket with the runtime. tokio's own listener would register every accepted
 /// socket here as well, only for the worker to register it again.
-#[expect(deprecated, reason = "its successor is unsafe; an owned TcpListener is open for as long as it lives")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; an owned TcpListener is open for as long as it lives"
+)]
 fn watched(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
     AsyncFd::with_interest(socket, Interest::READABLE)
 }

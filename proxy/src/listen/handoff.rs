@@ -154,6 +154,12 @@ impl Seats {
         Self((0..workers.max(1)).map(|_| Arc::default()).collect())
     }
 
+    /// How many workers there are.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The seats, by the number of the worker.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Seat>> {
         self.0.iter()

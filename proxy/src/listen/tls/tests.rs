@@ -162,7 +162,9 @@ async fn an_unknown_name_is_told_so() {
     let rig = Rig::new(TlsSettings::default());
     rig.certificates.put(Some("shop.example.com"), "shop.example.com");
     let failure = rig.connect(&Arc::new(client(BOTH, &[])), "other.example.com").await.unwrap_err();
-    assert!(matches!(failure.server, HandshakeError::UnknownName { name: Some(name) } if name == "other.example.com"));
+    assert!(
+        matches!(failure.server, HandshakeError::UnknownName { name: Some(name) } if name == "other.example.com")
+    );
     let error = failure.client.get_ref().unwrap().downcast_ref::<rustls::Error>().unwrap();
     assert_eq!(*error, rustls::Error::AlertReceived(AlertDescription::UnrecognisedName));
 }

@@ -1,0 +1,146 @@
+//! What a connection works with.
+//!
+//! [`Shared`] is one per proxy, made beside the tree. [`Context`] is one per worker and never leaves its
+//! thread: the cached table, the pool, the switch of the drain; [`Client`] one per connection. Made by
+//! the worker, borrowed by the codecs of both protocols (`h1::serve(stream, client, context)`). Refuses to
+//! know a protocol.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::drain::Drain;
+use super::handoff::{Load, Seats};
+use super::tls::{Certificates, Tls, TlsSettings};
+use crate::metrics::{Metrics, WorkerMetrics};
+use crate::table::{SharedTable, Table};
+use crate::upstream::pool::Pool;
+
+/// Who is at the other end of a connection, and how it came.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The address and port that it connected to.
+    pub local: SocketAddr,
+    /// Whether it speaks TLS with us.
+    pub secure: bool,
+    /// The server name of the TLS handshake, lower case.
+    pub sni: Option<Arc<str>>,
+    /// When it was accepted: the timeout of the first head counts from here.
+    pub accepted: Instant,
+}
+
+/// What all workers of a proxy share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The table in force.
+    pub table: SharedTable,
+    /// The workers' seats.
+    pub seats: Arc<Seats>,
+    /// The switches of a drain.
+    pub drain: Arc<Drain>,
+    /// What ends TLS.
+    pub tls: Tls,
+    /// Where is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// For one proxy.
+    ///
+    /// # Errors
+    /// Where the system gives no randomness for ticket keys.
+    pub fn new(
+        table: SharedTable,
+        seats: Arc<Seats>,
+        drain: Arc<Drain>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, rustls::Error> {
+        let tls = Tls::new(Arc::new(Current(table.clone())), TlsSettings::default())?;
+        Ok(Self { table, seats, drain, tls, metrics })
+    }
+}
+
+/// The certificates of the table in force.
+struct Current(SharedTable);
+
+impl Certificates for Current {
+    fn certificate(&self, local: SocketAddr, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().port(local)?.certificate(sni)
+    }
+}
+
+/// What the connections of one worker share.
+pub struct Context {
+    worker: usize,
+    shared: Arc<Shared>,
+    table: RefCell<arc_swap::Cache<SharedTable, Arc<Table>>>,
+    load: Arc<Load>,
+    draining: watch::Sender<bool>,
+    /// The worker's idle connections to endpoints.
+    pub pool: Pool,
+}
+
+impl Context {
+    /// For one worker, on its own thread.
+    pub fn new(worker: usize, load: Arc<Load>, shared: &Arc<Shared>) -> Self {
+        Self {
+            worker,
+            table: RefCell::new(arc_swap::Cache::new(shared.table.clone())),
+            load,
+            draining: watch::Sender::new(false),
+            pool: Pool::new(shared.seats.len()),
+            shared: shared.clone(),
+        }
+    }
+
+    /// The number of the worker.
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Reads the table in force, once per request; what is kept of it is an `Arc` of a part.
+    pub fn table<R>(&self, read: impl FnOnce(&Table) -> R) -> R {
+        read(self.table.borrow_mut().load())
+    }
+
+    /// What the proxy shares.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The cells in which this worker counts.
+    pub fn metrics(&self) -> &WorkerMetrics {
+        self.shared.metrics.worker(self.worker)
+    }
+
+    /// The worker's load: codecs count their streams there.
+    pub fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    /// True once connections are to end: answer with `Connection: close` or GOAWAY, close idle ones.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// Whether connections are to end.
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Asks the connections of this worker to end.
+    pub(super) fn begin_drain(&self) {
+        self.draining.send_if_modified(|draining| !std::mem::replace(draining, true));
+    }
+
+    /// Lets go of what has been idle for too long.
+    pub(super) fn tidy(&self) {
+        self.pool.sweep(std::time::Instant::now());
+    }
+}
