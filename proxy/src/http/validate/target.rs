@@ -1,0 +1,144 @@
+//! Owns the target of a request: its forms, its bytes, and the one path that is matched and sent.
+//!
+//! Pure. Source: RFC 9112 section 3.2, RFC 3986 sections 5.2.4 and 6.2.2.
+
+use std::borrow::Cow;
+
+use super::super::respond::Reason;
+
+/// A target, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The authority of the absolute form.
+    pub authority: Option<&'a [u8]>,
+    /// Whether the absolute form names https.
+    pub is_https: bool,
+    /// The normalised path, or `*`.
+    pub path: Cow<'a, [u8]>,
+    /// The query with its question mark; empty where there is none.
+    pub query: &'a [u8],
+}
+
+impl<'a> Target<'a> {
+    /// Reads a target in origin form, absolute form, or (OPTIONS alone) asterisk form.
+    ///
+    /// # Errors
+    /// Where it has another form, holds a byte that no target may, is badly percent-encoded, or climbs
+    /// above the root.
+    pub fn parse(target: &'a [u8], method: &[u8]) -> Result<Self, Reason> {
+        if !target.iter().fold(true, |good, byte| good & (*byte > b' ') & (*byte < 0x7f) & (*byte != b'#')) {
+            return Err(Reason::MalformedTarget);
+        }
+        if target.first() == Some(&b'/') {
+            return Self::with(None, false, target);
+        }
+        if target == b"*" && method == b"OPTIONS" {
+            return Ok(Self { authority: None, is_https: false, path: Cow::Borrowed(b"*"), query: b"" });
+        }
+        let (is_https, rest) = absolute(target).ok_or(Reason::MalformedTarget)?;
+        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if path.is_empty() && method == b"OPTIONS" {
+            let path = Cow::Borrowed(&b"*"[..]);
+            return Ok(Self { authority: Some(authority), is_https, path, query: b"" });
+        }
+        Self::with(Some(authority), is_https, path)
+    }
+
+    fn with(authority: Option<&'a [u8]>, is_https: bool, target: &'a [u8]) -> Result<Self, Reason> {
+        let (path, query) = target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()));
+        check_encoding(query)?;
+        let path = if path.is_empty() { Cow::Borrowed(&b"/"[..]) } else { normalise(path)? };
+        Ok(Self { authority, is_https, path, query })
+    }
+
+    /// The port that an authority without one names.
+    pub fn default_port(&self) -> u16 {
+        if self.is_https { 443 } else { 80 }
+    }
+}
+
+fn absolute(target: &[u8]) -> Option<(bool, &[u8])> {
+    let starts = |scheme: &[u8]| {
+        let start = target.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| &target[scheme.len()..])
+    };
+    starts(b"http://").map(|rest| (false, rest)).or_else(|| starts(b"https://").map(|rest| (true, rest)))
+}
+
+/// Every percent sign must stand before two hexadecimal digits.
+fn check_encoding(bytes: &[u8]) -> Result<(), Reason> {
+    for at in memchr::memchr_iter(b'%', bytes) {
+        decode(bytes, at).ok_or(Reason::MalformedPercentEncoding)?;
+    }
+    Ok(())
+}
+
+/// The byte that is encoded at a percent sign.
+fn decode(bytes: &[u8], at: usize) -> Option<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let (high, low) = (digit(bytes.get(at + 1)?)?, digit(bytes.get(at + 2)?)?);
+    u8::try_from(high * 16 + low).ok()
+}
+
+/// The path in its one form: unreserved characters decoded (once), other encodings in upper case, dot
+/// segments removed. An encoded slash stays encoded, and empty segments stay.
+///
+/// # Errors
+/// Where an encoding is malformed or hides a NUL, or dot segments lead above the root.
+pub fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, Reason> {
+    let may_have_dots = memchr::memchr_iter(b'.', path).any(|at| at > 0 && path[at - 1] == b'/');
+    if memchr::memchr(b'%', path).is_none() {
+        return if may_have_dots { remove_dot_segments(path).map(Cow::Owned) } else { Ok(Cow::Borrowed(path)) };
+    }
+    let decoded = decode_unreserved(path)?;
+    let may_have_dots = memchr::memmem::find(&decoded, b"/.").is_some();
+    if may_have_dots {
+        return remove_dot_segments(&decoded).map(Cow::Owned);
+    }
+    Ok(if decoded == path { Cow::Borrowed(path) } else { Cow::Owned(decoded) })
+}
+
+fn decode_unreserved(path: &[u8]) -> Result<Vec<u8>, Reason> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut at = 0;
+    while let Some(byte) = path.get(at) {
+        if *byte != b'%' {
+            decoded.push(*byte);
+            at += 1;
+            continue;
+        }
+        match decode(path, at) {
+            None | Some(0) => return Err(Reason::MalformedPercentEncoding),
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => decoded.push(byte),
+            Some(_) => decoded.extend(path[at..at + 3].to_ascii_uppercase()),
+        }
+        at += 3;
+    }
+    Ok(decoded)
+}
+
+/// Source: RFC 3986 section 5.2.4; but what would climb above the root is refused.
+fn remove_dot_segments(path: &[u8]) -> Result<Vec<u8>, Reason> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut ends_in_folder = false;
+    for segment in path.split(|byte| *byte == b'/').skip(1) {
+        ends_in_folder = matches!(segment, b"." | b"..");
+        match segment {
+            b"." => {}
+            b".." => {
+                kept.pop().ok_or(Reason::PathAboveRoot)?;
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let mut normal = Vec::with_capacity(path.len());
+    for segment in &kept {
+        normal.push(b'/');
+        normal.extend_from_slice(segment);
+    }
+    if ends_in_folder || normal.is_empty() {
+        normal.push(b'/');
+    }
+    Ok(normal)
+}
