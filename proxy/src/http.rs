@@ -4,5 +4,9 @@
 //! [`filters`], sent upstream and answered; [`exchange`] says at each step what is allowed next, and
 //! every answer of our own comes from [`respond`].
 
+pub mod body;
+pub mod exchange;
 pub mod filters;
+pub mod head;
 pub mod respond;
+pub mod validate;

@@ -1,0 +1,246 @@
+//! Owns content as HTTP/1 delimits it: reading it strictly, writing it anew.
+//!
+//! Pure. Called by the codecs with what has arrived; what is written never holds a byte of framing that
+//! was read: chunk extensions, trailers that are not allowed and spellings of sizes end here.
+//! Source: RFC 9112 sections 6 and 7.
+
+use std::ops::Range;
+
+use super::respond::Reason;
+use super::validate::field::{self, Known};
+use super::validate::framing::Framing;
+
+/// The most bytes of all chunk extensions of a message.
+const MAX_EXTENSIONS: usize = 4 << 10;
+
+/// The most bytes of all trailer lines of a message.
+const MAX_TRAILERS: usize = 16 << 10;
+
+/// What a step of reading found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// How many bytes of the input are done with.
+    pub consumed: usize,
+    /// The content among them.
+    pub data: Range<usize>,
+}
+
+/// Reads content.
+#[derive(Debug)]
+pub struct BodyReader {
+    state: State,
+    /// The size of a chunk while its extension is read.
+    size: u64,
+    extensions: usize,
+    trailers: Trailers,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Length(u64),
+    UntilClose,
+    Size { value: u64, digits: u8 },
+    /// Space after the size, which only an extension may follow.
+    Space,
+    Extension,
+    SizeEnd { value: u64 },
+    Data(u64),
+    DataReturn,
+    DataEnd,
+    Trailer,
+    Done,
+}
+
+impl BodyReader {
+    /// A reader of content that is framed like this.
+    pub fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::None | Framing::Length(0) => State::Done,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::Size { value: 0, digits: 0 },
+            Framing::UntilClose => State::UntilClose,
+        };
+        Self { state, size: 0, extensions: 0, trailers: Trailers::default() }
+    }
+
+    /// Whether the content has ended.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Whether an end of the connection is the end of the content.
+    pub fn ends_with_connection(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
+    /// The trailers that may be passed on, as field lines; complete once the content has ended.
+    pub fn trailers(&self) -> &[u8] {
+        &self.trailers.allowed
+    }
+
+    /// Reads up to the end of the next piece of content. With nothing consumed, more input is needed, or
+    /// the content has ended.
+    ///
+    /// # Errors
+    /// Where the chunks are malformed.
+    pub fn read(&mut self, input: &[u8]) -> Result<Step, Reason> {
+        let mut at = 0;
+        while at < input.len() {
+            let available = input.len() - at;
+            match &mut self.state {
+                State::Done => break,
+                State::UntilClose => return Ok(Step { consumed: input.len(), data: at..input.len() }),
+                State::Length(left) | State::Data(left) => {
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
+                    *left -= take as u64;
+                    let is_over = *left == 0;
+                    if is_over {
+                        let is_chunk = matches!(self.state, State::Data(_));
+                        self.state = if is_chunk { State::DataReturn } else { State::Done };
+                    }
+                    return Ok(Step { consumed: at + take, data: at..at + take });
+                }
+                State::Trailer => at += self.trailer(&input[at..])?,
+                _ => {
+                    self.state = self.framing_byte(input[at])?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(Step { consumed: at, data: at..at })
+    }
+
+    /// One byte of a chunk's framing.
+    fn framing_byte(&mut self, byte: u8) -> Result<State, Reason> {
+        let malformed = Err(Reason::MalformedChunk);
+        Ok(match (self.state, byte) {
+            (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {
+                if digits == 16 {
+                    return malformed;
+                }
+                let digit = char::from(byte).to_digit(16).unwrap_or_default();
+                State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }
+            }
+            (State::Size { digits: 0, .. }, _) => return malformed,
+            (State::Size { value, .. }, b'\r') => State::SizeEnd { value },
+            (State::Size { value, .. }, b';' | b' ' | b'\t') => {
+                self.size = value;
+                if byte == b';' { State::Extension } else { State::Space }
+            }
+            (State::Space | State::Extension, _) if self.extensions == MAX_EXTENSIONS => return malformed,
+            (State::Space, b' ' | b'\t') => self.extended(State::Space),
+            (State::Space, b';') => self.extended(State::Extension),
+            (State::Extension, b'\r') => State::SizeEnd { value: self.size },
+            (State::Extension, _) if field::is_value(&[byte]) => self.extended(State::Extension),
+            (State::SizeEnd { value: 0 }, b'\n') => State::Trailer,
+            (State::SizeEnd { value }, b'\n') => State::Data(value),
+            (State::DataReturn, b'\r') => State::DataEnd,
+            (State::DataEnd, b'\n') => State::Size { value: 0, digits: 0 },
+            _ => return malformed,
+        })
+    }
+}
+
+impl BodyReader {
+    fn extended(&mut self, state: State) -> State {
+        self.extensions += 1;
+        state
+    }
+
+    /// Reads of a trailer line what is there; returns how much that was.
+    fn trailer(&mut self, input: &[u8]) -> Result<usize, Reason> {
+        let end = memchr::memchr(b'\n', input).map_or(input.len(), |at| at + 1);
+        let line = &mut self.trailers.line;
+        line.extend_from_slice(&input[..end]);
+        self.trailers.length += end;
+        if self.trailers.length > MAX_TRAILERS {
+            return Err(Reason::FieldsTooLarge);
+        }
+        let Some(without_feed) = line.strip_suffix(b"\n") else { return Ok(end) };
+        let Some(without_end) = without_feed.strip_suffix(b"\r") else { return Err(Reason::MalformedChunk) };
+        if without_end.is_empty() {
+            self.state = State::Done;
+        } else if may_pass(without_end)? {
+            self.trailers.allowed.extend_from_slice(line);
+        }
+        self.trailers.line.clear();
+        Ok(end)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Trailers {
+    /// The line that is being read.
+    line: Vec<u8>,
+    /// The length of all lines, those that are dropped included.
+    length: usize,
+    allowed: Vec<u8>,
+}
+
+/// Whether a trailer field is passed on: only what can't change how the message is read, routed or
+/// authorised. Source: RFC 9110 section 6.5.1.
+///
+/// # Errors
+/// Where the line is no field.
+fn may_pass(line: &[u8]) -> Result<bool, Reason> {
+    let colon = memchr::memchr(b':', line).ok_or(Reason::MalformedChunk)?;
+    let name = &line[..colon];
+    let known = field::check(name, &line[colon + 1..]).map_err(|_| Reason::MalformedChunk)?;
+    Ok(known == Known::Other && is_allowed_trailer(name))
+}
+
+/// The trailer fields that are passed on in HTTP/1.
+pub fn is_allowed_trailer(name: &[u8]) -> bool {
+    let starts = |prefix: &[u8]| {
+        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    let whole = [&b"digest"[..], b"content-digest", b"repr-digest", b"content-md5", b"server-timing", b"etag"];
+    starts(b"grpc-") || starts(b"x-") || whole.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+}
+
+/// Writes content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyWriter {
+    /// As it is: its length was announced, or the connection ends with it.
+    Plain,
+    /// In chunks.
+    Chunked,
+}
+
+impl BodyWriter {
+    /// A writer of content that is framed like this.
+    pub fn new(framing: Framing) -> Self {
+        if framing == Framing::Chunked { Self::Chunked } else { Self::Plain }
+    }
+
+    /// Appends a piece of content.
+    pub fn data(self, data: &[u8], out: &mut Vec<u8>) {
+        if data.is_empty() {
+            return;
+        }
+        if self == Self::Plain {
+            out.extend_from_slice(data);
+            return;
+        }
+        push_hex(data.len(), out);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends the end of the content, with trailers as field lines.
+    pub fn end(self, trailers: &[u8], out: &mut Vec<u8>) {
+        if self == Self::Chunked {
+            out.extend_from_slice(b"0\r\n");
+            out.extend_from_slice(trailers);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+fn push_hex(number: usize, out: &mut Vec<u8>) {
+    let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[number >> (place * 4) & 0xf]);
+    }
+}

@@ -1,0 +1,246 @@
+//! Owns what may happen next in an exchange: one state machine for every protocol.
+//!
+//! Two halves of a request (from the client, to the upstream) and two of a response (from the upstream,
+//! to the client). Codecs report what they saw and did; the machine says what a response's framing is,
+//! what a failure becomes, and which connections may be used again. Pure: no I/O, no clock.
+//! Source: RFC 9110 sections 7 to 15, RFC 9112 sections 6 and 9.
+
+use super::respond::Reason;
+use super::validate::framing::Framing;
+use super::validate::{Method, Version};
+
+/// The most interim responses that are passed on in one exchange.
+pub const MAX_INTERIM: u8 = 10;
+
+/// The most attempts at sending one request.
+pub const MAX_ATTEMPTS: u8 = 3;
+
+/// How far one half has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Half {
+    /// Nothing has been read or sent.
+    Untouched,
+    /// Some of it has.
+    Begun,
+    /// All of it has.
+    Ended,
+    /// It broke off.
+    Failed,
+}
+
+/// What is known of a request before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Its method.
+    pub method: Method,
+    /// The client's version.
+    pub version: Version,
+    /// Whether it has content that has not been read.
+    pub has_content: bool,
+    /// Whether the client offered another protocol.
+    pub upgrade: bool,
+    /// Whether the client's connection ends with this exchange.
+    pub close: bool,
+}
+
+/// What failed on the side of the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection could be made.
+    Connect,
+    /// The connection ended or was reset.
+    Reset,
+    /// What was read can't be passed on.
+    Malformed,
+    /// The time for an attempt is over.
+    AttemptTimeout,
+    /// The time for the whole request is over.
+    RequestTimeout,
+}
+
+/// What a failure becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Try another endpoint or connection.
+    Retry,
+    /// Answer the client.
+    Answer(Reason),
+    /// Part of the response is sent: cut it, so that the client sees that it is incomplete.
+    Cut,
+}
+
+/// What a response's head is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// An interim response, which is passed on.
+    Interim,
+    /// An interim response, which is not passed on.
+    Ignored,
+    /// The upstream speaks the offered protocol from here on.
+    Switched,
+    /// The response, with its framing.
+    Final(Framing),
+}
+
+/// Which connections may serve another exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The client's.
+    pub keep_client: bool,
+    /// The upstream's.
+    pub keep_upstream: bool,
+}
+
+/// The framing of a response to a method with a status, whose fields say `fields`.
+/// Source: RFC 9112 section 6.3.
+pub fn response_framing(method: Method, status: u16, fields: Framing) -> Framing {
+    let never_has_content = method == Method::Head || status < 200 || matches!(status, 204 | 304);
+    if never_has_content { Framing::None } else { fields }
+}
+
+/// An exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    facts: Facts,
+    request_in: Half,
+    request_out: Half,
+    response_in: Half,
+    response_out: Half,
+    interim: u8,
+    attempts: u8,
+    upstream_closes: bool,
+}
+
+impl Exchange {
+    /// An exchange whose request's head has been read.
+    pub fn new(facts: Facts) -> Self {
+        let request_in = if facts.has_content { Half::Begun } else { Half::Ended };
+        Self {
+            facts,
+            request_in,
+            request_out: Half::Untouched,
+            response_in: Half::Untouched,
+            response_out: Half::Untouched,
+            interim: 0,
+            attempts: 0,
+            upstream_closes: false,
+        }
+    }
+
+    /// An attempt begins.
+    pub fn attempt(&mut self) {
+        self.attempts += 1;
+        self.request_out = Half::Untouched;
+        self.response_in = Half::Untouched;
+        self.upstream_closes = false;
+    }
+
+    /// Bytes of the request have been handed to the network.
+    pub fn sent(&mut self) {
+        self.request_out = self.request_out.max(Half::Begun);
+    }
+
+    /// All of the request has been handed to the network.
+    pub fn request_sent(&mut self) {
+        self.request_out = Half::Ended;
+    }
+
+    /// The upstream takes no more of the request: it may still answer (RFC 9112 section 9.6).
+    pub fn request_refused(&mut self) {
+        self.request_out = Half::Failed;
+    }
+
+    /// All of the request has been read.
+    pub fn request_received(&mut self) {
+        self.request_in = Half::Ended;
+    }
+
+    /// Whether all of the request has been read.
+    pub fn is_request_received(&self) -> bool {
+        self.request_in == Half::Ended
+    }
+
+    /// A response's head has been read. `closes`: its connection ends with it.
+    ///
+    /// # Errors
+    /// Where it must not be passed on: 101 that nobody asked for, or too many interim responses.
+    pub fn response_head(&mut self, status: u16, fields: Framing, closes: bool) -> Result<Received, Failure> {
+        self.response_in = Half::Begun;
+        if status == 101 {
+            return if self.facts.upgrade { Ok(Received::Switched) } else { Err(Failure::Malformed) };
+        }
+        if status < 200 {
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(Failure::Malformed);
+            }
+            let passes = self.facts.version != Version::Http10;
+            return Ok(if passes { Received::Interim } else { Received::Ignored });
+        }
+        let framing = response_framing(self.facts.method, status, fields);
+        self.upstream_closes = closes || framing == Framing::UntilClose;
+        Ok(Received::Final(framing))
+    }
+
+    /// Bytes of the response, interim ones included, are being sent to the client.
+    pub fn response_begun(&mut self) {
+        self.response_out = self.response_out.max(Half::Begun);
+    }
+
+    /// All of the response has been read.
+    pub fn response_received(&mut self) {
+        self.response_in = Half::Ended;
+    }
+
+    /// All of the response has been sent.
+    pub fn response_sent(&mut self) {
+        self.response_out = Half::Ended;
+    }
+
+    /// What a failure of the upstream becomes. `reused`: its connection had served before, so the
+    /// upstream may have closed it before it saw the request. `replayable`: nothing of the request's
+    /// content has left our hands.
+    pub fn upstream_failed(&mut self, failure: Failure, reused: bool, replayable: bool) -> Next {
+        let had_answered = self.response_in != Half::Untouched;
+        self.response_in = Half::Failed;
+        if self.response_out != Half::Untouched {
+            return Next::Cut;
+        }
+        let safe = match failure {
+            Failure::Connect => true,
+            Failure::Reset => reused && !had_answered && (self.facts.method.is_idempotent() || self.is_unsent()),
+            _ => false,
+        };
+        if safe && replayable && self.attempts < MAX_ATTEMPTS {
+            return Next::Retry;
+        }
+        Next::Answer(match failure {
+            Failure::Connect => Reason::ConnectFailed,
+            Failure::Reset => Reason::UpstreamReset,
+            Failure::Malformed => Reason::UpstreamMalformed,
+            Failure::AttemptTimeout => Reason::UpstreamTimeout,
+            Failure::RequestTimeout => Reason::RequestTimeout,
+        })
+    }
+
+    fn is_unsent(&self) -> bool {
+        self.request_out == Half::Untouched
+    }
+
+    /// Whether the client must be told, in the response's head, that its connection ends: the request has
+    /// not been read to its end, and nobody will.
+    pub fn must_close_client(&self) -> bool {
+        self.facts.close || (self.request_in != Half::Ended && self.request_out == Half::Failed)
+    }
+
+    /// Which connections may serve another exchange, now that this one is over.
+    pub fn ending(&self) -> Ending {
+        let request_over = self.request_in == Half::Ended;
+        let all_sent = self.request_out == Half::Ended;
+        let all_answered = self.response_in == Half::Ended && self.response_out == Half::Ended;
+        Ending {
+            keep_client: request_over && self.response_out == Half::Ended && !self.facts.close,
+            keep_upstream: all_sent && all_answered && !self.upstream_closes,
+        }
+    }
+}
