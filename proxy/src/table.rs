@@ -17,6 +17,7 @@ use proxy_config::wire::Version;
 use crate::upstream::balance::Backend;
 
 mod certificate;
+pub mod compile;
 mod condition;
 mod host;
 mod path;

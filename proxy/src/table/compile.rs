@@ -1,0 +1,156 @@
+//! The compiler: from units that changed to the next table, at the cost of what depends on the change.
+//!
+//! Owns the decoded units and their compiled forms. Each stage keeps its own indices and says what
+//! depends on it: certificates and routes touch listeners, listeners touch ports, endpoints touch
+//! backends. A unit that can't be used is reported as broken and changes no other unit's answers.
+//! Called by `config_store` only. No I/O and no clock; the endpoint registry is the one thing shared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proxy_config::name::{UnitId, UnitKind};
+use proxy_config::set::RootHash;
+use proxy_config::unit::{EncodedUnit, Unit};
+use proxy_config::wire::{Broken, Version};
+
+use super::Table;
+use crate::metrics::Metrics;
+use crate::upstream::registry::Registry;
+
+mod backends;
+mod certificates;
+mod ports;
+mod routes;
+
+use backends::BackendStage;
+use certificates::CertificateStage;
+use ports::PortStage;
+use routes::RouteStage;
+
+/// Units that can't be used, with the reason.
+type Problems = BTreeMap<UnitId, String>;
+
+/// The compiler. What it holds is always one whole configuration.
+#[derive(Debug)]
+pub struct Compiler {
+    certificates: CertificateStage,
+    backends: BackendStage,
+    routes: RouteStage,
+    ports: PortStage,
+    broken: Problems,
+    table: Table,
+}
+
+impl Compiler {
+    /// A compiler that holds nothing. `node_address` is where listeners of `Address::Node` are bound.
+    pub fn new(node_address: IpAddr, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            certificates: CertificateStage::default(),
+            backends: BackendStage::new(registry),
+            routes: RouteStage::new(metrics),
+            ports: PortStage::new(node_address),
+            broken: Problems::default(),
+            table: Table::default(),
+        }
+    }
+
+    /// Applies what changed and gives the table that results.
+    pub fn apply<'a>(
+        &mut self,
+        put: impl IntoIterator<Item = &'a EncodedUnit>,
+        delete: impl IntoIterator<Item = &'a UnitId>,
+        version: Version,
+        root: RootHash,
+    ) -> Arc<Table> {
+        for id in delete {
+            self.broken.remove(id);
+            self.take(id, Ok(None));
+        }
+        for encoded in put {
+            self.broken.remove(&encoded.id);
+            let decoded = decode(encoded).inspect_err(|reason| {
+                self.broken.insert(encoded.id.clone(), reason.clone());
+            });
+            self.take(&encoded.id, decoded.map(Some).map_err(|_| Undecodable));
+        }
+        self.table.version = version;
+        self.table.root = root;
+        self.rebuild()
+    }
+
+    /// Lets go of all endpoints (they are too old to be trusted), or takes them back.
+    pub fn without_endpoints(&mut self, without: bool) -> Arc<Table> {
+        self.backends.without_endpoints(without);
+        self.rebuild()
+    }
+
+    /// The units that can't be used, by id.
+    pub fn broken(&self) -> impl Iterator<Item = Broken> {
+        self.broken.iter().map(|(unit, reason)| Broken { unit: unit.clone(), reason: reason.clone() })
+    }
+
+    /// The listener units that are served at an address and port.
+    pub fn listeners_at(&self, address: std::net::SocketAddr) -> impl Iterator<Item = &UnitId> {
+        self.ports.listeners_at(address)
+    }
+
+    fn take(&mut self, id: &UnitId, unit: Result<Option<Unit>, Undecodable>) {
+        match (id.kind(), unit) {
+            (Some(UnitKind::Key), Ok(Some(Unit::Key(key)))) => self.certificates.put_key(id, Some(key)),
+            (Some(UnitKind::Key), _) => self.certificates.put_key(id, None),
+            (Some(UnitKind::Certificate), Ok(Some(Unit::Certificate(unit)))) => {
+                self.certificates.put(id, unit);
+            }
+            (Some(UnitKind::Certificate), Ok(_)) => self.certificates.delete(id),
+            (Some(UnitKind::Certificate), Err(Undecodable)) => self.certificates.keep_last_good(id),
+            (Some(UnitKind::Endpoints), Ok(Some(Unit::Endpoints(slice)))) => {
+                self.backends.put_slice(id, Some(slice));
+            }
+            (Some(UnitKind::Endpoints), _) => self.backends.put_slice(id, None),
+            (Some(UnitKind::Backend), Ok(Some(Unit::Backend(unit)))) => self.backends.put(id, Some(unit)),
+            (Some(UnitKind::Backend), _) => self.backends.put(id, None),
+            (Some(UnitKind::Listener), Ok(Some(Unit::Listener(unit)))) => self.ports.put(id, Some(unit)),
+            (Some(UnitKind::Listener), _) => self.ports.put(id, None),
+            (Some(UnitKind::Route), Ok(Some(Unit::Route(unit)))) => {
+                self.routes.put(id, Some(&unit), &mut self.backends, &mut self.broken);
+            }
+            (Some(UnitKind::Route), _) => {
+                self.routes.put(id, None, &mut self.backends, &mut self.broken);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn rebuild(&mut self) -> Arc<Table> {
+        let certificates = self.certificates.rebuild(&mut self.broken);
+        let listeners = self.routes.rebuild();
+        self.backends.rebuild(&mut self.table.backends);
+        let context = ports::Context { certificates: &self.certificates, routes: &self.routes };
+        self.ports.rebuild(&certificates, &listeners, &context, &mut self.table.ports, &mut self.broken);
+        Arc::new(self.table.clone())
+    }
+}
+
+/// The bytes are no unit; the reason is reported already.
+#[derive(Clone, Copy, Debug)]
+struct Undecodable;
+
+fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
+    let Some(kind) = encoded.id.kind() else {
+        return Err("this proxy knows no unit of that kind: bring it to the controller's version".to_owned());
+    };
+    let unit = encoded.decode().map_err(|error| format!("the unit can't be read: {error}"))?;
+    let actual = match unit {
+        Unit::Key(_) => UnitKind::Key,
+        Unit::Certificate(_) => UnitKind::Certificate,
+        Unit::Endpoints(_) => UnitKind::Endpoints,
+        Unit::Backend(_) => UnitKind::Backend,
+        Unit::Listener(_) => UnitKind::Listener,
+        Unit::Route(_) => UnitKind::Route,
+    };
+    if actual == kind { Ok(unit) } else { Err(format!("the unit is a {} by its content", actual.prefix())) }
+}
+
+/// What changed since the last rebuild.
+type Dirty<T> = BTreeSet<T>;

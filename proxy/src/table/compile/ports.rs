@@ -1,0 +1,169 @@
+//! Ports: the listeners of all Gateways, joined by address and port.
+//!
+//! Where two listeners can't share a port the one whose id sorts first has it, and the other is broken;
+//! the translator, which knows who came first, leaves no such pair.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use proxy_config::listener::{Address, Listener as ListenerUnit, Protocol};
+use proxy_config::name::UnitId;
+
+use super::certificates::CertificateStage;
+use super::routes::RouteStage;
+use super::{Dirty, Problems};
+use crate::table::host::{Map, key};
+use crate::table::port::{Listener, Port};
+
+#[derive(Debug)]
+pub(super) struct PortStage {
+    node_address: IpAddr,
+    units: HashMap<UnitId, ListenerUnit>,
+    by_address: BTreeMap<SocketAddr, BTreeSet<UnitId>>,
+    by_certificate: HashMap<UnitId, BTreeSet<UnitId>>,
+    dirty: Dirty<SocketAddr>,
+}
+
+/// What listeners are made of.
+pub(super) struct Context<'a> {
+    pub(super) certificates: &'a CertificateStage,
+    pub(super) routes: &'a RouteStage,
+}
+
+impl PortStage {
+    pub(super) fn new(node_address: IpAddr) -> Self {
+        Self {
+            node_address,
+            units: HashMap::new(),
+            by_address: BTreeMap::new(),
+            by_certificate: HashMap::new(),
+            dirty: Dirty::new(),
+        }
+    }
+
+    pub(super) fn put(&mut self, id: &UnitId, unit: Option<ListenerUnit>) {
+        if let Some(old) = self.units.remove(id) {
+            let address = self.address(&old);
+            self.dirty.insert(address);
+            leave(&mut self.by_address, &address, id);
+            for certificate in &old.certificates {
+                if let Some(listeners) = self.by_certificate.get_mut(certificate) {
+                    listeners.remove(id);
+                    if listeners.is_empty() {
+                        self.by_certificate.remove(certificate);
+                    }
+                }
+            }
+        }
+        if let Some(unit) = unit {
+            let address = self.address(&unit);
+            self.dirty.insert(address);
+            self.by_address.entry(address).or_default().insert(id.clone());
+            for certificate in &unit.certificates {
+                self.by_certificate.entry(certificate.clone()).or_default().insert(id.clone());
+            }
+            self.units.insert(id.clone(), unit);
+        }
+    }
+
+    fn address(&self, unit: &ListenerUnit) -> SocketAddr {
+        let address = match unit.bind.address {
+            Address::Node => self.node_address,
+            Address::Ip(address) => address,
+        };
+        SocketAddr::new(address, unit.bind.port)
+    }
+
+    pub(super) fn listeners_at(&self, address: SocketAddr) -> impl Iterator<Item = &UnitId> {
+        self.by_address.get(&address).into_iter().flatten()
+    }
+
+    /// Builds the ports that changed, or whose certificates or routes did.
+    pub(super) fn rebuild(
+        &mut self,
+        certificates: &Dirty<UnitId>,
+        listeners: &Dirty<UnitId>,
+        context: &Context<'_>,
+        ports: &mut BTreeMap<SocketAddr, Arc<Port>>,
+        broken: &mut Problems,
+    ) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let renewed = certificates.iter().filter_map(|id| self.by_certificate.get(id)).flatten();
+        dirty.extend(renewed.filter_map(|id| self.units.get(id)).map(|unit| self.address(unit)));
+        for address in &dirty {
+            match self.by_address.get(address) {
+                Some(ids) => {
+                    ports.insert(*address, Arc::new(self.port(ids, context, broken)));
+                }
+                None => {
+                    ports.remove(address);
+                }
+            }
+        }
+        for id in listeners {
+            let Some(unit) = self.units.get(id) else { continue };
+            let address = self.address(unit);
+            if let (false, Some(port)) = (dirty.contains(&address), ports.get_mut(&address)) {
+                refresh(port, id, unit, context);
+            }
+        }
+    }
+
+    fn port(&self, ids: &BTreeSet<UnitId>, context: &Context<'_>, broken: &mut Problems) -> Port {
+        let mut hostnames: Map<usize> = Map::default();
+        let mut listeners: Vec<Arc<Listener>> = Vec::with_capacity(ids.len());
+        let mut protocol = None;
+        for id in ids {
+            let unit = &self.units[id];
+            broken.remove(id);
+            let served = *protocol.get_or_insert(unit.protocol);
+            let name = key(unit.hostname.as_ref()).as_bytes();
+            if served != unit.protocol {
+                let first = &listeners[0].id;
+                broken.insert(id.clone(), format!("its port is served with another protocol by {first}"));
+            } else if let Some(place) = hostnames.get(name) {
+                let first = &listeners[*place].id;
+                broken.insert(id.clone(), format!("its hostname is served on its port by {first}"));
+            } else {
+                let listener = listener(id, unit, context);
+                if unit.protocol == Protocol::Https && listener.certificates.is_empty() {
+                    broken.insert(id.clone(), "none of its certificates can be used".to_owned());
+                }
+                hostnames.insert(name.into(), listeners.len());
+                listeners.push(Arc::new(listener));
+            }
+        }
+        let protocol = protocol.unwrap_or(Protocol::Http);
+        Port { protocol, hostnames: Arc::new(hostnames), listeners }
+    }
+}
+
+/// Gives a port the new routes of one of its listeners.
+fn refresh(port: &mut Arc<Port>, id: &UnitId, unit: &ListenerUnit, context: &Context<'_>) {
+    let Some(place) = port.hostnames.get(key(unit.hostname.as_ref()).as_bytes()).copied() else { return };
+    // Not so for one that lost its hostname to another listener.
+    if port.listeners[place].id == *id {
+        let mut listeners = port.listeners.clone();
+        listeners[place] = Arc::new(listener(id, unit, context));
+        *port = Arc::new(Port { protocol: port.protocol, hostnames: Arc::clone(&port.hostnames), listeners });
+    }
+}
+
+fn listener(id: &UnitId, unit: &ListenerUnit, context: &Context<'_>) -> Listener {
+    let certificates = unit.certificates.iter().filter_map(|id| context.certificates.get(id));
+    Listener {
+        id: id.clone(),
+        certificates: certificates.map(Arc::clone).collect(),
+        hosts: context.routes.hosts(id),
+    }
+}
+
+fn leave(index: &mut BTreeMap<SocketAddr, BTreeSet<UnitId>>, address: &SocketAddr, id: &UnitId) {
+    if let Some(ids) = index.get_mut(address) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(address);
+        }
+    }
+}
