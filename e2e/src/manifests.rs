@@ -16,7 +16,7 @@ spec:
   template:
     metadata: {{labels: {{app: {name}}}}}
     spec:
-      terminationGracePeriodSeconds: 5
+      terminationGracePeriodSeconds: 10
       containers:
       - name: echo
         image: registry.k8s.io/gateway-api/echo-basic:v1.6.0-dev.3
@@ -24,6 +24,8 @@ spec:
         env:
         - {{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
         - {{name: NAMESPACE, valueFrom: {{fieldRef: {{fieldPath: metadata.namespace}}}}}}
+        # The backend ends at once when asked to; what is told of its end later than it must not meet a closed port.
+        lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
         readinessProbe: {{httpGet: {{path: /health, port: 3000}}, periodSeconds: 1}}
 ---
 apiVersion: v1

@@ -1,0 +1,213 @@
+//! Objects that make no sense, of every kind that is read: each one's own status says so, and nobody else notices.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use anyhow::{Result, ensure};
+use e2e::manifests::{route, route_named};
+use e2e::testbed::{SOON, Testbed};
+use e2e::wait::until;
+use serde_json::{Value, json};
+
+/// The CRDs of Gateway API refuse most nonsense. An older or patched one does not: this makes them take anything.
+fn take_anything(testbed: &Testbed, kinds: &[&str]) -> Result<()> {
+    for kind in kinds {
+        let crd = format!("{kind}.gateway.networking.k8s.io");
+        let text = testbed.cluster.kubectl(&["get", "crd", &crd, "-o", "json"])?;
+        let mut object: Value = serde_json::from_str(&text)?;
+        for version in object["spec"]["versions"].as_array_mut().into_iter().flatten() {
+            let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+            version["schema"]["openAPIV3Schema"] = anything;
+        }
+        let patch = json!([{"op": "replace", "path": "/spec/versions", "value": object["spec"]["versions"]}]);
+        testbed.cluster.kubectl(&["patch", "crd", &crd, "--type=json", "-p", &patch.to_string()])?;
+    }
+    Ok(())
+}
+
+/// Applies `yaml` until it is taken: the API server needs a moment to forget the old schema.
+async fn apply_nonsense(testbed: &Testbed, yaml: &str) -> Result<()> {
+    until("the nonsense is taken", SOON, async || testbed.cluster.apply(yaml)).await
+}
+
+async fn says(
+    testbed: &Testbed,
+    kind: &str,
+    name: &str,
+    pointer: &str,
+    condition: &str,
+    wanted: &str,
+) -> Result<()> {
+    until(&format!("{kind} {name} says {condition} {wanted}"), SOON, async || {
+        let conditions = testbed.conditions(kind, name, pointer).await?;
+        let said = conditions.get(condition).map_or("nothing", String::as_str);
+        ensure!(said.starts_with(wanted), "{conditions:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_schemas_admit_and_makes_no_sense_is_said_by_its_own_status() -> Result<()> {
+    let testbed = Testbed::up("nonsense-admitted").await?;
+    let loads = [testbed.load(0), testbed.load(1)];
+    testbed.cluster.apply(ADMITTED_NONSENSE)?;
+    testbed.cluster.apply(&route_named("nowhere", "nowhere.example", &[("no-such-service", 1)]))?;
+
+    let parent = "/status/parents/0/conditions";
+    says(&testbed, "gatewayclass", "odd-class", "/status/conditions", "Accepted", "False").await?;
+    let listener = "/status/listeners/0/conditions";
+    says(&testbed, "gateway", "no-secret", listener, "ResolvedRefs", "False InvalidCertificateRef").await?;
+    says(&testbed, "gateway", "bad-secret", listener, "ResolvedRefs", "False InvalidCertificateRef").await?;
+    says(&testbed, "httproute", "nowhere", parent, "ResolvedRefs", "False BackendNotFound").await?;
+    says(&testbed, "httproute", "bad-regex", parent, "Accepted", "False UnsupportedValue").await?;
+    says(&testbed, "httproute", "odd-kind", parent, "ResolvedRefs", "False InvalidKind").await?;
+    says(&testbed, "httproute", "ungranted", parent, "ResolvedRefs", "False RefNotPermitted").await?;
+    let nowhere = testbed.client.get(testbed.address(0), "nowhere.example", "/").await?;
+    assert_eq!(nowhere.status, 500, "{nowhere:?}");
+    let no_addresses = testbed.client.get(testbed.address(0), "by-name.example", "/").await?;
+    assert!(no_addresses.status.is_server_error(), "{no_addresses:?}");
+
+    the_others_do_not_notice(&testbed, loads).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_even_be_read_is_said_by_its_own_status() -> Result<()> {
+    let testbed = Testbed::up("nonsense-unreadable").await?;
+    let loads = [testbed.load(0), testbed.load(1)];
+    take_anything(&testbed, &["gatewayclasses", "gateways", "httproutes", "referencegrants"])?;
+    apply_nonsense(&testbed, UNREADABLE_NONSENSE).await?;
+
+    let conditions = "/status/conditions";
+    says(&testbed, "gatewayclass", "unreadable", conditions, "Accepted", "False").await?;
+    says(&testbed, "gateway", "unreadable", conditions, "Accepted", "False").await?;
+    says(&testbed, "httproute", "unreadable", "/status/parents/0/conditions", "Accepted", "False").await?;
+    the_others_do_not_notice(&testbed, loads).await
+}
+
+/// The good Gateway and route still serve, still follow changes, and no process died.
+async fn the_others_do_not_notice(testbed: &Testbed, loads: [e2e::traffic::Load; 2]) -> Result<()> {
+    testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
+    for node in 0..2 {
+        testbed.serves(node, "green").await?;
+    }
+    for load in loads {
+        assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
+    }
+    for process in testbed.controllers.iter().chain(&testbed.proxies) {
+        assert_eq!(process.ended()?, None, "{} goes on", process.name());
+    }
+    says(testbed, "gateway", "edge", "/status/conditions", "Programmed", "True").await?;
+    says(testbed, "httproute", "echo", "/status/parents/0/conditions", "Accepted", "True").await
+}
+
+const ADMITTED_NONSENSE: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: odd-class}
+spec:
+  controllerName: portreeve.dev/gateway-controller
+  parametersRef: {group: example.com, kind: Nonsense, name: none}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: no-secret}
+spec:
+  gatewayClassName: portreeve
+  listeners:
+  - {name: https, port: 8443, protocol: HTTPS, hostname: a.example, tls: {certificateRefs: [{name: none}]}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: bad}
+type: kubernetes.io/tls
+stringData: {tls.crt: this is no certificate, tls.key: nor is this a key}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: bad-secret}
+spec:
+  gatewayClassName: portreeve
+  listeners:
+  - {name: https, port: 8443, protocol: HTTPS, hostname: b.example, tls: {certificateRefs: [{name: bad}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: bad-regex}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [regex.example]
+  rules:
+  - matches: [{path: {type: RegularExpression, value: "/a(b"}}]
+    backendRefs: [{name: blue, port: 8080}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: odd-kind}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [kind.example]
+  rules: [{backendRefs: [{group: example.com, kind: Nonsense, name: blue, port: 8080}]}]
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: apart, labels: {"portreeve.dev/odd": ""}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: ungranted}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [ungranted.example]
+  rules: [{backendRefs: [{name: blue, namespace: apart, port: 8080}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: by-name}
+spec: {type: ExternalName, externalName: elsewhere.example, ports: [{port: 8080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: by-name-1, labels: {kubernetes.io/service-name: by-name}}
+addressType: FQDN
+ports: [{port: 3000}]
+endpoints: [{addresses: [elsewhere.example]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: by-name}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [by-name.example]
+  rules: [{backendRefs: [{name: by-name, port: 8080}]}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: nowhere-node}
+---
+"#;
+
+const UNREADABLE_NONSENSE: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: unreadable}
+spec: {controllerName: portreeve.dev/gateway-controller, parametersRef: 7}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: unreadable}
+spec: {gatewayClassName: portreeve, listeners: {not: a list}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: unreadable}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [unreadable.example]
+  rules: nonsense
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: unreadable}
+spec: [not, an, object]
+---
+"#;
