@@ -40,7 +40,9 @@ impl Testbed {
     /// Brings everything up, with the backends `blue` and `green` and all traffic of [`manifests::HOST`] to `blue`,
     /// and waits until each node answers.
     pub async fn up(name: &str) -> Result<Self> {
-        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
+        // The client logs each answer that says "not yet" as an error.
+        let filter = tracing_subscriber::EnvFilter::new("info,kube_client=off");
+        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter(filter).try_init();
         let logs = Path::new(env!("CARGO_MANIFEST_DIR")).join("results/logs").join(name);
         if logs.exists() {
             std::fs::remove_dir_all(&logs)?;

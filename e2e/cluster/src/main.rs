@@ -46,7 +46,14 @@ enum Action {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    tracing_subscriber::fmt().with_target(false).without_time().with_writer(std::io::stderr).init();
+    // The client logs each answer that says "not yet" as an error.
+    let filter = tracing_subscriber::EnvFilter::new("info,kube_client=off");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .without_time()
+        .with_writer(std::io::stderr)
+        .init();
     match Arguments::parse().action {
         Action::Build => binaries::build(|name| println!("building {name}")).map(|_| ()),
         Action::Up { nodes, name } => up(nodes, &name).await,
