@@ -1,0 +1,222 @@
+//! Defaults and validation of the built-in kinds, as far as Portreeve relies on them.
+//!
+//! Owns the rules that Kubernetes keeps in Go. Called for kinds without a schema. What is not here is not checked.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::Leniency;
+use crate::refusal::Cause;
+
+/// Sets a field that is absent or null.
+fn default(object: &mut Value, field: &str, value: Value) {
+    if object[field].is_null() {
+        object[field] = value;
+    }
+}
+
+fn items_mut(value: &mut Value) -> impl Iterator<Item = &mut Value> {
+    value.as_array_mut().into_iter().flatten()
+}
+
+fn items(value: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    value.as_array().into_iter().flatten().enumerate()
+}
+
+pub(super) fn fill_defaults(kind: &str, object: &mut Value) {
+    match kind {
+        "Service" => fill_service(object),
+        "EndpointSlice" => {
+            for port in items_mut(&mut object["ports"]) {
+                default(port, "name", "".into());
+                default(port, "protocol", "TCP".into());
+            }
+            drop_null(object, "ports");
+        }
+        "Secret" => fill_secret(object),
+        "Namespace" => {
+            let name = object["metadata"]["name"].clone();
+            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+            default(object, "spec", json!({"finalizers": ["kubernetes"]}));
+            default(object, "status", json!({"phase": "Active"}));
+        }
+        "Pod" => default(
+            object,
+            "status",
+            json!({"phase": "Pending", "qosClass": "BestEffort"}),
+        ),
+        _ => {}
+    }
+}
+
+/// Reading a field of a `Value` by index mutably leaves a null behind.
+fn drop_null(object: &mut Value, field: &str) {
+    if let Some(map) = object
+        .as_object_mut()
+        .filter(|map| map.get(field).is_some_and(Value::is_null))
+    {
+        map.remove(field);
+    }
+}
+
+fn fill_service(object: &mut Value) {
+    let spec = &mut object["spec"];
+    default(spec, "type", "ClusterIP".into());
+    default(spec, "sessionAffinity", "None".into());
+    if spec["type"] != "ExternalName" {
+        default(spec, "internalTrafficPolicy", "Cluster".into());
+    }
+    for port in items_mut(&mut spec["ports"]) {
+        default(port, "protocol", "TCP".into());
+        let same = port["port"].clone();
+        default(port, "targetPort", same);
+    }
+    drop_null(spec, "ports");
+    default(object, "status", json!({"loadBalancer": {}}));
+}
+
+fn fill_secret(object: &mut Value) {
+    default(object, "type", "Opaque".into());
+    let plain = object
+        .as_object_mut()
+        .and_then(|map| map.remove("stringData"));
+    for (name, text) in plain.iter().filter_map(Value::as_object).flatten() {
+        let text = text.as_str().unwrap_or_default();
+        object["data"][name] = base64::engine::general_purpose::STANDARD
+            .encode(text)
+            .into();
+    }
+}
+
+pub(super) fn check(kind: &str, leniency: Leniency, object: &Value) -> Vec<Cause> {
+    match kind {
+        "EndpointSlice" => check_endpoint_slice(leniency, object),
+        "Service" => check_service(object),
+        "Secret" => check_secret(object),
+        "Lease" => check_lease(object),
+        _ => Vec::new(),
+    }
+}
+
+fn check_endpoint_slice(leniency: Leniency, object: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let family = object["addressType"].as_str().unwrap_or_default();
+    let families: Vec<Value> = ["FQDN", "IPv4", "IPv6"].map(Value::from).to_vec();
+    if family.is_empty() {
+        causes.push(Cause::required("addressType", ""));
+    } else if !families.contains(&family.into()) {
+        let given = &object["addressType"];
+        causes.push(Cause::not_supported("addressType", given, &families));
+    }
+    for (index, endpoint) in items(&object["endpoints"]) {
+        let path = format!("endpoints[{index}].addresses");
+        let addresses: Vec<_> = items(&endpoint["addresses"]).collect();
+        if addresses.is_empty() {
+            causes.push(Cause::required(&path, "must contain at least 1 address"));
+        }
+        for (at, address) in addresses {
+            if let Some(words) = refused_address(leniency, family, address) {
+                causes.push(Cause::invalid(format!("{path}[{at}]"), address, words));
+            }
+        }
+    }
+    for (index, port) in items(&object["ports"]) {
+        let number = &port["port"];
+        if !number.is_null() && !is_port(number) {
+            let words = "must be between 1 and 65535, inclusive";
+            causes.push(Cause::invalid(
+                format!("ports[{index}].port"),
+                number,
+                words,
+            ));
+        }
+    }
+    causes
+}
+
+/// Why an address may not be an endpoint (`ValidateEndpointIP` of Kubernetes).
+fn refused_address(leniency: Leniency, family: &str, address: &Value) -> Option<&'static str> {
+    if family == "FQDN" {
+        return None;
+    }
+    let Ok(ip) = address.as_str().unwrap_or_default().parse::<IpAddr>() else {
+        return Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    };
+    match (family, ip) {
+        ("IPv4", IpAddr::V6(_)) => return Some("must be an IPv4 address"),
+        ("IPv6", IpAddr::V4(_)) => return Some("must be an IPv6 address"),
+        _ => {}
+    }
+    let (link_local, link_local_multicast) = match ip {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] == 0xff02),
+    };
+    if ip.is_unspecified() {
+        Some("may not be unspecified (0.0.0.0 or ::)")
+    } else if ip.is_loopback() && !leniency.loopback_endpoints {
+        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
+    } else if link_local {
+        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+    } else if link_local_multicast {
+        Some("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+    } else {
+        None
+    }
+}
+
+fn check_service(object: &Value) -> Vec<Cause> {
+    let (mut causes, spec) = (Vec::new(), &object["spec"]);
+    let ports: Vec<_> = items(&spec["ports"]).collect();
+    let headless = spec["clusterIP"] == "None";
+    if ports.is_empty() && spec["type"] != "ExternalName" && !headless {
+        causes.push(Cause::required("spec.ports", ""));
+    }
+    let several = ports.len() > 1;
+    for (index, port) in ports {
+        let path = format!("spec.ports[{index}]");
+        if !is_port(&port["port"]) {
+            let words = "must be between 1 and 65535, inclusive";
+            causes.push(Cause::invalid(format!("{path}.port"), &port["port"], words));
+        }
+        if several && port["name"].as_str().unwrap_or_default().is_empty() {
+            causes.push(Cause::required(format!("{path}.name"), ""));
+        }
+    }
+    causes
+}
+
+fn check_secret(object: &Value) -> Vec<Cause> {
+    let needed: &[&str] = match object["type"].as_str() {
+        Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
+        _ => &[],
+    };
+    needed
+        .iter()
+        .filter(|&&name| object["data"][name].is_null())
+        .map(|name| Cause::required(format!("data[{name}]"), ""))
+        .collect()
+}
+
+fn check_lease(object: &Value) -> Vec<Cause> {
+    let spec = &object["spec"];
+    let mut causes = Vec::new();
+    let seconds = &spec["leaseDurationSeconds"];
+    if seconds.as_i64().is_some_and(|seconds| seconds <= 0) {
+        let words = "must be greater than 0";
+        causes.push(Cause::invalid("spec.leaseDurationSeconds", seconds, words));
+    }
+    let transitions = &spec["leaseTransitions"];
+    if transitions.as_i64().is_some_and(|count| count < 0) {
+        let words = "must be greater than or equal to 0";
+        causes.push(Cause::invalid("spec.leaseTransitions", transitions, words));
+    }
+    causes
+}
+
+fn is_port(value: &Value) -> bool {
+    value
+        .as_i64()
+        .is_some_and(|port| (1..=65_535).contains(&port))
+}
