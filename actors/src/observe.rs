@@ -1,0 +1,10 @@
+//! How the cluster becomes a snapshot and a translation: watches (or files), stores, the joins.
+
+pub mod convert;
+pub mod node_watcher;
+pub mod resource;
+pub mod route_watcher;
+pub mod secret_reader;
+pub mod stores;
+pub mod translator;
+pub mod watch;

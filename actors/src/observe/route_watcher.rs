@@ -1,0 +1,90 @@
+//! Joins what is known of the cluster into one snapshot.
+//!
+//! Owns: the count of snapshots, kept beside the tree.
+//! Reads: the stores.
+//! Writes: the newest snapshot.
+//! Rebuilt from: the stores.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actors_core::snapshot::Snapshot;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+use super::stores::Stores;
+use crate::metrics::Metrics;
+use crate::task::{Task, on_change};
+
+/// What it can be told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Something in the stores has changed.
+    Changed,
+}
+
+supervisor::message_names!(Msg { Changed });
+
+/// What it needs.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// What is known.
+    pub stores: Stores,
+    /// Counts the snapshots of the process, so that no restart goes back.
+    pub generation: Arc<AtomicU64>,
+    /// The newest snapshot; `None` until every kind has been listed.
+    pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// What it holds.
+#[derive(Debug)]
+pub struct State {
+    args: Args,
+    changes: watch::Receiver<u64>,
+    waiting: Option<Task>,
+}
+
+/// The join.
+#[derive(Debug)]
+pub struct RouteWatcher;
+
+impl Actor for RouteWatcher {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let changes = args.stores.changes();
+        let mut state = State { args, changes, waiting: None };
+        state.publish(&myself);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Changed => state.publish(&myself),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn publish(&mut self, myself: &ActorRef<Msg>) {
+        self.changes.borrow_and_update();
+        if let Some(mut snapshot) = self.args.stores.snapshot() {
+            let generation = self.args.generation.fetch_add(1, Ordering::Relaxed) + 1;
+            snapshot.generation = generation;
+            self.args.metrics.snapshot(generation);
+            tracing::debug!(generation, "a new snapshot");
+            self.args.snapshot.send_replace(Some(Arc::new(snapshot)));
+        }
+        self.waiting = Some(on_change(myself, &self.changes, || Msg::Changed));
+    }
+}

@@ -1,0 +1,202 @@
+//! Reads the Secrets that something accepted names, and no others.
+//!
+//! Owns: which version of which Secret has been read.
+//! Reads: which Secrets are wanted; their versions in the stores; the API server.
+//! Writes: the content of Secrets in the stores.
+//! Rebuilt from: reading again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use actors_core::observe::observe;
+use actors_core::snapshot::Object;
+use actors_core::snapshot::cluster::SecretContent;
+use actors_core::snapshot::meta::{Kind, ObjectRef};
+use futures_util::StreamExt as _;
+use imbl::OrdSet;
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use proxy_config::name::ObjectName;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+use super::resource::Resource;
+use super::stores::{ObjectVersion, Stores};
+use crate::retry::{Retry, chain};
+use crate::task::{Task, on_change, report};
+
+/// How long one read may take: until it is over, what names the Secret waits.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How many are read at once.
+const AT_ONCE: usize = 8;
+
+/// What it can be told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Which Secrets are wanted, or which there are, may have changed.
+    Changed,
+    /// These were read.
+    Read(Vec<Answer>),
+}
+
+supervisor::message_names!(Msg { Changed, Read });
+
+/// What reading a Secret gave.
+#[derive(Debug)]
+pub struct Answer {
+    name: ObjectName,
+    /// The version that was asked for.
+    version: ObjectVersion,
+    content: Result<SecretContent, String>,
+}
+
+/// What it needs.
+#[derive(Clone)]
+pub struct Args {
+    /// The API server.
+    pub client: Client,
+    /// What is known.
+    pub stores: Stores,
+    /// The Secrets that are wanted.
+    pub wanted: watch::Receiver<OrdSet<ObjectName>>,
+}
+
+/// What it holds.
+pub struct State {
+    args: Args,
+    changes: watch::Receiver<u64>,
+    read: BTreeMap<ObjectName, ObjectVersion>,
+    retry: Retry,
+    waiting: Vec<Task>,
+    reading: bool,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct SecretReader;
+
+impl Actor for SecretReader {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let changes = args.stores.changes();
+        let (read, retry) = (BTreeMap::new(), Retry::new());
+        let mut state = State { args, changes, read, retry, waiting: Vec::new(), reading: false };
+        state.consider(&myself);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Changed => state.consider(&myself),
+            Msg::Read(answers) => state.take(&myself, answers),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Begins to read what is wanted and not yet read, unless a read is under way.
+    fn consider(&mut self, myself: &ActorRef<Msg>) {
+        if self.reading {
+            return;
+        }
+        self.changes.borrow_and_update();
+        let wanted = self.args.wanted.borrow_and_update().clone();
+        self.forget(&wanted);
+        let missing: Vec<_> = wanted.iter().filter_map(|name| self.missing(name)).collect();
+        if missing.is_empty() {
+            self.waiting = vec![
+                on_change(myself, &self.changes, || Msg::Changed),
+                on_change(myself, &self.args.wanted, || Msg::Changed),
+            ];
+            return;
+        }
+        self.reading = true;
+        let client = self.args.client.clone();
+        self.waiting = vec![report(myself, async move {
+            let reads = missing.into_iter().map(|(name, version)| read(client.clone(), name, version));
+            Msg::Read(futures_util::stream::iter(reads).buffer_unordered(AT_ONCE).collect().await)
+        })];
+    }
+
+    /// What is wanted no longer is not kept.
+    fn forget(&mut self, wanted: &OrdSet<ObjectName>) {
+        let stores = &self.args.stores;
+        self.read.retain(|name, version| {
+            let keep = wanted.contains(name);
+            if !keep {
+                stores.put_secret(name, version, SecretContent::NotRead);
+            }
+            keep
+        });
+    }
+
+    /// The version of a Secret that exists and has not been read.
+    fn missing(&self, name: &ObjectName) -> Option<(ObjectName, ObjectVersion)> {
+        let version = self.args.stores.version(&ObjectRef::new(Kind::Secret, name.clone()))?;
+        (self.read.get(name) != Some(&version)).then(|| (name.clone(), version))
+    }
+
+    fn take(&mut self, myself: &ActorRef<Msg>, answers: Vec<Answer>) {
+        self.reading = false;
+        let mut failed = false;
+        for Answer { name, version, content } in answers {
+            match content {
+                Ok(content) => {
+                    if self.args.stores.put_secret(&name, &version, content) {
+                        self.read.insert(name, version);
+                    }
+                }
+                Err(reason) => {
+                    failed = true;
+                    tracing::warn!(secret = %name, reason, "a Secret can't be read: it is tried again");
+                    let unread = SecretContent::Other(format!("a Secret that can't be read ({reason})"));
+                    if !self.read.contains_key(&name) {
+                        self.args.stores.put_secret(&name, &version, unread);
+                    }
+                }
+            }
+        }
+        if failed {
+            let delay = self.retry.delay();
+            self.reading = true;
+            self.waiting = vec![report(myself, async move {
+                tokio::time::sleep(delay).await;
+                Msg::Read(Vec::new())
+            })];
+        } else {
+            self.retry.reset();
+            self.consider(myself);
+        }
+    }
+}
+
+async fn read(client: Client, name: ObjectName, version: ObjectVersion) -> Answer {
+    let resource = Resource::of(Kind::Secret).api_resource();
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &name.namespace, &resource);
+    let content = match tokio::time::timeout(DEADLINE, api.get(&name.name)).await {
+        Ok(Ok(secret)) => content(&secret),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("no answer within {DEADLINE:?}")),
+    };
+    Answer { name, version, content }
+}
+
+fn content(secret: &DynamicObject) -> Result<SecretContent, String> {
+    let mut raw = secret.data.clone();
+    raw["metadata"] = serde_json::to_value(&secret.metadata).map_err(|error| error.to_string())?;
+    match observe(Kind::Secret, &raw) {
+        Ok(Object::Secret(secret)) => Ok(secret.content.clone()),
+        Ok(_) => Err("it is not a Secret".to_owned()),
+        // What is wrong with it is for the status of whoever names it.
+        Err(malformed) => Ok(SecretContent::Other(malformed.message())),
+    }
+}

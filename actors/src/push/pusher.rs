@@ -1,0 +1,250 @@
+//! Decides what is pushed under this term, and to whom.
+//!
+//! Owns: whether this leader may push yet.
+//! Reads: the newest translation; the known proxies; the API server, once, to see that nothing held is old.
+//! Writes: what is to be pushed; which proxy clients there should be.
+//! Rebuilt from: the translation and the stores.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use kube::Client;
+use proxy_config::wire::Version;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervisor::{Address, Child};
+use tokio::sync::watch;
+
+use super::freshness::{behind, list};
+use super::proxy_client::{self, NotLeading, Outgoing, ProxyClient};
+use super::session::Target;
+use crate::observe::node_watcher::{KnownProxies, KnownProxy};
+use crate::observe::resource::Resource;
+use crate::observe::stores::Stores;
+use crate::observe::translator::Newest;
+use crate::observe::{route_watcher, watch as watching};
+use crate::retry::{Retry, chain};
+use crate::task::{Task, on_change, report};
+use crate::term::Term;
+
+/// How long a watch may take to deliver what a list has shown, before its kind is listed again.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// A kind that is watched, and its watcher.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// How it is asked for.
+    pub resource: Resource,
+    /// Its watcher.
+    pub watcher: Address<watching::Msg>,
+}
+
+/// What it can be told.
+#[derive(Debug)]
+pub enum Msg {
+    /// All that is held is at least as new as what the API server listed.
+    Fresh,
+    /// The translation or the proxies may have changed.
+    Changed,
+}
+
+supervisor::message_names!(Msg { Fresh, Changed });
+
+/// What it needs.
+#[derive(Clone)]
+pub struct Args {
+    /// The API server.
+    pub client: Client,
+    /// What is watched; empty where nothing is, and there is nothing to compare with.
+    pub watched: Vec<Watched>,
+    /// What is known.
+    pub stores: Stores,
+    /// Counts the snapshots of the process.
+    pub generation: Arc<AtomicU64>,
+    /// Who joins the stores into a snapshot.
+    pub route_watcher: Address<route_watcher::Msg>,
+    /// The newest translation.
+    pub translation: watch::Receiver<Newest>,
+    /// The known proxies.
+    pub proxies: watch::Receiver<KnownProxies>,
+    /// What is to be pushed.
+    pub outgoing: watch::Sender<Option<Arc<Outgoing>>>,
+    /// Which clients there should be.
+    pub clients: watch::Sender<Arc<BTreeMap<String, Child>>>,
+    /// What every client needs, whose proxy is put in here.
+    pub client_args: ClientArgs,
+}
+
+/// What every client needs besides its proxy.
+pub type ClientArgs = Arc<dyn Fn(KnownProxy) -> proxy_client::Args + Send + Sync>;
+
+/// What it holds.
+pub struct State {
+    args: Args,
+    term: Term,
+    /// Only translations after this generation are pushed; `None` until the stores are known to be fresh.
+    after: Option<u64>,
+    known: KnownProxies,
+    waiting: Vec<Task>,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct Pusher;
+
+impl Actor for Pusher {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let client = (args.client_args)(nobody());
+        let term = Term::current(&client.leadership).ok_or(NotLeading)?;
+        client.board.clear();
+        args.outgoing.send_replace(None);
+        args.clients.send_replace(Arc::default());
+        let (fresh, term_number) = (args.clone(), term.number());
+        let checking = report(&myself, async move {
+            let began = tokio::time::Instant::now();
+            freshen(&fresh).await;
+            tracing::info!(term = term_number, took = ?began.elapsed(), "what is held is fresh: pushes begin");
+            Msg::Fresh
+        });
+        Ok(State { args, term, after: None, known: Arc::default(), waiting: vec![checking] })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Fresh => state.begin(&myself),
+            Msg::Changed => state.publish(&myself),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// From now on: what is translated from a snapshot that is taken from now on.
+    fn begin(&mut self, myself: &ActorRef<Msg>) {
+        self.after = Some(self.args.generation.load(Ordering::Relaxed));
+        if self.args.route_watcher.send(route_watcher::Msg::Changed).is_err() {
+            // It is being restarted, and will join anew by itself.
+            tracing::debug!("the join of the stores is restarting");
+        }
+        self.publish(myself);
+    }
+
+    fn publish(&mut self, myself: &ActorRef<Msg>) {
+        self.publish_outgoing();
+        self.publish_clients();
+        self.waiting = vec![
+            on_change(myself, &self.args.translation, || Msg::Changed),
+            on_change(myself, &self.args.proxies, || Msg::Changed),
+        ];
+    }
+
+    fn publish_outgoing(&mut self) {
+        let newest = self.args.translation.borrow_and_update().clone();
+        let Some(translation) = newest.filter(|new| self.after.is_some_and(|after| new.generation > after))
+        else {
+            return;
+        };
+        let version = Version { term: self.term.number(), generation: translation.generation };
+        let target = Target { version, units: translation.units.clone() };
+        self.args.outgoing.send_if_modified(|outgoing| {
+            let news = outgoing.as_ref().is_none_or(|old| old.target.units.root() != target.units.root());
+            if news {
+                let traceparent = traceparent();
+                tracing::info!(
+                    generation = version.generation,
+                    term = version.term,
+                    traceparent,
+                    "a new configuration"
+                );
+                *outgoing = Some(Arc::new(Outgoing { target, traceparent }));
+            }
+            news
+        });
+    }
+
+    fn publish_clients(&mut self) {
+        let known = self.args.proxies.borrow_and_update().clone();
+        if known == self.known {
+            return;
+        }
+        for gone in self.known.values().filter(|old| !known.contains_key(&old.identity)) {
+            let client = (self.args.client_args)(gone.clone());
+            client.board.forget(&gone.identity);
+            client.metrics.forget_proxy(&gone.name);
+        }
+        let clients = known.values().map(|proxy| (proxy.identity.clone(), self.client(proxy))).collect();
+        self.args.clients.send_replace(Arc::new(clients));
+        self.known = known;
+    }
+
+    /// The client of a proxy; one that is found elsewhere gets another.
+    fn client(&self, proxy: &KnownProxy) -> Child {
+        let mut revision = DefaultHasher::new();
+        (&proxy.admin, &proxy.name).hash(&mut revision);
+        let (make, proxy) = (self.args.client_args.clone(), proxy.clone());
+        let name = proxy.identity.clone();
+        supervisor::worker(&name, &Address::new(), move || (ProxyClient, make(proxy.clone())))
+            .revision(revision.finish())
+    }
+}
+
+/// Waits until all that is held is at least as new as what the API server lists now.
+async fn freshen(args: &Args) {
+    let kinds = args.watched.iter().map(|watched| freshen_kind(args, watched));
+    futures_util::future::join_all(kinds).await;
+}
+
+async fn freshen_kind(args: &Args, Watched { resource, watcher }: &Watched) {
+    let mut retry = Retry::new();
+    let listed = loop {
+        match list(&args.client, resource).await {
+            Ok(Some(listed)) => break listed,
+            Ok(None) => return,
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(kind = %resource.kind, error, "can't compare with the API server: tried again");
+                retry.wait().await;
+            }
+        }
+    };
+    loop {
+        let deadline = tokio::time::Instant::now() + CATCH_UP;
+        let mut delay = Duration::from_millis(10);
+        while let Some(object) = behind(&args.stores.versions(resource.kind), &listed) {
+            if tokio::time::Instant::now() >= deadline {
+                tracing::warn!(kind = %resource.kind, %object, "what is held is old: it is listed again");
+                // A watcher that is restarting lists by itself.
+                let _ = watcher.send(watching::Msg::Relist);
+                break;
+            }
+            // Versions move without anything that is used changing, so there is no channel to wait on.
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_millis(250));
+        }
+        if behind(&args.stores.versions(resource.kind), &listed).is_none() {
+            return;
+        }
+    }
+}
+
+/// A new trace context (W3C Trace Context, version 00, sampled).
+fn traceparent() -> String {
+    let (trace, span): (u128, u64) = (rand::random(), rand::random());
+    format!("00-{trace:032x}-{span:016x}-01")
+}
+
+/// Stands in for a proxy where only what all clients share is wanted.
+fn nobody() -> KnownProxy {
+    KnownProxy { identity: String::new(), name: String::new(), admin: ([0, 0, 0, 0], 0).into(), ready: false }
+}

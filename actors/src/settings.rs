@@ -1,0 +1,74 @@
+//! Owns: all that a controller must be told before it starts.
+//! Called by the command, which fills it, and by `tree.rs`, which hands it out.
+//! Refuses to know: flags, environment and files. Several controllers run in one process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actors_core::translate::Settings as Translate;
+use kube::Client;
+
+use crate::observe::resource::ProxyPods;
+use crate::push::credentials::Trust;
+use crate::push::identity::LEAF_LIFE;
+use crate::push::link::Dial;
+
+/// All that a controller must be told.
+#[derive(Clone)]
+pub struct Settings {
+    /// How this controller is called on pages and in logs.
+    pub name: String,
+    /// The API server, for watches and writes.
+    pub client: Client,
+    /// What the translation needs to know besides the cluster.
+    pub translate: Translate,
+    /// Which proxies there are.
+    pub fleet: Fleet,
+    /// Where this controller's identity comes from.
+    pub trust: Trust,
+    /// How long an own certificate lives.
+    pub certificate_life: Duration,
+    /// How proxies are dialled.
+    pub dial: Dial,
+    /// Where /healthz, /readyz, /metrics and /supervision are served; `None`: nowhere.
+    pub status_bind: Option<SocketAddr>,
+    /// Where /config and /reload are served by mutual TLS; `None`: nowhere.
+    pub admin_bind: Option<SocketAddr>,
+}
+
+impl Settings {
+    /// A controller with the usual settings and no ports.
+    pub fn new(name: impl Into<String>, client: Client, translate: Translate, trust: Trust) -> Self {
+        Self {
+            name: name.into(),
+            client,
+            translate,
+            fleet: Fleet::Named(BTreeMap::new()),
+            trust,
+            certificate_life: LEAF_LIFE,
+            dial: Dial::tcp(),
+            status_bind: None,
+            admin_bind: None,
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("name", &self.name)
+            .field("fleet", &self.fleet)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which proxies there are.
+#[derive(Clone, Debug)]
+pub enum Fleet {
+    /// The Pods that match; all take pushes on this port of their node's internal address.
+    Pods(ProxyPods, u16),
+    /// These names, each with the address that it takes pushes on.
+    Named(BTreeMap<String, SocketAddr>),
+}

@@ -1,0 +1,275 @@
+//! The control plane: who exists, who restarts whom, and which edges outlive them.
+//!
+//! Called by the command and by tests. The edges are channels made once, beside the tree; each (re)start
+//! of an actor gets clones of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use actors_core::snapshot::Snapshot;
+use actors_core::snapshot::meta::Kind;
+use imbl::OrdSet;
+use proxy_config::name::ObjectName;
+use supervisor::Strategy::{OneForOne, RestForOne};
+use supervisor::{Address, Child, Gate, Intensity, StartError, branch, dynamic, worker};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::observe::node_watcher::{self, AdminPorts, KnownProxies, NodeWatcher};
+use crate::observe::resource::Resource;
+use crate::observe::route_watcher::{self, RouteWatcher};
+use crate::observe::secret_reader::{self, SecretReader};
+use crate::observe::stores::Stores;
+use crate::observe::translator::{self, Newest, Translator};
+use crate::observe::watch::{self as watching, Watch};
+use crate::push::acks::Board;
+use crate::push::credentials::{self, Credentials};
+use crate::push::identity::Identity;
+use crate::push::proxy_client::{self, Outgoing};
+use crate::push::pusher::{self, Pusher, Watched};
+use crate::settings::{Fleet, Settings};
+use crate::term::Leadership;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What outlives the actors: the state that flows between them.
+#[derive(Clone, Debug)]
+pub struct Edges {
+    /// What is known of the cluster.
+    pub stores: Stores,
+    /// Counts the snapshots of the process.
+    pub generation: Arc<AtomicU64>,
+    /// The newest snapshot.
+    pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// The newest translation.
+    pub translation: watch::Sender<Newest>,
+    /// The Secrets that are to be read.
+    pub wanted: watch::Sender<OrdSet<ObjectName>>,
+    /// The known proxies.
+    pub proxies: watch::Sender<KnownProxies>,
+    /// The controller's own identity.
+    pub identity: watch::Sender<Option<Arc<Identity>>>,
+    /// Whether this process leads, and until when.
+    pub leadership: watch::Sender<Option<Leadership>>,
+    /// The same as a gate for what only a leader runs.
+    pub gate: watch::Sender<Gate>,
+    /// The highest term that a proxy has named.
+    pub highest_term: watch::Sender<u64>,
+    /// What is to be pushed.
+    pub outgoing: watch::Sender<Option<Arc<Outgoing>>>,
+    /// Which proxy clients there should be.
+    pub clients: watch::Sender<Arc<BTreeMap<String, Child>>>,
+    /// What proxies have answered.
+    pub board: Board,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The join of the stores, which a new leader asks to join anew.
+    pub route_watcher: Address<route_watcher::Msg>,
+    /// The watchers, which are asked to list anew.
+    pub watched: Vec<Watched>,
+}
+
+impl Edges {
+    /// Nothing is known yet.
+    pub fn new(settings: &Settings) -> Self {
+        let resources = resources(&settings.fleet);
+        let stores = Stores::new(resources.iter().map(|resource| resource.kind));
+        if let Fleet::Named(names) = &settings.fleet {
+            stores.writer(Kind::Proxy).replace(node_watcher::named(names));
+        }
+        let watched = resources.into_iter().map(|resource| Watched { resource, watcher: Address::new() });
+        Self {
+            stores,
+            generation: Arc::default(),
+            snapshot: watch::Sender::default(),
+            translation: watch::Sender::default(),
+            wanted: watch::Sender::default(),
+            proxies: watch::Sender::default(),
+            identity: watch::Sender::default(),
+            leadership: watch::Sender::default(),
+            gate: watch::Sender::default(),
+            highest_term: watch::Sender::default(),
+            outgoing: watch::Sender::default(),
+            clients: watch::Sender::default(),
+            board: Board::new(),
+            metrics: Metrics::new(),
+            route_watcher: Address::new(),
+            watched: watched.collect(),
+        }
+    }
+}
+
+fn resources(fleet: &Fleet) -> Vec<Resource> {
+    let named = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Proxy).map(Resource::of);
+    match fleet {
+        Fleet::Pods(pods, _) => named.chain([Resource::proxies(pods.clone())]).collect(),
+        Fleet::Named(_) => named.collect(),
+    }
+}
+
+/// The whole tree. Its root's limit ends the process: Kubernetes is the last supervisor.
+pub fn control_plane(settings: &Settings, edges: &Edges) -> Child {
+    branch(
+        "controller",
+        OneForOne,
+        Intensity::new(10, MINUTE),
+        vec![
+            worker("credentials", &Address::new(), credentials(settings, edges)),
+            observe(settings, edges),
+            serve(settings, edges),
+        ],
+    )
+}
+
+/// Every replica observes and translates: a follower is warm.
+fn observe(settings: &Settings, edges: &Edges) -> Child {
+    branch(
+        "observe",
+        RestForOne,
+        Intensity::new(10, MINUTE),
+        vec![
+            watches(settings, edges),
+            worker("node-watcher", &Address::new(), node_watcher(settings, edges)),
+            worker("route-watcher", &edges.route_watcher, route_watcher(edges)),
+            worker("translator", &Address::new(), translator(settings, edges)),
+        ],
+    )
+}
+
+/// A watcher for each kind, and the reader of what Secrets hold.
+fn watches(settings: &Settings, edges: &Edges) -> Child {
+    let mut children: Vec<_> = (edges.watched.iter())
+        .map(|Watched { resource, watcher }| {
+            let args = watching::Args {
+                client: settings.client.clone(),
+                resource: resource.clone(),
+                stores: edges.stores.clone(),
+                metrics: edges.metrics.clone(),
+            };
+            worker(resource.plural(), watcher, move || (Watch, args.clone()))
+        })
+        .collect();
+    let reader = secret_reader::Args {
+        client: settings.client.clone(),
+        stores: edges.stores.clone(),
+        wanted: edges.wanted.subscribe(),
+    };
+    children.push(worker("secret-reader", &Address::new(), move || (SecretReader, reader.clone())));
+    branch("watches", OneForOne, Intensity::new(20, MINUTE), children)
+}
+
+/// What only the leader runs: a new term is a stop, then a start.
+fn serve(settings: &Settings, edges: &Edges) -> Child {
+    branch(
+        "serve",
+        OneForOne,
+        Intensity::new(10, MINUTE),
+        vec![branch(
+            "push",
+            RestForOne,
+            Intensity::new(10, MINUTE),
+            vec![
+                worker("pusher", &Address::new(), pusher(settings, edges)),
+                dynamic("proxy-clients", Intensity::new(20, MINUTE), edges.clients.subscribe()),
+            ],
+        )],
+    )
+    .gated(edges.gate.subscribe())
+}
+
+fn credentials(
+    settings: &Settings,
+    edges: &Edges,
+) -> impl Fn() -> (Credentials, credentials::Args) + Send + Sync + 'static {
+    let args = credentials::Args {
+        trust: settings.trust.clone(),
+        life: settings.certificate_life,
+        leadership: edges.leadership.subscribe(),
+        identity: edges.identity.clone(),
+    };
+    move || (Credentials, args.clone())
+}
+
+fn node_watcher(
+    settings: &Settings,
+    edges: &Edges,
+) -> impl Fn() -> (NodeWatcher, node_watcher::Args) + Send + Sync + 'static {
+    let admin = match &settings.fleet {
+        Fleet::Pods(_, port) => AdminPorts::Same(*port),
+        Fleet::Named(names) => AdminPorts::Named(names.clone()),
+    };
+    let args = node_watcher::Args { stores: edges.stores.clone(), admin, proxies: edges.proxies.clone() };
+    move || (NodeWatcher, args.clone())
+}
+
+fn route_watcher(edges: &Edges) -> impl Fn() -> (RouteWatcher, route_watcher::Args) + Send + Sync + 'static {
+    let args = route_watcher::Args {
+        stores: edges.stores.clone(),
+        generation: edges.generation.clone(),
+        snapshot: edges.snapshot.clone(),
+        metrics: edges.metrics.clone(),
+    };
+    move || (RouteWatcher, args.clone())
+}
+
+fn translator(
+    settings: &Settings,
+    edges: &Edges,
+) -> impl Fn() -> (Translator, translator::Args) + Send + Sync + 'static {
+    let args = translator::Args {
+        settings: settings.translate.clone(),
+        snapshot: edges.snapshot.subscribe(),
+        translation: edges.translation.clone(),
+        wanted: edges.wanted.clone(),
+        metrics: edges.metrics.clone(),
+    };
+    move || (Translator, args.clone())
+}
+
+fn pusher(settings: &Settings, edges: &Edges) -> impl Fn() -> (Pusher, pusher::Args) + Send + Sync + 'static {
+    let (dial, shared) = (settings.dial.clone(), edges.clone());
+    let client_args = move |proxy| proxy_client::Args {
+        proxy,
+        outgoing: shared.outgoing.subscribe(),
+        identity: shared.identity.subscribe(),
+        leadership: shared.leadership.subscribe(),
+        highest_term: shared.highest_term.clone(),
+        board: shared.board.clone(),
+        dial: dial.clone(),
+        metrics: shared.metrics.clone(),
+    };
+    let args = pusher::Args {
+        client: settings.client.clone(),
+        watched: edges.watched.clone(),
+        stores: edges.stores.clone(),
+        generation: edges.generation.clone(),
+        route_watcher: edges.route_watcher.clone(),
+        translation: edges.translation.subscribe(),
+        proxies: edges.proxies.subscribe(),
+        outgoing: edges.outgoing.clone(),
+        clients: edges.clients.clone(),
+        client_args: Arc::new(client_args),
+    };
+    move || (Pusher, args.clone())
+}
+
+/// A controller that runs.
+#[derive(Debug)]
+pub struct Controller {
+    /// The tree.
+    pub running: supervisor::Running,
+    /// What flows in it.
+    pub edges: Edges,
+}
+
+/// Starts a controller.
+///
+/// # Errors
+/// Where the tree does not come up.
+pub async fn run(settings: &Settings) -> Result<Controller, StartError> {
+    let edges = Edges::new(settings);
+    let running = supervisor::run(control_plane(settings, &edges)).await?;
+    Ok(Controller { running, edges })
+}
