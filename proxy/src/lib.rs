@@ -12,4 +12,6 @@ pub mod http;
 
 pub mod upstream;
 
+pub mod last_good;
+
 pub mod metrics;

@@ -39,11 +39,16 @@ pub struct BodyReader {
 enum State {
     Length(u64),
     UntilClose,
-    Size { value: u64, digits: u8 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
     /// Space after the size, which only an extension may follow.
     Space,
     Extension,
-    SizeEnd { value: u64 },
+    SizeEnd {
+        value: u64,
+    },
     Data(u64),
     DataReturn,
     DataEnd,
@@ -191,10 +196,10 @@ fn may_pass(line: &[u8]) -> Result<bool, Reason> {
 
 /// The trailer fields that are passed on in HTTP/1.
 pub fn is_allowed_trailer(name: &[u8]) -> bool {
-    let starts = |prefix: &[u8]| {
-        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
-    let whole = [&b"digest"[..], b"content-digest", b"repr-digest", b"content-md5", b"server-timing", b"etag"];
+    let starts =
+        |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let whole =
+        [&b"digest"[..], b"content-digest", b"repr-digest", b"content-md5", b"server-timing", b"etag"];
     starts(b"grpc-") || starts(b"x-") || whole.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 

@@ -208,7 +208,9 @@ impl Exchange {
         }
         let safe = match failure {
             Failure::Connect => true,
-            Failure::Reset => reused && !had_answered && (self.facts.method.is_idempotent() || self.is_unsent()),
+            Failure::Reset => {
+                reused && !had_answered && (self.facts.method.is_idempotent() || self.is_unsent())
+            }
             _ => false,
         };
         if safe && replayable && self.attempts < MAX_ATTEMPTS {

@@ -3,8 +3,8 @@
 //! Pure. Source: RFC 9112 section 6.3, stricter where it allows to be: of two ways to read a message
 //! none is taken.
 
-use super::Version;
 use super::super::respond::Reason;
+use super::Version;
 
 /// How content is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

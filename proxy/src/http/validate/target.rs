@@ -89,7 +89,11 @@ fn decode(bytes: &[u8], at: usize) -> Option<u8> {
 pub fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, Reason> {
     let may_have_dots = memchr::memchr_iter(b'.', path).any(|at| at > 0 && path[at - 1] == b'/');
     if memchr::memchr(b'%', path).is_none() {
-        return if may_have_dots { remove_dot_segments(path).map(Cow::Owned) } else { Ok(Cow::Borrowed(path)) };
+        return if may_have_dots {
+            remove_dot_segments(path).map(Cow::Owned)
+        } else {
+            Ok(Cow::Borrowed(path))
+        };
     }
     let decoded = decode_unreserved(path)?;
     let may_have_dots = memchr::memmem::find(&decoded, b"/.").is_some();
