@@ -7,6 +7,11 @@
 pub mod body;
 pub mod exchange;
 pub mod filters;
+pub mod h1;
 pub mod head;
+pub mod plan;
+pub mod render;
 pub mod respond;
+pub mod timers;
+pub mod tunnel;
 pub mod validate;

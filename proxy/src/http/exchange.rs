@@ -108,6 +108,7 @@ pub struct Exchange {
     response_out: Half,
     interim: u8,
     attempts: u8,
+    has_sent: bool,
     upstream_closes: bool,
 }
 
@@ -123,6 +124,7 @@ impl Exchange {
             response_out: Half::Untouched,
             interim: 0,
             attempts: 0,
+            has_sent: false,
             upstream_closes: false,
         }
     }
@@ -132,16 +134,18 @@ impl Exchange {
         self.attempts += 1;
         self.request_out = Half::Untouched;
         self.response_in = Half::Untouched;
+        self.has_sent = false;
         self.upstream_closes = false;
     }
 
     /// Bytes of the request have been handed to the network.
     pub fn sent(&mut self) {
-        self.request_out = self.request_out.max(Half::Begun);
+        self.has_sent = true;
     }
 
     /// All of the request has been handed to the network.
     pub fn request_sent(&mut self) {
+        self.has_sent = true;
         self.request_out = Half::Ended;
     }
 
@@ -187,6 +191,11 @@ impl Exchange {
         self.response_out = self.response_out.max(Half::Begun);
     }
 
+    /// Whether the client has been sent anything of a response.
+    pub fn is_response_begun(&self) -> bool {
+        self.response_out != Half::Untouched
+    }
+
     /// All of the response has been read.
     pub fn response_received(&mut self) {
         self.response_in = Half::Ended;
@@ -209,7 +218,7 @@ impl Exchange {
         let safe = match failure {
             Failure::Connect => true,
             Failure::Reset => {
-                reused && !had_answered && (self.facts.method.is_idempotent() || self.is_unsent())
+                reused && !had_answered && (self.facts.method.is_idempotent() || !self.has_sent)
             }
             _ => false,
         };
@@ -225,14 +234,15 @@ impl Exchange {
         })
     }
 
-    fn is_unsent(&self) -> bool {
-        self.request_out == Half::Untouched
+    /// The client's connection ends with this exchange, for reasons of the connection.
+    pub fn close_client(&mut self) {
+        self.facts.close = true;
     }
 
-    /// Whether the client must be told, in the response's head, that its connection ends: the request has
-    /// not been read to its end, and nobody will.
+    /// Whether the client must be told, in the response's head, that its connection ends. It does where the
+    /// request is answered before it has been read to its end: what is left of it might never be.
     pub fn must_close_client(&self) -> bool {
-        self.facts.close || (self.request_in != Half::Ended && self.request_out == Half::Failed)
+        self.facts.close || self.request_in != Half::Ended
     }
 
     /// Which connections may serve another exchange, now that this one is over.

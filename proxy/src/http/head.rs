@@ -136,6 +136,16 @@ impl Head {
         Ok(())
     }
 
+    /// The length of a complete head.
+    pub fn len(&self) -> usize {
+        self.at
+    }
+
+    /// Whether nothing of a head has been read.
+    pub fn is_empty(&self) -> bool {
+        self.at == 0
+    }
+
     /// The fields, in order.
     pub fn fields<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = FieldRef<'a>> + Clone {
         self.fields.iter().map(|field| FieldRef {

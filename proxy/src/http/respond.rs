@@ -3,6 +3,8 @@
 //! [`Reason`] is shared with metrics and access logs; its answers reveal nothing but their status.
 //! Called by the codecs of both protocols; knows nothing of routes.
 
+use super::filters::HeaderEdits;
+
 /// Why the proxy answered by itself, or cut an exchange short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -196,4 +198,52 @@ impl Reason {
                 | Self::Misdirected
         )
     }
+}
+
+/// Appends an answer of the proxy's own to an HTTP/1 request. Its content is the status in words.
+pub fn answer(reason: Reason, to_head: bool, close: bool, out: &mut Vec<u8>) {
+    let status = reason.status();
+    let text = phrase(status);
+    let mut push = |part: &str| out.extend_from_slice(part.as_bytes());
+    let mut digits = itoa::Buffer::new();
+    push("HTTP/1.1 ");
+    push(digits.format(status));
+    push(" ");
+    push(text);
+    push("\r\nContent-Type: text/plain\r\nContent-Length: ");
+    push(digits.format(text.len() + 1));
+    push("\r\n");
+    if status == 405 {
+        push("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+    }
+    push(if close { "Connection: close\r\n\r\n" } else { "\r\n" });
+    if !to_head {
+        push(text);
+        push("\n");
+    }
+}
+
+/// Appends a redirect to an HTTP/1 request.
+pub fn redirect(
+    status: u16,
+    location: impl FnOnce(&mut Vec<u8>),
+    edits: &HeaderEdits,
+    close: bool,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(phrase(status).as_bytes());
+    out.extend_from_slice(b"\r\nLocation: ");
+    location(out);
+    out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
+    out.extend_from_slice(if close { b"Connection: close\r\n" } else { b"" });
+    out.extend_from_slice(edits.lines());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The words of a status that the proxy answers with.
+fn phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }

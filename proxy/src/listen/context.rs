@@ -16,6 +16,8 @@ use tokio::time::Instant;
 use super::drain::Drain;
 use super::handoff::{Load, Seats};
 use super::tls::{Certificates, Tls, TlsSettings};
+use crate::http::h1::buffer::Buffers;
+use crate::http::timers::Timers;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::table::{SharedTable, Table};
 use crate::upstream::pool::Pool;
@@ -84,6 +86,10 @@ pub struct Context {
     draining: watch::Sender<bool>,
     /// The worker's idle connections to endpoints.
     pub pool: Pool,
+    /// The deadlines of the worker's connections.
+    pub timers: Timers,
+    /// The memory that they read into.
+    pub buffers: Buffers,
 }
 
 impl Context {
@@ -95,6 +101,8 @@ impl Context {
             load,
             draining: watch::Sender::new(false),
             pool: Pool::new(shared.seats.len()),
+            timers: Timers::default(),
+            buffers: Buffers::default(),
             shared: shared.clone(),
         }
     }
@@ -137,6 +145,7 @@ impl Context {
     /// Asks the connections of this worker to end.
     pub(super) fn begin_drain(&self) {
         self.draining.send_if_modified(|draining| !std::mem::replace(draining, true));
+        self.timers.wake_all();
     }
 
     /// Lets go of what has been idle for too long.

@@ -1,0 +1,301 @@
+//! Owns a client's HTTP/1 connection: one exchange after the other.
+//!
+//! Called by a worker for each connection, and lives on its thread. Reads a head, has it validated and
+//! routed, and answers: by itself, or by [`forward`]. Refuses to know how a request is matched and how an
+//! endpoint is chosen.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tracing::trace;
+
+use super::plan::{self, Plan, Planned};
+use super::render::Origin;
+use super::respond::{self, Reason};
+use super::timers::{Limit, Timer};
+use super::validate::{self, Method, Request};
+use crate::listen::context::{Client, Context};
+
+pub mod buffer;
+mod forward;
+pub mod pump;
+mod view;
+
+use buffer::{ReadBuffer, Scratch};
+use view::View;
+
+/// How long a client may take from its first byte (of a new connection: from its accept) to the end of
+/// the head.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may stay idle, between exchanges or in one.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is read of a request after it was refused, so that the client gets to read the answer.
+const MAX_LINGERING: usize = 256 << 10;
+
+/// How long that may take.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a client's connection until it ends.
+pub async fn serve<S>(stream: S, client: Client, context: &Context)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = Connection::new(stream, client, context);
+    while connection.serve_one().await {}
+    connection.timer.clear(Limit::Idle);
+    // The other side may be gone already.
+    let _ = connection.stream.shutdown().await;
+}
+
+/// A client's connection.
+struct Connection<'c, S> {
+    stream: S,
+    buffer: ReadBuffer<'c>,
+    client: Client,
+    origin: Origin,
+    context: &'c Context,
+    timer: Timer,
+    is_first: bool,
+}
+
+/// How an exchange went.
+struct Outcome {
+    /// The status that the client got, or would have.
+    status: u16,
+    /// Why it was not the upstream's answer in full.
+    reason: Option<Reason>,
+    /// Whether the connection can serve another exchange.
+    keep: bool,
+}
+
+impl Outcome {
+    fn of(reason: Reason, keep: bool) -> Self {
+        Self { status: reason.status(), reason: Some(reason), keep }
+    }
+}
+
+/// Why no head was read.
+enum NoHead {
+    /// The client has ended, idles for too long, or is asked to.
+    Ended,
+    /// What it sent is refused.
+    Refused(Reason),
+}
+
+/// Waits for a future, or until a deadline of the connection is over.
+async fn within<F: Future>(timer: &Timer, future: F) -> Result<F::Output, Limit> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => timer.poll_expired(cx).map(Err),
+    })
+    .await
+}
+
+impl<'c, S> Connection<'c, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn new(stream: S, client: Client, context: &'c Context) -> Self {
+        let timer = context.timers.timer();
+        timer.set(Limit::Idle, HEAD_TIMEOUT.saturating_sub(client.accepted.elapsed()));
+        Self {
+            stream,
+            buffer: ReadBuffer::new(&context.buffers),
+            origin: Origin::new(client.peer.ip(), client.secure),
+            client,
+            context,
+            timer,
+            is_first: true,
+        }
+    }
+
+    /// Serves one exchange; whether there can be another one.
+    async fn serve_one(&mut self) -> bool {
+        if self.buffer.data().is_empty() && !self.wait().await {
+            return false;
+        }
+        let begun = Instant::now();
+        let mut scratch = self.context.buffers.scratch();
+        let outcome = match self.read_head(&mut scratch).await {
+            Ok(()) => self.exchange(&mut scratch, begun).await,
+            Err(NoHead::Ended) => false,
+            Err(NoHead::Refused(reason)) => {
+                self.context.metrics().refused(reason);
+                self.answer(reason, false, true, &mut scratch.out).await;
+                self.linger().await;
+                false
+            }
+        };
+        self.context.buffers.give_back_scratch(scratch);
+        self.is_first = false;
+        outcome
+    }
+
+    /// Waits for the first byte of a request.
+    async fn wait(&mut self) -> bool {
+        if !self.is_first {
+            self.timer.set(Limit::Idle, IDLE_TIMEOUT);
+        }
+        let Self { stream, buffer, context, timer, is_first, .. } = self;
+        poll_fn(|cx| match buffer.poll_fill(cx, stream) {
+            Poll::Ready(read) => Poll::Ready(read.is_ok_and(|read| read > 0)),
+            Poll::Pending if context.is_draining() && !*is_first => Poll::Ready(false),
+            Poll::Pending => timer.poll_expired(cx).map(|_| false),
+        })
+        .await
+    }
+
+    /// Reads a head and freezes it.
+    async fn read_head(&mut self, scratch: &mut Scratch) -> Result<(), NoHead> {
+        if !self.is_first {
+            self.timer.set(Limit::Idle, HEAD_TIMEOUT);
+        }
+        let Self { stream, buffer, timer, .. } = self;
+        loop {
+            if let Some(length) = scratch.head.parse(buffer.data()).map_err(NoHead::Refused)? {
+                scratch.bytes.extend_from_slice(&buffer.data()[..length]);
+                buffer.consume(length);
+                return Ok(());
+            }
+            let read = within(timer, poll_fn(|cx| buffer.poll_fill(cx, stream))).await;
+            match read {
+                Ok(Ok(read)) if read > 0 => {}
+                Ok(_) => return Err(NoHead::Ended),
+                Err(_) => return Err(NoHead::Refused(Reason::RequestHeadTimeout)),
+            }
+        }
+    }
+
+    async fn exchange(&mut self, scratch: &mut Scratch, begun: Instant) -> bool {
+        let Scratch { bytes, head, response, out, reply } = scratch;
+        self.timer.set(Limit::Idle, IDLE_TIMEOUT);
+        let line = head.request_line(bytes);
+        let request = match line.and_then(|line| validate::request(line, head.fields(bytes))) {
+            Ok(request) => request,
+            Err(reason) => {
+                self.context.metrics().refused(reason);
+                self.answer(reason, false, true, out).await;
+                self.linger().await;
+                return false;
+            }
+        };
+        let view = View { request: &request, head, bytes };
+        let Planned { routed, plan } = self.context.table(|table| plan::plan(table, &view, &self.client));
+        let outcome = match plan {
+            Plan::Answer(reason) => self.refuse(reason, &request, out).await,
+            Plan::Redirect => match &routed {
+                Some(routed) => self.redirect(routed, &request, out).await,
+                None => self.refuse(Reason::RouteNotFound, &request, out).await,
+            },
+            Plan::Forward(target) => match &routed {
+                Some(routed) => {
+                    let job = forward::Job { view, routed, target };
+                    forward::forward(self, &job, response, out, reply).await
+                }
+                None => self.refuse(Reason::RouteNotFound, &request, out).await,
+            },
+        };
+        self.timer.clear(Limit::Request);
+        self.timer.clear(Limit::Attempt);
+        if let Some(reason) = outcome.reason {
+            self.context.metrics().refused(reason);
+            trace!(reason = reason.label(), "not the upstream's answer");
+        }
+        if let Some(routed) = &routed {
+            routed.route.metrics.record(self.context.worker(), outcome.status, begun.elapsed());
+        }
+        if !outcome.keep {
+            self.linger().await;
+        }
+        outcome.keep
+    }
+
+    /// Answers a valid request; the connection goes on if all of the request is here.
+    async fn refuse(&mut self, reason: Reason, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
+        let keep = self.can_keep(request) && !reason.closes();
+        self.answer(reason, request.method == Method::Head, !keep, out).await;
+        Outcome::of(reason, keep)
+    }
+
+    async fn redirect(
+        &mut self,
+        routed: &crate::table::route::Routed,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let filters = &routed.rule().filters;
+        let Some(redirect) = &filters.redirect else {
+            return self.refuse(Reason::InvalidRule, request, out).await;
+        };
+        let keep = self.can_keep(request);
+        let redirected = super::filters::redirect::Redirected {
+            tls: self.client.secure,
+            host: request.authority.host,
+            port: self.client.local.port(),
+            path: &request.path,
+            query: request.query,
+            matched: routed.matched,
+        };
+        let location = |out: &mut Vec<u8>| redirect.location(&redirected, out);
+        respond::redirect(redirect.status, location, &filters.response, !keep, out);
+        let sent = self.write(out).await;
+        Outcome { status: redirect.status, reason: None, keep: keep && sent }
+    }
+
+    /// Whether the connection can go on after an answer that is not the upstream's: what is left of the
+    /// request is here, and is read past.
+    fn can_keep(&mut self, request: &Request<'_>) -> bool {
+        let mut content = super::body::BodyReader::new(request.framing);
+        while !content.is_done() {
+            match content.read(self.buffer.data()) {
+                Ok(step) if step.consumed > 0 => self.buffer.consume(step.consumed),
+                _ => return false,
+            }
+        }
+        !request.close && !self.context.is_draining()
+    }
+
+    async fn answer(&mut self, reason: Reason, to_head: bool, close: bool, out: &mut Vec<u8>) {
+        out.clear();
+        respond::answer(reason, to_head, close, out);
+        self.write(out).await;
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> bool {
+        let Self { stream, timer, .. } = self;
+        let write = async {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        };
+        matches!(within(timer, write).await, Ok(Ok(())))
+    }
+
+    /// Ends our side and reads past what the client still sends: closing with bytes unread would reset
+    /// the connection, and the client might never see the answer.
+    async fn linger(&mut self) {
+        self.timer.set(Limit::Idle, LINGER);
+        let Self { stream, buffer, timer, .. } = self;
+        let read_past = async {
+            if stream.shutdown().await.is_err() {
+                return;
+            }
+            let mut left = MAX_LINGERING;
+            while left > 0 {
+                let unused = buffer.data().len();
+                buffer.consume(unused);
+                match poll_fn(|cx| buffer.poll_fill(cx, stream)).await {
+                    Ok(read) if read > 0 => left = left.saturating_sub(read),
+                    _ => return,
+                }
+            }
+        };
+        // Over by then or not: the connection ends.
+        let _ = within(timer, read_past).await;
+    }
+}

@@ -1,0 +1,408 @@
+//! Owns an exchange with an endpoint: attempts, both directions of content, what failures become.
+//!
+//! Called by the connection with a request that is valid and routed. Drives
+//! [`Exchange`](crate::http::exchange::Exchange), which decides; reads and writes, which it does not.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::buffer::ReadBuffer;
+use super::pump::{Pump, PumpError};
+use super::view::View;
+use super::{Connection, IDLE_TIMEOUT, Outcome, within};
+use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
+use crate::http::filters::Filters;
+use crate::http::head::{Head, Response};
+use crate::http::plan::Target;
+use crate::http::render::{self, Persistence};
+use crate::http::respond::Reason;
+use crate::http::timers::Limit;
+use crate::http::tunnel::{Side, tunnel};
+use crate::http::validate::framing::Framing;
+use crate::http::validate::{Method, Upgrade, Version};
+use crate::table::route::Routed;
+use crate::upstream::pool;
+use crate::upstream::registry::{Endpoint, InFlight};
+
+/// A request on its way to a backend.
+pub(super) struct Job<'a> {
+    /// The request.
+    pub view: View<'a>,
+    /// The route that takes it.
+    pub routed: &'a Routed,
+    /// Where it goes.
+    pub target: Target,
+}
+
+impl Job<'_> {
+    fn filters(&self) -> &Filters {
+        &self.routed.rule().backends[self.target.share].filters
+    }
+}
+
+/// The connection to an endpoint during an attempt.
+struct Upstream<'c> {
+    stream: TcpStream,
+    buffer: ReadBuffer<'c>,
+    reused: bool,
+    in_flight: InFlight,
+}
+
+/// Why an attempt came to no response.
+enum Broken {
+    /// The upstream failed.
+    Upstream(Failure),
+    /// The client did: it is answered, if that is still possible.
+    Client(Reason),
+}
+
+/// The exchange and what it works on.
+struct Forwarding<'a, 'c, S> {
+    connection: &'a mut Connection<'c, S>,
+    job: &'a Job<'a>,
+    exchange: Exchange,
+    sending: Pump<'a>,
+    /// All of the request is sent, or no more of it will be.
+    is_sent: bool,
+}
+
+/// Forwards a request and its response.
+pub(super) async fn forward<S>(
+    connection: &mut Connection<'_, S>,
+    job: &Job<'_>,
+    response: &mut Head,
+    out: &mut Vec<u8>,
+    reply: &mut Vec<u8>,
+) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let request = job.view.request;
+    let exchange = Exchange::new(Facts {
+        method: request.method,
+        version: request.version,
+        has_content: !matches!(request.framing, Framing::None | Framing::Length(0)),
+        upgrade: request.upgrade != Upgrade::None,
+        close: request.close,
+    });
+    render::request(
+        request,
+        job.view.head.fields(job.view.bytes),
+        (job.filters(), job.routed.matched),
+        &connection.origin,
+        out,
+    );
+    let (reader, writer) = (BodyReader::new(request.framing), BodyWriter::new(request.framing));
+    let mut forwarding =
+        Forwarding { connection, job, exchange, sending: Pump::new(reader, writer, out), is_sent: false };
+    forwarding.run(response, reply).await
+}
+
+impl<'c, S> Forwarding<'_, 'c, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    async fn run(&mut self, head: &mut Head, reply: &mut Vec<u8>) -> Outcome {
+        if let Err(reason) = self.sending.take(&mut self.connection.buffer) {
+            return self.answer(reason, reply).await;
+        }
+        let timeouts = self.job.routed.rule().timeouts;
+        let timer = &self.connection.timer;
+        if let Some(timeout) = timeouts.request.filter(|timeout| !timeout.is_zero()) {
+            timer.set(Limit::Request, timeout);
+        }
+        let mut failed: Vec<Arc<Endpoint>> = Vec::new();
+        loop {
+            let Some(endpoint) = self.job.target.backend.pick(&failed) else {
+                return self.answer(Reason::NoEndpoint, reply).await;
+            };
+            if let Some(timeout) = timeouts.backend_request.filter(|timeout| !timeout.is_zero()) {
+                self.connection.timer.set(Limit::Attempt, timeout);
+            }
+            self.exchange.attempt();
+            let (failure, reused) = match self.connect(&endpoint).await {
+                Ok(mut upstream) => match self.converse(&mut upstream, head, reply).await {
+                    Ok((response, received)) => {
+                        return self.finish(upstream, head, (response, received), reply).await;
+                    }
+                    Err(Broken::Client(reason)) => return self.client_failed(reason, reply).await,
+                    Err(Broken::Upstream(failure)) => (failure, upstream.reused),
+                },
+                Err(failure) => (failure, false),
+            };
+            debug!(endpoint = %endpoint.address(), ?failure, reused, "attempt failed");
+            match self.exchange.upstream_failed(failure, reused, self.sending.is_replayable()) {
+                Next::Retry => {
+                    self.sending.rewind();
+                    self.is_sent = false;
+                    if !reused {
+                        failed.push(endpoint);
+                    }
+                }
+                Next::Answer(reason) => return self.answer(reason, reply).await,
+                Next::Cut => return self.cut(Reason::ResponseCut),
+            }
+        }
+    }
+
+    async fn connect(&mut self, endpoint: &Arc<Endpoint>) -> Result<Upstream<'c>, Failure> {
+        let context = self.connection.context;
+        let in_flight = endpoint.enter();
+        let made = match context.pool.reuse(endpoint) {
+            Some(reused) => reused,
+            None => match within(&self.connection.timer, pool::connect(endpoint)).await {
+                Ok(Ok(made)) => made,
+                Ok(Err(_)) => return Err(Failure::Connect),
+                Err(limit) => return Err(timed_out(limit)),
+            },
+        };
+        let buffer = ReadBuffer::new(&context.buffers);
+        Ok(Upstream { stream: made.stream, buffer, reused: made.reused, in_flight })
+    }
+
+    /// Sends the request and reads up to the head of the final response; interim ones are passed on.
+    async fn converse(
+        &mut self,
+        upstream: &mut Upstream<'c>,
+        head: &mut Head,
+        reply: &mut Vec<u8>,
+    ) -> Result<(Response, Received), Broken> {
+        loop {
+            head.reset();
+            let length = poll_fn(|cx| self.poll_head(cx, upstream, head)).await?;
+            let malformed = |_| Broken::Upstream(Failure::Malformed);
+            let bytes = &upstream.buffer.data()[..length];
+            let response = head.response(bytes).map_err(malformed)?;
+            let received = self.exchange.response_head(response.status, response.framing, response.close);
+            match received.map_err(Broken::Upstream)? {
+                Received::Interim => {
+                    reply.clear();
+                    render::interim(&response, (head, bytes), reply);
+                    upstream.buffer.consume(length);
+                    if !self.connection.write(reply).await {
+                        return Err(Broken::Client(Reason::ClientGone));
+                    }
+                }
+                Received::Ignored => upstream.buffer.consume(length),
+                received => return Ok((response, received)),
+            }
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        upstream: &mut Upstream<'c>,
+        head: &mut Head,
+    ) -> Poll<Result<usize, Broken>> {
+        self.poll_request(cx, &mut upstream.stream)?;
+        loop {
+            if !upstream.buffer.data().is_empty() {
+                match head.parse(upstream.buffer.data()) {
+                    Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                    Ok(None) => {}
+                    Err(_) => return Poll::Ready(Err(Broken::Upstream(Failure::Malformed))),
+                }
+            }
+            match upstream.buffer.poll_fill(cx, &mut upstream.stream) {
+                Poll::Ready(Ok(read)) if read > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(Err(Broken::Upstream(Failure::Reset))),
+                Poll::Pending => {
+                    return self.connection.timer.poll_expired(cx).map(|limit| Err(self.broken_by(limit)));
+                }
+            }
+        }
+    }
+
+    fn broken_by(&self, limit: Limit) -> Broken {
+        match limit {
+            Limit::Idle if !self.is_sent => Broken::Client(Reason::RequestBodyTimeout),
+            limit => Broken::Upstream(timed_out(limit)),
+        }
+    }
+
+    /// Moves what there is of the request. Where the upstream takes no more of it, it may still answer.
+    fn poll_request(&mut self, cx: &mut TaskContext<'_>, stream: &mut TcpStream) -> Result<(), Broken> {
+        if self.is_sent {
+            return Ok(());
+        }
+        let before = self.sending.moved();
+        let client = (&mut self.connection.stream, &mut self.connection.buffer);
+        let polled = self.sending.poll(cx, client, stream);
+        if self.sending.moved() != before {
+            self.exchange.sent();
+            self.connection.timer.set(Limit::Idle, IDLE_TIMEOUT);
+        }
+        if self.sending.is_ended() {
+            self.exchange.request_received();
+        }
+        match polled {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                self.is_sent = true;
+                self.exchange.request_sent();
+            }
+            Poll::Ready(Err(PumpError::Write(_))) => {
+                self.is_sent = true;
+                self.exchange.request_refused();
+            }
+            Poll::Ready(Err(PumpError::Read(_))) => return Err(Broken::Client(Reason::ClientGone)),
+            Poll::Ready(Err(PumpError::Malformed(reason))) => return Err(Broken::Client(reason)),
+        }
+        Ok(())
+    }
+
+    /// Passes the response on, of which the head has been read.
+    async fn finish(
+        &mut self,
+        mut upstream: Upstream<'c>,
+        head: &Head,
+        (response, received): (Response, Received),
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        let Received::Final(framing) = received else {
+            return self.switch(upstream, head, &response, reply).await;
+        };
+        let is_old = self.job.view.request.version == Version::Http10;
+        let towards = match framing {
+            Framing::Chunked | Framing::UntilClose if is_old => Framing::UntilClose,
+            Framing::UntilClose => Framing::Chunked,
+            framing => framing,
+        };
+        if towards == Framing::UntilClose || self.connection.context.is_draining() {
+            self.exchange.close_client();
+        }
+        let persistence = match self.exchange.must_close_client() {
+            true => Persistence::Close,
+            false if is_old => Persistence::KeepTold,
+            false => Persistence::Keep,
+        };
+        if persistence == Persistence::Close {
+            self.exchange.close_client();
+        }
+        reply.clear();
+        let edits = &self.job.filters().response;
+        let length = head.len();
+        render::response(
+            &response,
+            (head, &upstream.buffer.data()[..length]),
+            edits,
+            towards,
+            persistence,
+            reply,
+        );
+        upstream.buffer.consume(length);
+        let mut receiving = Pump::new(BodyReader::new(framing), BodyWriter::new(towards), reply);
+        if receiving.take(&mut upstream.buffer).is_err() && !receiving.is_begun() {
+            drop(receiving);
+            return self.fail(Failure::Malformed, reply).await;
+        }
+        self.exchange.response_begun();
+        if let Err(reason) = poll_fn(|cx| self.poll_response(cx, &mut upstream, &mut receiving)).await {
+            return Outcome { status: response.status, ..self.cut(reason) };
+        }
+        self.exchange.response_received();
+        self.exchange.response_sent();
+        let ending = self.exchange.ending();
+        if ending.keep_upstream && upstream.buffer.data().is_empty() {
+            let pool = &self.connection.context.pool;
+            pool.keep(upstream.in_flight.endpoint(), upstream.stream, std::time::Instant::now());
+        }
+        Outcome { status: response.status, reason: None, keep: ending.keep_client }
+    }
+
+    fn poll_response(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        upstream: &mut Upstream<'c>,
+        receiving: &mut Pump<'_>,
+    ) -> Poll<Result<(), Reason>> {
+        if self.poll_request(cx, &mut upstream.stream).is_err() {
+            return Poll::Ready(Err(Reason::ClientGone));
+        }
+        let before = receiving.moved();
+        let from = (&mut upstream.stream, &mut upstream.buffer);
+        let polled = receiving.poll(cx, from, &mut self.connection.stream);
+        if receiving.moved() != before {
+            self.connection.timer.set(Limit::Idle, IDLE_TIMEOUT);
+        }
+        match polled {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(PumpError::Write(_))) => Poll::Ready(Err(Reason::ClientGone)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Reason::ResponseCut)),
+            Poll::Pending => self.connection.timer.poll_expired(cx).map(|_| Err(Reason::ResponseCut)),
+        }
+    }
+
+    /// The connection becomes what both sides agreed on.
+    async fn switch(
+        &mut self,
+        mut upstream: Upstream<'c>,
+        head: &Head,
+        response: &Response,
+        reply: &mut Vec<u8>,
+    ) -> Outcome {
+        reply.clear();
+        let length = head.len();
+        let edits = &self.job.filters().response;
+        render::switched(response, (head, &upstream.buffer.data()[..length]), edits, reply);
+        upstream.buffer.consume(length);
+        let outcome = Outcome { status: 101, reason: None, keep: false };
+        let connection = &mut *self.connection;
+        if !connection.write(reply).await {
+            return Outcome { reason: Some(Reason::ClientGone), ..outcome };
+        }
+        connection.timer.clear(Limit::Request);
+        connection.timer.clear(Limit::Attempt);
+        let emptied = ReadBuffer::new(&connection.context.buffers);
+        let buffer = std::mem::replace(&mut connection.buffer, emptied);
+        let client = Side { stream: &mut connection.stream, buffer };
+        let upstream = Side { stream: &mut upstream.stream, buffer: upstream.buffer };
+        tunnel(client, upstream, &connection.timer).await;
+        outcome
+    }
+
+    /// The upstream failed after its head was read and before anything was sent.
+    async fn fail(&mut self, failure: Failure, reply: &mut Vec<u8>) -> Outcome {
+        match self.exchange.upstream_failed(failure, false, false) {
+            Next::Answer(reason) => self.answer(reason, reply).await,
+            Next::Retry | Next::Cut => self.cut(Reason::ResponseCut),
+        }
+    }
+
+    async fn client_failed(&mut self, reason: Reason, reply: &mut Vec<u8>) -> Outcome {
+        if reason == Reason::ClientGone || self.exchange.is_response_begun() {
+            return self.cut(reason);
+        }
+        self.answer(reason, reply).await
+    }
+
+    /// Answers instead of the upstream.
+    async fn answer(&mut self, reason: Reason, reply: &mut Vec<u8>) -> Outcome {
+        let close = reason.closes()
+            || !self.exchange.is_request_received()
+            || self.exchange.must_close_client()
+            || self.connection.context.is_draining();
+        let to_head = self.job.view.request.method == Method::Head;
+        self.connection.answer(reason, to_head, close, reply).await;
+        Outcome::of(reason, !close)
+    }
+
+    /// Leaves the response as it is: incomplete, which the client sees.
+    fn cut(&self, reason: Reason) -> Outcome {
+        Outcome { status: reason.status(), reason: Some(reason), keep: false }
+    }
+}
+
+fn timed_out(limit: Limit) -> Failure {
+    match limit {
+        Limit::Request => Failure::RequestTimeout,
+        Limit::Attempt | Limit::Idle => Failure::AttemptTimeout,
+    }
+}
