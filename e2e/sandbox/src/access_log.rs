@@ -66,10 +66,7 @@ pub(crate) struct AccessLog {
 
 impl AccessLog {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            entries: VecDeque::new(),
-            capacity,
-        }
+        Self { entries: VecDeque::new(), capacity }
     }
 
     pub(crate) fn push(&mut self, access: Access) {

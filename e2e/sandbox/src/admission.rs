@@ -20,11 +20,7 @@ pub(crate) struct Leniency {
 }
 
 /// Decodes a body: drops what its type or schema does not know, and answers the dropped paths.
-pub(crate) fn decode(
-    kind: &Kind,
-    version: &Version,
-    object: &mut Value,
-) -> Result<Vec<String>, Refusal> {
+pub(crate) fn decode(kind: &Kind, version: &Version, object: &mut Value) -> Result<Vec<String>, Refusal> {
     let unreadable = |error: String| {
         Refusal::bad_request(format!(
             "{} in version \"{}\" cannot be handled as a {}: {error}",
@@ -53,12 +49,7 @@ pub(crate) fn fill_defaults(kind: &Kind, version: &Version, object: &mut Value) 
 }
 
 /// Everything an object is refused for.
-pub(crate) fn check(
-    kind: &Kind,
-    version: &Version,
-    leniency: Leniency,
-    object: &Value,
-) -> Vec<Cause> {
+pub(crate) fn check(kind: &Kind, version: &Version, leniency: Leniency, object: &Value) -> Vec<Cause> {
     let mut causes = names::check(kind, object);
     if kind.is_custom() {
         causes.extend(version.schema.check(object, ""));

@@ -101,15 +101,14 @@ impl Asked {
 
 impl Target {
     fn read(group: &str, version: &str, rest: &[&str]) -> Option<Self> {
-        let at =
-            |namespace: Option<&str>, plural: &str, name: Option<&str>, sub: Option<&str>| Self {
-                group: group.to_owned(),
-                version: version.to_owned(),
-                plural: plural.to_owned(),
-                namespace: namespace.map(str::to_owned),
-                name: name.map(str::to_owned),
-                subresource: sub.map(str::to_owned),
-            };
+        let at = |namespace: Option<&str>, plural: &str, name: Option<&str>, sub: Option<&str>| Self {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            plural: plural.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+            subresource: sub.map(str::to_owned),
+        };
         Some(match *rest {
             ["namespaces", name, sub @ ("status" | "finalize")] if group.is_empty() => {
                 at(None, "namespaces", Some(name), Some(sub))
@@ -128,10 +127,7 @@ impl Target {
 
 impl Call {
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
-        self.query
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.query.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     pub(crate) fn flag(&self, name: &str) -> bool {
@@ -167,28 +163,16 @@ impl Call {
 fn segments(path: &str) -> Vec<String> {
     path.split('/')
         .filter(|segment| !segment.is_empty())
-        .map(|segment| {
-            percent_encoding::percent_decode_str(segment)
-                .decode_utf8_lossy()
-                .into_owned()
-        })
+        .map(|segment| percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned())
         .collect()
 }
 
 fn query(text: &str) -> BTreeMap<String, String> {
-    form_urlencoded::parse(text.as_bytes())
-        .into_owned()
-        .collect()
+    form_urlencoded::parse(text.as_bytes()).into_owned().collect()
 }
 
-fn verb(
-    method: &Method,
-    target: &Target,
-    query: &BTreeMap<String, String>,
-) -> Result<Verb, Refusal> {
-    let watched = query
-        .get("watch")
-        .is_some_and(|value| matches!(value.as_str(), "true" | "1"));
+fn verb(method: &Method, target: &Target, query: &BTreeMap<String, String>) -> Result<Verb, Refusal> {
+    let watched = query.get("watch").is_some_and(|value| matches!(value.as_str(), "true" | "1"));
     match (method, target.name.is_some()) {
         (&Method::GET, true) => Ok(Verb::Get),
         (&Method::GET, false) if watched => Ok(Verb::Watch),
@@ -204,9 +188,9 @@ fn verb(
 
 /// The first media range of Accept that is served decides.
 fn form(accept: &str) -> Form {
-    let wanted = accept.split(',').find(|range| {
-        range.trim_start().starts_with("application/json") && !range.contains("as=Table")
-    });
+    let wanted = accept
+        .split(',')
+        .find(|range| range.trim_start().starts_with("application/json") && !range.contains("as=Table"));
     match wanted {
         Some(range) if range.contains("as=PartialObjectMetadata") => Form::Metadata,
         _ => Form::Whole,
@@ -214,11 +198,7 @@ fn form(accept: &str) -> Form {
 }
 
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> String {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned()
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -226,19 +206,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(
-        method: Method,
-        uri: &str,
-        verb: Verb,
-        namespace: Option<&str>,
-        rest: [Option<&str>; 2],
-    ) {
-        let (parts, ()) = http::Request::builder()
-            .method(method)
-            .uri(uri)
-            .body(())
-            .unwrap()
-            .into_parts();
+    fn check(method: Method, uri: &str, verb: Verb, namespace: Option<&str>, rest: [Option<&str>; 2]) {
+        let (parts, ()) = http::Request::builder().method(method).uri(uri).body(()).unwrap().into_parts();
         let Ok(Asked::Resource(call)) = Asked::read(&parts) else {
             panic!("{uri} names a resource");
         };
@@ -252,34 +221,10 @@ mod tests {
     fn paths_are_split_as_the_api_server_splits_them() {
         let none = [None, None];
         check(Method::GET, "/api/v1/pods", Verb::List, None, none);
-        check(
-            Method::GET,
-            "/api/v1/pods?watch=true",
-            Verb::Watch,
-            None,
-            none,
-        );
-        check(
-            Method::GET,
-            "/api/v1/namespaces/a",
-            Verb::Get,
-            None,
-            [Some("a"), None],
-        );
-        check(
-            Method::PATCH,
-            "/api/v1/namespaces/a/status",
-            Verb::Patch,
-            None,
-            [Some("a"), Some("status")],
-        );
-        check(
-            Method::POST,
-            "/api/v1/namespaces/a/pods",
-            Verb::Create,
-            Some("a"),
-            none,
-        );
+        check(Method::GET, "/api/v1/pods?watch=true", Verb::Watch, None, none);
+        check(Method::GET, "/api/v1/namespaces/a", Verb::Get, None, [Some("a"), None]);
+        check(Method::PATCH, "/api/v1/namespaces/a/status", Verb::Patch, None, [Some("a"), Some("status")]);
+        check(Method::POST, "/api/v1/namespaces/a/pods", Verb::Create, Some("a"), none);
         check(
             Method::PUT,
             "/apis/g.io/v1/namespaces/a/things/b%3Ac",
@@ -287,20 +232,8 @@ mod tests {
             Some("a"),
             [Some("b:c"), None],
         );
-        check(
-            Method::PATCH,
-            "/apis/g.io/v1/things/b/status",
-            Verb::Patch,
-            None,
-            [Some("b"), Some("status")],
-        );
-        check(
-            Method::DELETE,
-            "/apis/g.io/v1/things",
-            Verb::DeleteCollection,
-            None,
-            none,
-        );
+        check(Method::PATCH, "/apis/g.io/v1/things/b/status", Verb::Patch, None, [Some("b"), Some("status")]);
+        check(Method::DELETE, "/apis/g.io/v1/things", Verb::DeleteCollection, None, none);
     }
 
     #[test]

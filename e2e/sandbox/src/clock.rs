@@ -15,24 +15,17 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn starting_at(epoch: Timestamp) -> Self {
-        Self {
-            epoch,
-            started: Instant::now(),
-        }
+        Self { epoch, started: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.epoch
-            .checked_add(self.started.elapsed())
-            .unwrap_or(Timestamp::MAX)
+        self.epoch.checked_add(self.started.elapsed()).unwrap_or(Timestamp::MAX)
     }
 
     /// `metav1.Time`: whole seconds in UTC.
     pub(crate) fn stamp(&self) -> String {
         let now = self.now();
-        Timestamp::from_second(now.as_second())
-            .unwrap_or(now)
-            .to_string()
+        Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
     }
 }
 

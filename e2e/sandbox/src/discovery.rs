@@ -12,16 +12,7 @@ use crate::{
     service::{Body, response},
 };
 
-const VERBS: [&str; 8] = [
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// An answer that is about the API itself.
 pub(crate) enum Document {
@@ -33,8 +24,7 @@ pub(crate) enum Document {
 
 impl Document {
     pub(crate) fn into_response(self) -> Response<Body> {
-        const AGGREGATED: &str =
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
         let (media_type, text) = match self {
             Self::Json(value) => ("application/json", value.to_string()),
             Self::Aggregated(value) => (AGGREGATED, value.to_string()),
@@ -89,11 +79,7 @@ fn versions<'a>(kinds: &'a Kinds, group: &str) -> Vec<&'a str> {
         .collect();
     let mut all: Vec<&str> = all.into_iter().collect();
     all.sort_by_key(|version| {
-        let rank = if version.contains("alpha") {
-            2
-        } else {
-            u8::from(version.contains("beta"))
-        };
+        let rank = if version.contains("alpha") { 2 } else { u8::from(version.contains("beta")) };
         (rank, std::cmp::Reverse(version.to_owned()))
     });
     all
@@ -120,10 +106,8 @@ fn group_document(kinds: &Kinds, group: &str) -> Option<Value> {
 }
 
 fn group_list(kinds: &Kinds) -> Value {
-    let groups: Vec<Value> = groups(kinds)
-        .into_iter()
-        .filter_map(|group| group_document(kinds, group))
-        .collect();
+    let groups: Vec<Value> =
+        groups(kinds).into_iter().filter_map(|group| group_document(kinds, group)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -177,11 +161,7 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
 
 /// The aggregated form, of the core group or of all others.
 fn aggregate(kinds: &Kinds, core: bool) -> Value {
-    let groups: Vec<&str> = if core {
-        vec![""]
-    } else {
-        groups(kinds).into_iter().collect()
-    };
+    let groups: Vec<&str> = if core { vec![""] } else { groups(kinds).into_iter().collect() };
     let items: Vec<Value> = groups
         .into_iter()
         .map(|group| {

@@ -68,10 +68,7 @@ impl Matcher {
     /// The requests about a resource, by its plural name.
     #[must_use]
     pub fn resource(plural: &str) -> Self {
-        Self {
-            resource: Some(plural.to_owned()),
-            ..Self::default()
-        }
+        Self { resource: Some(plural.to_owned()), ..Self::default() }
     }
 
     /// Only of this verb, beside those named before.
@@ -177,11 +174,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(faults: Faults) -> Self {
-        Self {
-            matched: vec![0; faults.rules.len()],
-            dice: StdRng::seed_from_u64(faults.seed),
-            faults,
-        }
+        Self { matched: vec![0; faults.rules.len()], dice: StdRng::seed_from_u64(faults.seed), faults }
     }
 
     /// What strikes this request.

@@ -25,12 +25,14 @@ pub(crate) struct Version {
     pub(crate) schema: Arc<Schema>,
 }
 
+/// Decodes into the typed object and back: what the type does not know is dropped, what contradicts it is refused.
+pub(crate) type Decode = fn(&Value) -> Result<Value, String>;
+
 /// How a kind departs from the generic registry of the API server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traits {
-    /// Decodes into the typed object and back: what the type does not know is dropped, what contradicts it is refused.
     /// `None` for the kinds of CRDs, which go by their schema.
-    pub(crate) decode: Option<fn(&Value) -> Result<Value, String>>,
+    pub(crate) decode: Option<Decode>,
     /// PUT without a resourceVersion overwrites.
     pub(crate) unconditional_update: bool,
     /// PUT makes what does not exist.
@@ -72,26 +74,16 @@ impl Kind {
 
     /// `apiVersion` of this kind's objects in one of its versions.
     pub(crate) fn api_version(&self, version: &str) -> String {
-        if self.key.group.is_empty() {
-            version.to_owned()
-        } else {
-            format!("{}/{version}", self.key.group)
-        }
+        if self.key.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.key.group) }
     }
 
     pub(crate) fn version(&self, name: &str) -> Option<&Version> {
-        self.versions
-            .iter()
-            .find(|version| version.name == name && version.served)
+        self.versions.iter().find(|version| version.name == name && version.served)
     }
 }
 
 fn qualified(name: &str, group: &str) -> String {
-    if group.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{name}.{group}")
-    }
+    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
 }
 
 /// The registry.
@@ -103,18 +95,12 @@ pub(crate) struct Kinds {
 impl Kinds {
     /// What every cluster serves.
     pub(crate) fn built_in() -> Self {
-        let by_key = builtin::kinds()
-            .into_iter()
-            .map(|kind| (kind.key.clone(), Arc::new(kind)))
-            .collect();
+        let by_key = builtin::kinds().into_iter().map(|kind| (kind.key.clone(), Arc::new(kind))).collect();
         Self { by_key }
     }
 
     pub(crate) fn find(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.get(&ResourceKey {
-            group: group.to_owned(),
-            plural: plural.to_owned(),
-        })
+        self.get(&ResourceKey { group: group.to_owned(), plural: plural.to_owned() })
     }
 
     pub(crate) fn get(&self, key: &ResourceKey) -> Option<&Arc<Kind>> {
@@ -124,10 +110,7 @@ impl Kinds {
     /// The resource of an object's `apiVersion` and `kind`, and the version.
     pub(crate) fn of(&self, api_version: &str, kind: &str) -> Option<(&Arc<Kind>, String)> {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        let found = self
-            .by_key
-            .values()
-            .find(|k| k.kind == kind && k.key.group == group)?;
+        let found = self.by_key.values().find(|k| k.kind == kind && k.key.group == group)?;
         found.version(version)?;
         Some((found, version.to_owned()))
     }

@@ -6,12 +6,14 @@
 
 mod access_log;
 mod admission;
+mod apply;
 mod call;
 mod clock;
 mod crds;
 mod discovery;
 mod faults;
 mod kinds;
+mod managed;
 mod manifests;
 mod object;
 mod patch;
@@ -129,9 +131,7 @@ impl Sandbox {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let clock = Clock::starting_at(options.start.unwrap_or_else(Timestamp::now));
-        let leniency = Leniency {
-            loopback_endpoints: options.loopback_endpoints,
-        };
+        let leniency = Leniency { loopback_endpoints: options.loopback_endpoints };
         let state = State::new(clock.clone(), leniency, options.history, options.seed);
         let shared = Shared {
             changed: Sender::new(state.store.revision()),
@@ -141,9 +141,7 @@ impl Sandbox {
             log: Mutex::new(AccessLog::new(options.access_log)),
             options,
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// A client without faults, named `test`. Needs a tokio runtime.
@@ -174,11 +172,7 @@ impl Sandbox {
     /// What the wall clock of a client's machine shows: the server's, and the client's offset.
     #[must_use]
     pub fn clock_of(&self, client: &str) -> Timestamp {
-        let offset = self
-            .shared
-            .clients()
-            .get(client)
-            .map(|plan| plan.faults.clock_offset);
+        let offset = self.shared.clients().get(client).map(|plan| plan.faults.clock_offset);
         let now = self.shared.now();
         now.checked_add(offset.unwrap_or_default()).unwrap_or(now)
     }

@@ -57,8 +57,7 @@ impl Sandbox {
     /// # Errors
     /// At the first document that is no YAML, of no served kind, or refused; those before it stay.
     pub async fn apply_yaml(&self, text: &str) -> Result<(), ManifestError> {
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(text).map_err(ManifestError::Yaml)?;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(ManifestError::Yaml)?;
         for document in documents.into_iter().filter(|document| !document.is_null()) {
             self.apply_object(document).await?;
         }
@@ -119,11 +118,7 @@ impl Sandbox {
     }
 
     async fn send(&self, method: Method, path: &str, body: &Value) -> (u16, Value) {
-        let bytes = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
+        let bytes = if body.is_null() { String::new() } else { body.to_string() };
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -135,11 +130,7 @@ impl Sandbox {
             return (503, Value::Null);
         };
         let code = answer.status().as_u16();
-        let bytes = answer
-            .into_body()
-            .collect()
-            .await
-            .map(|body| body.to_bytes());
+        let bytes = answer.into_body().collect().await.map(|body| body.to_bytes());
         let value = serde_json::from_slice(&bytes.unwrap_or_default());
         (code, value.unwrap_or_default())
     }

@@ -13,10 +13,7 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }
 }
 
@@ -69,10 +66,7 @@ pub(crate) fn same_but_for_revision(left: &Value, right: &Value) -> bool {
         let mut copy = object.clone();
         let metadata = metadata_mut(&mut copy);
         metadata.remove("resourceVersion");
-        if let Some(managers) = metadata
-            .get_mut("managedFields")
-            .and_then(Value::as_array_mut)
-        {
+        if let Some(managers) = metadata.get_mut("managedFields").and_then(Value::as_array_mut) {
             for manager in managers.iter_mut().filter_map(Value::as_object_mut) {
                 manager.remove("time");
             }

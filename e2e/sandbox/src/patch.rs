@@ -42,9 +42,7 @@ fn document(body: &[u8]) -> Result<Value, Refusal> {
     let patch: Value = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
     if !patch.is_object() {
-        return Err(Refusal::bad_request(
-            "error decoding patch: it must be a map",
-        ));
+        return Err(Refusal::bad_request("error decoding patch: it must be a map"));
     }
     Ok(patch)
 }
@@ -137,7 +135,8 @@ mod tests {
     #[test]
     fn a_json_patch_whose_test_fails_changes_nothing() {
         let mut object = json!({"a": 1});
-        let patch = br#"[{"op": "replace", "path": "/a", "value": 2}, {"op": "test", "path": "/a", "value": 1}]"#;
+        let patch =
+            br#"[{"op": "replace", "path": "/a", "value": 2}, {"op": "test", "path": "/a", "value": 1}]"#;
         assert!(json(&mut object, patch).is_err());
         assert_eq!(object, json!({"a": 1}));
     }

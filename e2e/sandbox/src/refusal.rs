@@ -21,11 +21,7 @@ pub struct Cause {
 
 impl Cause {
     pub(crate) fn required(field: impl Into<String>, detail: &str) -> Self {
-        Self::new(
-            field,
-            "FieldValueRequired",
-            format!("Required value{}", colon(detail)),
-        )
+        Self::new(field, "FieldValueRequired", format!("Required value{}", colon(detail)))
     }
 
     pub(crate) fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
@@ -41,11 +37,7 @@ impl Cause {
 
     pub(crate) fn not_supported(field: impl Into<String>, value: &Value, known: &[Value]) -> Self {
         let known: Vec<String> = known.iter().map(shown).collect();
-        let message = format!(
-            "Unsupported value: {}: supported values: {}",
-            shown(value),
-            known.join(", ")
-        );
+        let message = format!("Unsupported value: {}: supported values: {}", shown(value), known.join(", "));
         Self::new(field, "FieldValueNotSupported", message)
     }
 
@@ -65,28 +57,16 @@ impl Cause {
     }
 
     pub(crate) fn forbidden(field: impl Into<String>, detail: &str) -> Self {
-        Self::new(
-            field,
-            "FieldValueForbidden",
-            format!("Forbidden{}", colon(detail)),
-        )
+        Self::new(field, "FieldValueForbidden", format!("Forbidden{}", colon(detail)))
     }
 
     fn new(field: impl Into<String>, reason: &'static str, message: String) -> Self {
-        Self {
-            field: field.into(),
-            reason,
-            message,
-        }
+        Self { field: field.into(), reason, message }
     }
 }
 
 fn colon(detail: &str) -> String {
-    if detail.is_empty() {
-        String::new()
-    } else {
-        format!(": {detail}")
-    }
+    if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
 fn shown(value: &Value) -> String {
@@ -151,10 +131,7 @@ impl Refusal {
     }
 
     pub(crate) fn unknown_path() -> Self {
-        Self {
-            plain: true,
-            ..Self::new(StatusCode::NOT_FOUND, "NotFound", "404 page not found\n")
-        }
+        Self { plain: true, ..Self::new(StatusCode::NOT_FOUND, "NotFound", "404 page not found\n") }
     }
 
     pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
@@ -168,26 +145,23 @@ impl Refusal {
     }
 
     pub(crate) fn conflict(kind: &Kind, name: &str, detail: &str) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {detail}",
-            kind.qualified_plural()
-        );
+        let message =
+            format!("Operation cannot be fulfilled on {} \"{name}\": {detail}", kind.qualified_plural());
         Self::new(StatusCode::CONFLICT, "Conflict", message).about(kind, name)
     }
 
     /// A write whose `resourceVersion` is not the current one.
     pub(crate) fn modified(kind: &Kind, name: &str) -> Self {
-        const DETAIL: &str = "the object has been modified; please apply your changes to the latest version and try again";
+        const DETAIL: &str =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(kind, name, DETAIL)
     }
 
     /// A server-side apply that would take fields from `others`: (manager, field).
     pub(crate) fn apply_conflict(others: &[(String, String)]) -> Self {
         let count = others.len();
-        let list: Vec<String> = others
-            .iter()
-            .map(|(manager, field)| format!("conflict with \"{manager}\": {field}"))
-            .collect();
+        let list: Vec<String> =
+            others.iter().map(|(manager, field)| format!("conflict with \"{manager}\": {field}")).collect();
         let plural = if count == 1 { "conflict" } else { "conflicts" };
         let message = format!("Apply failed with {count} {plural}: {}", list.join("; "));
         let causes: Vec<Value> = others
@@ -206,20 +180,15 @@ impl Refusal {
     }
 
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
-        let lines: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
+        let lines: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let list = match lines.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
         let message = format!("{} \"{name}\" is invalid: {list}", kind.qualified_kind());
-        let mut refusal =
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name);
-        refusal
-            .details
-            .insert("kind".to_owned(), kind.kind.clone().into());
+        let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name);
+        refusal.details.insert("kind".to_owned(), kind.kind.clone().into());
         let causes: Vec<Value> = causes
             .iter()
             .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
@@ -228,16 +197,11 @@ impl Refusal {
         refusal
     }
 
-    /// Options of a list or watch that contradict each other.
-    pub(crate) fn invalid_options(causes: &[Cause]) -> Self {
-        let lines: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
-        Self::unprocessable(format!(
-            "ListOptions.meta.k8s.io \"\" is invalid: {}",
-            lines.join(", ")
-        ))
+    /// Options of a request that contradict each other.
+    pub(crate) fn invalid_options(options: &str, causes: &[Cause]) -> Self {
+        let lines: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        Self::unprocessable(format!("{options}.meta.k8s.io \"\" is invalid: {}", lines.join(", ")))
     }
 
     /// A JSON patch that does not apply, and the like.
@@ -250,10 +214,7 @@ impl Refusal {
     }
 
     pub(crate) fn forbidden(kind: &Kind, name: &str, detail: &str) -> Self {
-        let message = format!(
-            "{} \"{name}\" is forbidden: {detail}",
-            kind.qualified_plural()
-        );
+        let message = format!("{} \"{name}\" is forbidden: {detail}", kind.qualified_plural());
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message).about(kind, name)
     }
 
@@ -269,22 +230,16 @@ impl Refusal {
     /// A page of a list whose revision is no longer kept.
     pub(crate) fn expired_page(continuation: String) -> Self {
         const MESSAGE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
-        Self {
-            continuation: Some(continuation),
-            ..Self::expired(MESSAGE)
-        }
+        Self { continuation: Some(continuation), ..Self::expired(MESSAGE) }
     }
 
     /// A read that asks for a revision which has not happened yet.
     pub(crate) fn too_large(asked: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
         let mut refusal = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
-        let cause =
-            json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         refusal.details.insert("causes".to_owned(), json!([cause]));
-        refusal
-            .details
-            .insert("retryAfterSeconds".to_owned(), 1.into());
+        refusal.details.insert("retryAfterSeconds".to_owned(), 1.into());
         refusal.retry_after = Some(1);
         refusal
     }
@@ -299,20 +254,14 @@ impl Refusal {
             "the body of the request was in an unknown format - accepted media types include: {}: got {given}",
             known.join(", ")
         );
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "UnsupportedMediaType",
-            message,
-        )
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
     }
 
     /// 429 of API priority and fairness.
     pub(crate) fn too_many_requests(retry_after: u64) -> Self {
         const MESSAGE: &str = "Too many requests, please try again later.";
         let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", MESSAGE);
-        refusal
-            .details
-            .insert("retryAfterSeconds".to_owned(), retry_after.into());
+        refusal.details.insert("retryAfterSeconds".to_owned(), retry_after.into());
         refusal.retry_after = Some(retry_after);
         refusal
     }

@@ -111,9 +111,7 @@ impl Schema {
 
     fn read_at(document: &Value, path: &str) -> Result<Self, SchemaError> {
         let Some(map) = document.as_object() else {
-            return Err(SchemaError::NotAnObject {
-                path: path.to_owned(),
-            });
+            return Err(SchemaError::NotAnObject { path: path.to_owned() });
         };
         let below = |field: &str| -> Result<Option<Box<Self>>, SchemaError> {
             let Some(inner) = map.get(field).filter(|inner| inner.is_object()) else {
@@ -127,16 +125,8 @@ impl Schema {
             alternatives.into_iter().flatten().map(read).collect()
         };
         let mut properties = BTreeMap::new();
-        for (name, inner) in map
-            .get("properties")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
-            properties.insert(
-                name.clone(),
-                Self::read_at(inner, &format!("{path}.{name}"))?,
-            );
+        for (name, inner) in map.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            properties.insert(name.clone(), Self::read_at(inner, &format!("{path}.{name}"))?);
         }
         let additional = match map.get("additionalProperties") {
             Some(Value::Bool(true)) => Some(Box::new(Self::anything())),
@@ -194,10 +184,7 @@ impl Schema {
 
     /// Any value, kept as it is.
     pub(crate) fn anything() -> Self {
-        Self {
-            preserve_unknown: true,
-            ..Self::default()
-        }
+        Self { preserve_unknown: true, ..Self::default() }
     }
 
     /// The schema that only says how some lists merge: pairs of a path and the keys of its items (none: a set).
@@ -208,10 +195,7 @@ impl Schema {
             for step in path.split('.') {
                 here = match step {
                     "[]" => here.items.get_or_insert_with(|| Box::new(Self::anything())),
-                    name => here
-                        .properties
-                        .entry(name.to_owned())
-                        .or_insert_with(Self::anything),
+                    name => here.properties.entry(name.to_owned()).or_insert_with(Self::anything),
                 };
             }
             here.list = match keys {
@@ -258,12 +242,7 @@ fn pattern(text: Option<&str>, path: &str) -> Result<Option<Pattern>, SchemaErro
     let Some(text) = text else {
         return Ok(None);
     };
-    regex_automata::util::syntax::parse(text).map_err(|_| SchemaError::Pattern {
-        path: path.to_owned(),
-        pattern: text.to_owned(),
-    })?;
-    Ok(Some(Pattern {
-        text: text.to_owned(),
-        compiled: OnceLock::new(),
-    }))
+    regex_automata::util::syntax::parse(text)
+        .map_err(|_| SchemaError::Pattern { path: path.to_owned(), pattern: text.to_owned() })?;
+    Ok(Some(Pattern { text: text.to_owned(), compiled: OnceLock::new() }))
 }

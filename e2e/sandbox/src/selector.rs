@@ -29,9 +29,7 @@ impl Selector {
             let known = matches!(field.as_str(), "metadata.name" | "metadata.namespace")
                 || kind.traits.selectable.contains(&field.as_str());
             if !known {
-                return Err(Refusal::bad_request(format!(
-                    "field label not supported: {field}"
-                )));
+                return Err(Refusal::bad_request(format!("field label not supported: {field}")));
             }
         }
         Ok(Self { labels, fields })
@@ -43,13 +41,8 @@ impl Selector {
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
-        self.labels
-            .iter()
-            .all(|(key, requirement)| requirement.holds(labels[key].as_str()))
-            && self
-                .fields
-                .iter()
-                .all(|(path, requirement)| requirement.holds(Some(&field(object, path))))
+        self.labels.iter().all(|(key, requirement)| requirement.holds(labels[key].as_str()))
+            && self.fields.iter().all(|(path, requirement)| requirement.holds(Some(&field(object, path))))
     }
 }
 
@@ -83,19 +76,14 @@ fn fields(text: &str) -> Result<Vec<(String, Requirement)>, Refusal> {
         .filter(|term| !term.is_empty())
         .map(|term| {
             equality(term).ok_or_else(|| {
-                Refusal::bad_request(format!(
-                    "invalid selector: '{text}'; can't understand '{term}'"
-                ))
+                Refusal::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'"))
             })
         })
         .collect()
 }
 
 fn labels(text: &str) -> Result<Vec<(String, Requirement)>, Refusal> {
-    terms(text)
-        .into_iter()
-        .map(|term| label(term).ok_or_else(|| unreadable(text)))
-        .collect()
+    terms(text).into_iter().map(|term| label(term).ok_or_else(|| unreadable(text))).collect()
 }
 
 fn unreadable(text: &str) -> Refusal {
@@ -123,11 +111,8 @@ fn label(term: &str) -> Option<(String, Requirement)> {
         return Some((key.trim().to_owned(), Requirement::Absent));
     }
     if let Some((head, values)) = term.split_once('(') {
-        let all: Vec<String> = values
-            .strip_suffix(')')?
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
+        let all: Vec<String> =
+            values.strip_suffix(')')?.split(',').map(|value| value.trim().to_owned()).collect();
         let mut words = head.split_whitespace();
         let (key, operator) = (words.next()?, words.next()?);
         let requirement = match operator {
@@ -190,10 +175,8 @@ mod tests {
     #[test]
     fn fields_are_read_by_path() {
         let object = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n"}});
-        let selector = |text| Selector {
-            labels: Vec::new(),
-            fields: fields(text).unwrap_or_else(|_| panic!("{text}")),
-        };
+        let selector =
+            |text| Selector { labels: Vec::new(), fields: fields(text).unwrap_or_else(|_| panic!("{text}")) };
         assert!(selector("metadata.name=a,spec.nodeName!=m").matches(&object));
         assert!(!selector("metadata.name=b").matches(&object));
         assert!(selector("metadata.namespace=").matches(&object));

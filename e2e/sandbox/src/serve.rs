@@ -51,10 +51,7 @@ impl Sandbox {
         let address = listener.local_addr()?;
         tracing::info!(%address, "sandbox API served");
         let task = tokio::spawn(accept(self.clone(), listener));
-        Ok(Server {
-            address,
-            _task: AbortOnDropHandle::new(task),
-        })
+        Ok(Server { address, _task: AbortOnDropHandle::new(task) })
     }
 }
 

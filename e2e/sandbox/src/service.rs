@@ -59,10 +59,7 @@ pub struct ApiService {
 
 impl ApiService {
     pub(crate) fn new(shared: Arc<Shared>, client: &str) -> Self {
-        Self {
-            shared,
-            client: client.into(),
-        }
+        Self { shared, client: client.into() }
     }
 }
 
@@ -98,10 +95,7 @@ impl ApiService {
             Ok(Asked::Resource(call)) => call,
         };
         let fault = self.shared.strike(&self.client, &call);
-        let entry = Access {
-            fault: fault.clone(),
-            ..Access::of(&call, &self.client, self.shared.now())
-        };
+        let entry = Access { fault: fault.clone(), ..Access::of(&call, &self.client, self.shared.now()) };
         let (answer, changed) = self.carry_out(&call, body, fault.as_ref()).await;
         let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
         tracing::debug!(
@@ -113,12 +107,7 @@ impl ApiService {
             ?fault,
             "request"
         );
-        self.shared.log(Access {
-            at: self.shared.now(),
-            code,
-            changed,
-            ..entry
-        });
+        self.shared.log(Access { at: self.shared.now(), code, changed, ..entry });
         answer
     }
 
@@ -175,10 +164,7 @@ impl ApiService {
         let done = match call.verb {
             Verb::Watch => {
                 let watch = Watch::open(&self.shared, &state, on, call, fault);
-                return (
-                    watch.map_or_else(|refusal| refused(&refusal), streamed),
-                    false,
-                );
+                return (watch.map_or_else(|refusal| refused(&refusal), streamed), false);
             }
             Verb::Get => state.get(&on, call, stale),
             Verb::List => state.list(&on, call, stale),
@@ -193,17 +179,12 @@ impl ApiService {
         if after != before {
             self.shared.changed.send_replace(after);
         }
-        (
-            done.map_or_else(|refusal| refused(&refusal), answered),
-            after != before,
-        )
+        (done.map_or_else(|refusal| refused(&refusal), answered), after != before)
     }
 
     fn document(&self, path: &[String], parts: &request::Parts) -> Response<Body> {
         let accept = parts.headers.get(header::ACCEPT);
-        let accept = accept
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
+        let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
         match discovery::document(&self.shared.lock().kinds, path, accept) {
             Some(document) => document.into_response(),
             None => refused(&Refusal::unknown_path()),
@@ -216,9 +197,7 @@ pub(crate) fn response(code: StatusCode, media_type: &str, text: String) -> Resp
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = code;
     if let Ok(media_type) = media_type.parse() {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, media_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     }
     response
 }
@@ -231,9 +210,7 @@ fn refused(refusal: &Refusal) -> Response<Body> {
     let (media_type, text) = refusal.body();
     let mut answer = response(refusal.code, media_type, text);
     if let Some(seconds) = refusal.retry_after {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     answer
 }

@@ -1,9 +1,11 @@
 //! What the API server knows: objects, kinds, its clock and its dice.
 //!
-//! Owns all mutable state behind the sandbox's one lock. `state/read.rs` answers reads, `state/write.rs` does writes,
-//! `state/delete.rs` deletions. It refuses to know HTTP bodies, faults and time passing: each call happens at one instant.
+//! Owns all mutable state behind the sandbox's one lock. `state/read.rs` answers reads, `state/write.rs` and
+//! `state/apply.rs` do writes, `state/delete.rs` deletions. It refuses to know HTTP bodies, faults and time passing: each call happens at one instant.
 
+mod apply;
 mod delete;
+mod parts;
 mod read;
 mod write;
 
@@ -67,10 +69,7 @@ pub(crate) struct Done {
 
 impl Done {
     pub(crate) fn ok(body: Value) -> Self {
-        Self {
-            code: StatusCode::OK,
-            body,
-        }
+        Self { code: StatusCode::OK, body }
     }
 }
 
@@ -99,24 +98,15 @@ impl State {
         });
         crate::admission::fill_defaults(&kind, &kind.versions[0], &mut object);
         object::set_meta(&mut object, "uid", Some(self.uid().into()));
-        object::set_meta(
-            &mut object,
-            "creationTimestamp",
-            Some(self.clock.stamp().into()),
-        );
+        object::set_meta(&mut object, "creationTimestamp", Some(self.clock.stamp().into()));
         self.store.put(&kind.key, Key::new("", name), object);
     }
 
     /// Looks up what a call is about.
     pub(crate) fn subject(&self, call: &Call) -> Result<Subject, Refusal> {
         let target = &call.target;
-        let kind = self
-            .kinds
-            .find(&target.group, &target.plural)
-            .ok_or_else(Refusal::unknown_path)?;
-        let version = kind
-            .version(&target.version)
-            .ok_or_else(Refusal::unknown_path)?;
+        let kind = self.kinds.find(&target.group, &target.plural).ok_or_else(Refusal::unknown_path)?;
+        let version = kind.version(&target.version).ok_or_else(Refusal::unknown_path)?;
         let on_status = match target.subresource.as_deref() {
             None => false,
             Some("status") if version.has_status => true,
@@ -153,22 +143,13 @@ impl State {
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!(
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 
     /// The five characters behind a `generateName`.
     fn name_suffix(&mut self) -> String {
         const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        (0..5)
-            .map(|_| char::from(LETTERS[self.dice.random_range(0..LETTERS.len())]))
-            .collect()
+        (0..5).map(|_| char::from(LETTERS[self.dice.random_range(0..LETTERS.len())])).collect()
     }
 
     fn cluster_ip(&mut self) -> String {

@@ -51,13 +51,7 @@ pub(crate) struct Store {
 impl Store {
     /// An empty store that keeps the last `history` changes.
     pub(crate) fn new(history: usize) -> Self {
-        Self {
-            revision: 1,
-            compacted: 0,
-            history,
-            objects: BTreeMap::new(),
-            log: VecDeque::new(),
-        }
+        Self { revision: 1, compacted: 0, history, objects: BTreeMap::new(), log: VecDeque::new() }
     }
 
     /// The revision of the last write.
@@ -70,10 +64,7 @@ impl Store {
     }
 
     /// The objects of a resource as they are.
-    pub(crate) fn current(
-        &self,
-        resource: &ResourceKey,
-    ) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+    pub(crate) fn current(&self, resource: &ResourceKey) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
         self.objects.get(resource).into_iter().flatten()
     }
 
@@ -82,11 +73,8 @@ impl Store {
         self.revision += 1;
         object::set_revision(&mut value, self.revision);
         let value = Arc::new(value);
-        let before = self
-            .objects
-            .entry(resource.clone())
-            .or_default()
-            .insert(key.clone(), Arc::clone(&value));
+        let before =
+            self.objects.entry(resource.clone()).or_default().insert(key.clone(), Arc::clone(&value));
         self.record(resource, key, before, Some(Arc::clone(&value)));
         value
     }
@@ -156,9 +144,7 @@ impl Store {
 
     fn still_kept(&self, revision: u64) -> Result<(), Compacted> {
         if revision < self.compacted {
-            return Err(Compacted {
-                oldest: self.compacted,
-            });
+            return Err(Compacted { oldest: self.compacted });
         }
         Ok(())
     }
@@ -170,10 +156,7 @@ mod tests {
     use serde_json::json;
 
     fn services() -> ResourceKey {
-        ResourceKey {
-            group: String::new(),
-            plural: "services".to_owned(),
-        }
+        ResourceKey { group: String::new(), plural: "services".to_owned() }
     }
 
     #[test]

@@ -67,9 +67,7 @@ impl Watch {
         let asked = call.number("resourceVersion")?.unwrap_or(0);
         let initial = check_initial_events(call)?;
         let now = Instant::now();
-        let timeout = call
-            .number("timeoutSeconds")?
-            .filter(|seconds| *seconds > 0);
+        let timeout = call.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
         let mut ends = now + timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
         let mut ending = Ending::Close;
         let cut = match fault {
@@ -86,9 +84,7 @@ impl Watch {
             selector,
             position: asked,
             lines: VecDeque::new(),
-            bookmarks: call
-                .flag("allowWatchBookmarks")
-                .then(|| now + shared.options.bookmark_every),
+            bookmarks: call.flag("allowWatchBookmarks").then(|| now + shared.options.bookmark_every),
             ends,
             ending,
             muted: matches!(fault, Some(Fault::MuteWatch(_))),
@@ -96,12 +92,7 @@ impl Watch {
             shared: Arc::clone(shared),
             on,
         };
-        opened.begin(
-            state,
-            asked,
-            initial.unwrap_or(asked == 0),
-            initial == Some(true),
-        );
+        opened.begin(state, asked, initial.unwrap_or(asked == 0), initial == Some(true));
         Ok(opened)
     }
 
@@ -213,10 +204,7 @@ impl Watch {
 
     fn tell(&mut self, change: &Change) {
         let namespace = &change.key.namespace;
-        let before = change
-            .before
-            .as_ref()
-            .filter(|it| self.wants(namespace, it));
+        let before = change.before.as_ref().filter(|it| self.wants(namespace, it));
         let after = change.after.as_ref().filter(|it| self.wants(namespace, it));
         match (before, after) {
             (None, Some(after)) => self.line("ADDED", after),
@@ -257,14 +245,8 @@ impl Watch {
             metadata["annotations"] = json!({ annotation: "true" });
         }
         let (kind, api_version) = match self.form {
-            Form::Metadata => (
-                "PartialObjectMetadata".to_owned(),
-                "meta.k8s.io/v1".to_owned(),
-            ),
-            Form::Whole => (
-                self.on.kind.kind.clone(),
-                self.on.kind.api_version(&self.on.version.name),
-            ),
+            Form::Metadata => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Form::Whole => (self.on.kind.kind.clone(), self.on.kind.api_version(&self.on.version.name)),
         };
         let object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
         self.push(json!({"type": "BOOKMARK", "object": object}));
@@ -274,7 +256,7 @@ impl Watch {
 /// `sendInitialEvents`, which needs `resourceVersionMatch=NotOlderThan` beside it.
 fn check_initial_events(call: &Call) -> Result<Option<bool>, Refusal> {
     let matching = call.param("resourceVersionMatch");
-    let refuse = |cause: Cause| Err(Refusal::invalid_options(&[cause]));
+    let refuse = |cause: Cause| Err(Refusal::invalid_options("ListOptions", &[cause]));
     match (call.param("sendInitialEvents"), matching) {
         (None, None) => Ok(None),
         (None, Some(_)) => refuse(Cause::forbidden(

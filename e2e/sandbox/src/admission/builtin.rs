@@ -42,21 +42,14 @@ pub(super) fn fill_defaults(kind: &str, object: &mut Value) {
             default(object, "spec", json!({"finalizers": ["kubernetes"]}));
             default(object, "status", json!({"phase": "Active"}));
         }
-        "Pod" => default(
-            object,
-            "status",
-            json!({"phase": "Pending", "qosClass": "BestEffort"}),
-        ),
+        "Pod" => default(object, "status", json!({"phase": "Pending", "qosClass": "BestEffort"})),
         _ => {}
     }
 }
 
 /// Reading a field of a `Value` by index mutably leaves a null behind.
 fn drop_null(object: &mut Value, field: &str) {
-    if let Some(map) = object
-        .as_object_mut()
-        .filter(|map| map.get(field).is_some_and(Value::is_null))
-    {
+    if let Some(map) = object.as_object_mut().filter(|map| map.get(field).is_some_and(Value::is_null)) {
         map.remove(field);
     }
 }
@@ -79,14 +72,10 @@ fn fill_service(object: &mut Value) {
 
 fn fill_secret(object: &mut Value) {
     default(object, "type", "Opaque".into());
-    let plain = object
-        .as_object_mut()
-        .and_then(|map| map.remove("stringData"));
+    let plain = object.as_object_mut().and_then(|map| map.remove("stringData"));
     for (name, text) in plain.iter().filter_map(Value::as_object).flatten() {
         let text = text.as_str().unwrap_or_default();
-        object["data"][name] = base64::engine::general_purpose::STANDARD
-            .encode(text)
-            .into();
+        object["data"][name] = base64::engine::general_purpose::STANDARD.encode(text).into();
     }
 }
 
@@ -126,11 +115,7 @@ fn check_endpoint_slice(leniency: Leniency, object: &Value) -> Vec<Cause> {
         let number = &port["port"];
         if !number.is_null() && !is_port(number) {
             let words = "must be between 1 and 65535, inclusive";
-            causes.push(Cause::invalid(
-                format!("ports[{index}].port"),
-                number,
-                words,
-            ));
+            causes.push(Cause::invalid(format!("ports[{index}].port"), number, words));
         }
     }
     causes
@@ -216,7 +201,5 @@ fn check_lease(object: &Value) -> Vec<Cause> {
 }
 
 fn is_port(value: &Value) -> bool {
-    value
-        .as_i64()
-        .is_some_and(|port| (1..=65_535).contains(&port))
+    value.as_i64().is_some_and(|port| (1..=65_535).contains(&port))
 }

@@ -14,9 +14,7 @@ const VALUE: &str = "a valid label must be an empty string or consist of alphanu
 
 /// Whether `metadata` has the types of ObjectMeta.
 pub(super) fn check_metadata_types(metadata: &Value) -> Result<(), String> {
-    ObjectMeta::deserialize(metadata)
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+    ObjectMeta::deserialize(metadata).map(|_| ()).map_err(|error| error.to_string())
 }
 
 pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {

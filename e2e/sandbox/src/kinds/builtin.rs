@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::{
     api::{
-        coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-        events::v1 as events,
+        coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
 };
@@ -48,15 +47,7 @@ fn decode<T: Serialize + DeserializeOwned>(object: &Value) -> Result<Value, Stri
 }
 
 const fn row(plural: &'static str, kind: &'static str, traits: Traits) -> Row {
-    Row {
-        group: "",
-        plural,
-        kind,
-        short: &[],
-        namespaced: true,
-        has_status: false,
-        traits,
-    }
+    Row { group: "", plural, kind, short: &[], namespaced: true, has_status: false, traits }
 }
 
 const EVENT_FIELDS: &[&str] = &[
@@ -77,24 +68,14 @@ fn core_rows() -> Vec<Row> {
             ..row(
                 "namespaces",
                 "Namespace",
-                Traits {
-                    selectable: &["status.phase"],
-                    ..plain::<core::Namespace>()
-                },
+                Traits { selectable: &["status.phase"], ..plain::<core::Namespace>() },
             )
         },
         Row {
             short: &["no"],
             namespaced: false,
             has_status: true,
-            ..row(
-                "nodes",
-                "Node",
-                Traits {
-                    selectable: &["spec.unschedulable"],
-                    ..plain::<core::Node>()
-                },
-            )
+            ..row("nodes", "Node", Traits { selectable: &["spec.unschedulable"], ..plain::<core::Node>() })
         },
         Row {
             short: &["po"],
@@ -104,12 +85,7 @@ fn core_rows() -> Vec<Row> {
                 "Pod",
                 Traits {
                     has_generation: true,
-                    selectable: &[
-                        "spec.nodeName",
-                        "status.phase",
-                        "status.podIP",
-                        "spec.serviceAccountName",
-                    ],
+                    selectable: &["spec.nodeName", "status.phase", "status.podIP", "spec.serviceAccountName"],
                     ..plain::<core::Pod>()
                 },
             )
@@ -120,34 +96,17 @@ fn core_rows() -> Vec<Row> {
             ..row(
                 "services",
                 "Service",
-                Traits {
-                    selectable: &["spec.clusterIP", "spec.type"],
-                    ..plain::<core::Service>()
-                },
+                Traits { selectable: &["spec.clusterIP", "spec.type"], ..plain::<core::Service>() },
             )
         },
-        row(
-            "secrets",
-            "Secret",
-            Traits {
-                selectable: &["type"],
-                ..plain::<core::Secret>()
-            },
-        ),
-        Row {
-            short: &["cm"],
-            ..row("configmaps", "ConfigMap", plain::<core::ConfigMap>())
-        },
+        row("secrets", "Secret", Traits { selectable: &["type"], ..plain::<core::Secret>() }),
+        Row { short: &["cm"], ..row("configmaps", "ConfigMap", plain::<core::ConfigMap>()) },
         Row {
             short: &["ev"],
             ..row(
                 "events",
                 "Event",
-                Traits {
-                    create_on_update: true,
-                    selectable: EVENT_FIELDS,
-                    ..plain::<core::Event>()
-                },
+                Traits { create_on_update: true, selectable: EVENT_FIELDS, ..plain::<core::Event>() },
             )
         },
     ]
@@ -160,10 +119,7 @@ fn group_rows() -> Vec<Row> {
             ..row(
                 "endpointslices",
                 "EndpointSlice",
-                Traits {
-                    has_generation: true,
-                    ..plain::<discovery::EndpointSlice>()
-                },
+                Traits { has_generation: true, ..plain::<discovery::EndpointSlice>() },
             )
         },
         Row {
@@ -181,14 +137,7 @@ fn group_rows() -> Vec<Row> {
         Row {
             group: "events.k8s.io",
             short: &["ev"],
-            ..row(
-                "events",
-                "Event",
-                Traits {
-                    create_on_update: true,
-                    ..plain::<events::Event>()
-                },
-            )
+            ..row("events", "Event", Traits { create_on_update: true, ..plain::<events::Event>() })
         },
         Row {
             group: "apiextensions.k8s.io",
@@ -211,9 +160,7 @@ fn group_rows() -> Vec<Row> {
 
 /// For a CRD: its schemas stay as they were written.
 fn checked<T: DeserializeOwned>(object: &Value) -> Result<Value, String> {
-    T::deserialize(object)
-        .map(|_| object.clone())
-        .map_err(|error| error.to_string())
+    T::deserialize(object).map(|_| object.clone()).map_err(|error| error.to_string())
 }
 
 pub(super) fn kinds() -> Vec<Kind> {
@@ -227,10 +174,7 @@ pub(super) fn kinds() -> Vec<Kind> {
                 has_status: row.has_status,
                 schema: Arc::new(Schema::of_lists(shapes(row.kind))),
             };
-            let key = ResourceKey {
-                group: row.group.to_owned(),
-                plural: row.plural.to_owned(),
-            };
+            let key = ResourceKey { group: row.group.to_owned(), plural: row.plural.to_owned() };
             Kind {
                 key,
                 kind: row.kind.to_owned(),

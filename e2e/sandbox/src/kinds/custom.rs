@@ -50,16 +50,12 @@ pub(super) fn kind(crd: &Value) -> Result<Kind, CrdError> {
     let crd_name = crd["metadata"]["name"].as_str().unwrap_or_default();
     let (spec, names) = (&crd["spec"], &crd["spec"]["names"]);
     let text = |value: &Value, field: &'static str| {
-        value.as_str().map(str::to_owned).ok_or(CrdError::Missing {
-            name: crd_name.to_owned(),
-            field,
-        })
+        value.as_str().map(str::to_owned).ok_or(CrdError::Missing { name: crd_name.to_owned(), field })
     };
     let kind = text(&names["kind"], "spec.names.kind")?;
-    let versions = spec["versions"].as_array().ok_or(CrdError::Missing {
-        name: crd_name.to_owned(),
-        field: "spec.versions",
-    })?;
+    let versions = spec["versions"]
+        .as_array()
+        .ok_or(CrdError::Missing { name: crd_name.to_owned(), field: "spec.versions" })?;
     Ok(Kind {
         key: ResourceKey {
             group: text(&spec["group"], "spec.group")?,
@@ -70,10 +66,7 @@ pub(super) fn kind(crd: &Value) -> Result<Kind, CrdError> {
         short_names: texts(&names["shortNames"]),
         categories: texts(&names["categories"]),
         namespaced: text(&spec["scope"], "spec.scope")? == "Namespaced",
-        versions: versions
-            .iter()
-            .map(|version| read_version(crd_name, version))
-            .collect::<Result<_, _>>()?,
+        versions: versions.iter().map(|version| read_version(crd_name, version)).collect::<Result<_, _>>()?,
         traits: TRAITS,
         kind,
     })
@@ -96,11 +89,5 @@ fn read_version(crd: &str, version: &Value) -> Result<Version, CrdError> {
 }
 
 fn texts(value: &Value) -> Vec<String> {
-    value
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }

@@ -188,9 +188,7 @@ impl ListType {
             Self::Atomic => None,
             Self::Set => Some(item.clone()),
             Self::Map(keys) => Some(Value::Object(
-                keys.iter()
-                    .filter_map(|key| Some((key.clone(), item.get(key)?.clone())))
-                    .collect(),
+                keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect(),
             )),
         }
     }
@@ -219,100 +217,34 @@ mod tests {
     fn check(schema: Value, value: Value, expected: &[(&str, &str)]) {
         let schema = Schema::read(&schema).unwrap();
         let causes = schema.check(&value, "f");
-        let found: Vec<(&str, &str)> = causes
-            .iter()
-            .map(|cause| (cause.field.as_str(), cause.reason))
-            .collect();
+        let found: Vec<(&str, &str)> =
+            causes.iter().map(|cause| (cause.field.as_str(), cause.reason)).collect();
         assert_eq!(found, expected, "{causes:?}");
     }
 
     #[test]
     fn each_keyword_refuses_and_names_the_field() {
-        check(
-            json!({"type": "integer"}),
-            json!("1"),
-            &[("f", "FieldValueTypeInvalid")],
-        );
-        check(
-            json!({"type": "string"}),
-            Value::Null,
-            &[("f", "FieldValueTypeInvalid")],
-        );
-        check(
-            json!({"type": "string", "nullable": true}),
-            Value::Null,
-            &[],
-        );
-        check(
-            json!({"type": "string", "enum": ["a"]}),
-            json!("b"),
-            &[("f", "FieldValueNotSupported")],
-        );
-        check(
-            json!({"type": "string", "pattern": "^a+$"}),
-            json!("b"),
-            &[("f", "FieldValueInvalid")],
-        );
-        check(
-            json!({"type": "string", "maxLength": 1}),
-            json!("bb"),
-            &[("f", "FieldValueTooLong")],
-        );
-        check(
-            json!({"type": "string", "minLength": 1}),
-            json!(""),
-            &[("f", "FieldValueInvalid")],
-        );
-        check(
-            json!({"type": "string", "format": "date-time"}),
-            json!("now"),
-            &[("f", "FieldValueInvalid")],
-        );
-        check(
-            json!({"type": "integer", "minimum": 1}),
-            json!(0),
-            &[("f", "FieldValueInvalid")],
-        );
-        check(
-            json!({"type": "integer", "maximum": 9}),
-            json!(10),
-            &[("f", "FieldValueInvalid")],
-        );
+        check(json!({"type": "integer"}), json!("1"), &[("f", "FieldValueTypeInvalid")]);
+        check(json!({"type": "string"}), Value::Null, &[("f", "FieldValueTypeInvalid")]);
+        check(json!({"type": "string", "nullable": true}), Value::Null, &[]);
+        check(json!({"type": "string", "enum": ["a"]}), json!("b"), &[("f", "FieldValueNotSupported")]);
+        check(json!({"type": "string", "pattern": "^a+$"}), json!("b"), &[("f", "FieldValueInvalid")]);
+        check(json!({"type": "string", "maxLength": 1}), json!("bb"), &[("f", "FieldValueTooLong")]);
+        check(json!({"type": "string", "minLength": 1}), json!(""), &[("f", "FieldValueInvalid")]);
+        check(json!({"type": "string", "format": "date-time"}), json!("now"), &[("f", "FieldValueInvalid")]);
+        check(json!({"type": "integer", "minimum": 1}), json!(0), &[("f", "FieldValueInvalid")]);
+        check(json!({"type": "integer", "maximum": 9}), json!(10), &[("f", "FieldValueInvalid")]);
         check(
             json!({"type": "integer", "format": "int32"}),
             json!(1_u64 << 40),
             &[("f", "FieldValueInvalid")],
         );
-        check(
-            json!({"type": "array", "maxItems": 1}),
-            json!([1, 2]),
-            &[("f", "FieldValueTooMany")],
-        );
-        check(
-            json!({"type": "array", "minItems": 1}),
-            json!([]),
-            &[("f", "FieldValueInvalid")],
-        );
-        check(
-            json!({"type": "object", "required": ["a"]}),
-            json!({}),
-            &[("f.a", "FieldValueRequired")],
-        );
-        check(
-            json!({"type": "object", "maxProperties": 0}),
-            json!({"a": 1}),
-            &[("f", "FieldValueTooMany")],
-        );
-        check(
-            json!({"x-kubernetes-int-or-string": true}),
-            json!(true),
-            &[("f", "FieldValueTypeInvalid")],
-        );
-        check(
-            json!({"x-kubernetes-int-or-string": true}),
-            json!("50%"),
-            &[],
-        );
+        check(json!({"type": "array", "maxItems": 1}), json!([1, 2]), &[("f", "FieldValueTooMany")]);
+        check(json!({"type": "array", "minItems": 1}), json!([]), &[("f", "FieldValueInvalid")]);
+        check(json!({"type": "object", "required": ["a"]}), json!({}), &[("f.a", "FieldValueRequired")]);
+        check(json!({"type": "object", "maxProperties": 0}), json!({"a": 1}), &[("f", "FieldValueTooMany")]);
+        check(json!({"x-kubernetes-int-or-string": true}), json!(true), &[("f", "FieldValueTypeInvalid")]);
+        check(json!({"x-kubernetes-int-or-string": true}), json!("50%"), &[]);
         check(
             json!({"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
             json!("::g"),
@@ -323,11 +255,7 @@ mod tests {
             json!("aa"),
             &[("f", "FieldValueInvalid")],
         );
-        check(
-            json!({"not": {"enum": ["a"]}}),
-            json!("a"),
-            &[("f", "FieldValueInvalid")],
-        );
+        check(json!({"not": {"enum": ["a"]}}), json!("a"), &[("f", "FieldValueInvalid")]);
     }
 
     #[test]
@@ -336,8 +264,7 @@ mod tests {
             "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "port"],
             "items": {"type": "object", "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}},
         });
-        let twice =
-            json!([{"name": "a", "port": 1}, {"name": "a", "port": 2}, {"name": "a", "port": 1}]);
+        let twice = json!([{"name": "a", "port": 1}, {"name": "a", "port": 2}, {"name": "a", "port": 1}]);
         check(schema, twice, &[("f[2]", "FieldValueDuplicate")]);
     }
 }

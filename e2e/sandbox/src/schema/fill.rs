@@ -29,13 +29,7 @@ impl Schema {
         }
     }
 
-    fn prune_map(
-        &self,
-        map: &mut Map<String, Value>,
-        path: &str,
-        is_root: bool,
-        dropped: &mut Vec<String>,
-    ) {
+    fn prune_map(&self, map: &mut Map<String, Value>, path: &str, is_root: bool, dropped: &mut Vec<String>) {
         map.retain(|name, value| {
             if is_root && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
                 return true;
@@ -61,9 +55,7 @@ impl Schema {
                     schema.fill_field(map, name);
                 }
                 if let Some(schema) = &self.additional {
-                    let rest = map
-                        .iter_mut()
-                        .filter(|(name, _)| !self.properties.contains_key(*name));
+                    let rest = map.iter_mut().filter(|(name, _)| !self.properties.contains_key(*name));
                     for (_, inner) in rest {
                         schema.fill_defaults(inner);
                     }
@@ -96,11 +88,7 @@ impl Schema {
 }
 
 pub(super) fn join(path: &str, field: &str) -> String {
-    if path.is_empty() {
-        field.to_owned()
-    } else {
-        format!("{path}.{field}")
-    }
+    if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
 
 #[cfg(test)]

@@ -5,11 +5,8 @@
 /// A path (`[]` steps into a list's items) and the keys of its items; no key means a set.
 type Row = (&'static str, &'static [&'static str]);
 
-const EVERY_KIND: &[Row] = &[
-    ("metadata.finalizers", &[]),
-    ("metadata.ownerReferences", &["uid"]),
-    ("status.conditions", &["type"]),
-];
+const EVERY_KIND: &[Row] =
+    &[("metadata.finalizers", &[]), ("metadata.ownerReferences", &["uid"]), ("status.conditions", &["type"])];
 
 const SERVICE: &[Row] = &[("spec.ports", &["port", "protocol"])];
 

@@ -16,12 +16,7 @@ use crate::{
 
 impl State {
     /// DELETE of one object.
-    pub(crate) fn delete(
-        &mut self,
-        on: &Subject,
-        call: &Call,
-        body: &[u8],
-    ) -> Result<Done, Refusal> {
+    pub(crate) fn delete(&mut self, on: &Subject, call: &Call, body: &[u8]) -> Result<Done, Refusal> {
         let options: Value = if body.is_empty() {
             Value::Null
         } else {
@@ -113,10 +108,7 @@ impl State {
 
     /// A terminating namespace goes with the last object in it.
     fn finish_namespace(&mut self, namespace: &str) {
-        let namespaces = ResourceKey {
-            group: String::new(),
-            plural: "namespaces".to_owned(),
-        };
+        let namespaces = ResourceKey { group: String::new(), plural: "namespaces".to_owned() };
         let own = Key::new("", namespace);
         let found = self.store.get(&namespaces, &own);
         if found.is_some_and(|found| is_terminating(found)) && !self.holds_objects(namespace) {
@@ -158,10 +150,7 @@ impl State {
 /// The resource that a CRD defines.
 fn defined_by(crd: &Value) -> ResourceKey {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    ResourceKey {
-        group: text(&crd["spec"]["group"]),
-        plural: text(&crd["spec"]["names"]["plural"]),
-    }
+    ResourceKey { group: text(&crd["spec"]["group"]), plural: text(&crd["spec"]["names"]["plural"]) }
 }
 
 fn check_preconditions(on: &Subject, old: &Value, wanted: &Value) -> Result<(), Refusal> {

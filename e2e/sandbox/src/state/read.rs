@@ -23,14 +23,13 @@ pub(crate) struct Page {
 
 impl Page {
     fn encode(&self) -> String {
-        let text = json!({"v": "sandbox", "rv": self.revision, "ns": self.after.namespace, "name": self.after.name});
+        let text =
+            json!({"v": "sandbox", "rv": self.revision, "ns": self.after.namespace, "name": self.after.name});
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text.to_string())
     }
 
     fn decode(token: &str) -> Option<Self> {
-        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(token)
-            .ok()?;
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok()?;
         let text: Value = serde_json::from_slice(&bytes).ok()?;
         Some(Self {
             revision: text["rv"].as_u64()?,
@@ -41,12 +40,7 @@ impl Page {
 
 impl State {
     /// GET of one object; `stale` reads it as it was at an older revision.
-    pub(crate) fn get(
-        &self,
-        on: &Subject,
-        call: &Call,
-        stale: Option<u64>,
-    ) -> Result<Done, Refusal> {
+    pub(crate) fn get(&self, on: &Subject, call: &Call, stale: Option<u64>) -> Result<Done, Refusal> {
         self.not_too_large(call.number("resourceVersion")?)?;
         let found = match stale.and_then(|revision| self.store.at(&on.kind.key, revision).ok()) {
             Some(then) => then.get(&on.key()).cloned(),
@@ -57,12 +51,7 @@ impl State {
     }
 
     /// LIST; `stale` reads it as it was at an older revision.
-    pub(crate) fn list(
-        &self,
-        on: &Subject,
-        call: &Call,
-        stale: Option<u64>,
-    ) -> Result<Done, Refusal> {
+    pub(crate) fn list(&self, on: &Subject, call: &Call, stale: Option<u64>) -> Result<Done, Refusal> {
         let selector = Selector::read(call, &on.kind)?;
         let page = self.page(call)?;
         let (revision, objects) = self.snapshot(on, call, page.as_ref(), stale)?;
@@ -83,19 +72,11 @@ impl State {
                 metadata["remainingItemCount"] = (all.len() - shown).into();
             }
         }
-        let items: Vec<Value> = all[..shown]
-            .iter()
-            .map(|(_, object)| listed(on, call.form, object))
-            .collect();
+        let items: Vec<Value> =
+            all[..shown].iter().map(|(_, object)| listed(on, call.form, object)).collect();
         let (kind, api_version) = match call.form {
-            Form::Metadata => (
-                "PartialObjectMetadataList".to_owned(),
-                "meta.k8s.io/v1".to_owned(),
-            ),
-            Form::Whole => (
-                on.kind.list_kind.clone(),
-                on.kind.api_version(&on.version.name),
-            ),
+            Form::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Form::Whole => (on.kind.list_kind.clone(), on.kind.api_version(&on.version.name)),
         };
         Ok(Done::ok(json!({
             "kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items,
@@ -106,9 +87,8 @@ impl State {
         let Some(token) = call.param("continue") else {
             return Ok(None);
         };
-        let page = Page::decode(token).ok_or_else(|| {
-            Refusal::bad_request("continue key is not valid: it was not made here")
-        })?;
+        let page = Page::decode(token)
+            .ok_or_else(|| Refusal::bad_request("continue key is not valid: it was not made here"))?;
         if page.revision < self.store.oldest() {
             let after = page.after;
             let revision = self.store.revision();
@@ -144,9 +124,8 @@ impl State {
             stale.map_or(self.store.revision(), |stale| stale.max(oldest))
         });
         let objects = self.store.at(&on.kind.key, revision);
-        let objects = objects.map_err(|_| {
-            Refusal::expired("The resourceVersion for the provided list is too old.")
-        })?;
+        let objects =
+            objects.map_err(|_| Refusal::expired("The resourceVersion for the provided list is too old."))?;
         Ok((revision, objects))
     }
 
@@ -160,9 +139,7 @@ impl State {
 }
 
 pub(crate) fn in_namespace(on: &Subject, key: &Key) -> bool {
-    on.namespace
-        .as_ref()
-        .is_none_or(|namespace| key.namespace == *namespace)
+    on.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace)
 }
 
 /// One object in the form that was asked for.
@@ -176,11 +153,12 @@ pub(crate) fn shaped(on: &Subject, form: Form, object: &Value) -> Value {
 /// An item of a list: those of built-in kinds go without their type.
 fn listed(on: &Subject, form: Form, object: &Value) -> Value {
     let mut item = shaped(on, form, object);
-    if form == Form::Whole && !on.kind.is_custom() {
-        if let Some(map) = item.as_object_mut() {
-            map.remove("kind");
-            map.remove("apiVersion");
-        }
+    if form == Form::Whole
+        && !on.kind.is_custom()
+        && let Some(map) = item.as_object_mut()
+    {
+        map.remove("kind");
+        map.remove("apiVersion");
     }
     item
 }

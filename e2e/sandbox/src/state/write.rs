@@ -6,50 +6,50 @@
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Done, State, Subject};
+use super::{
+    Done, State, Subject,
+    apply::manager,
+    parts::{
+        SYSTEM, carry_over, check_finalizers, remove_status, spec_differs, with_spec_of, with_status_of,
+    },
+};
 use crate::{
     admission,
     call::Call,
+    managed::Managers,
     object::{self, Key, finalizers, is_terminating, meta, metadata_mut, set_meta},
     patch,
     refusal::{Cause, Refusal},
 };
 
-/// Fields of `metadata` that only the server writes.
-const SYSTEM: [&str; 5] = [
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-];
+/// Who owns the fields of the written object.
+#[derive(Debug)]
+pub(super) enum Tracking {
+    /// Whoever changed them.
+    Update,
+    /// As an apply has found.
+    Done(Managers),
+}
 
 impl State {
     /// POST.
-    pub(crate) fn create(
-        &mut self,
-        on: &Subject,
-        call: &Call,
-        body: &[u8],
-    ) -> Result<Done, Refusal> {
+    pub(crate) fn create(&mut self, on: &Subject, call: &Call, body: &[u8]) -> Result<Done, Refusal> {
         let object = parse(body)?;
         let mut on = on.clone();
-        self.create_object(&mut on, call, object)
+        self.create_object(&mut on, call, object, Tracking::Update)
     }
 
-    fn create_object(
+    pub(super) fn create_object(
         &mut self,
         on: &mut Subject,
         call: &Call,
         mut object: Value,
+        tracking: Tracking,
     ) -> Result<Done, Refusal> {
         check_identity(on, &mut object)?;
         if object::revision(&object) != 0 {
             const WORDS: &str = "resourceVersion should not be set on objects to be created";
-            return Err(Refusal::server_error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                WORDS,
-            ));
+            return Err(Refusal::server_error(StatusCode::INTERNAL_SERVER_ERROR, WORDS));
         }
         self.check_namespace(on)?;
         let unknown = admission::decode(&on.kind, &on.version, &mut object)?;
@@ -64,25 +64,20 @@ impl State {
         on.name = meta(&object, "name").to_owned();
         self.stamp_new(on, &mut object);
         admission::fill_defaults(&on.kind, &on.version, &mut object);
+        self.track(on, call, &Value::Null, &mut object, tracking);
         self.check(on, &object)?;
         if self.store.get(&on.kind.key, &on.key()).is_some() {
             return Err(Refusal::already_exists(&on.kind, &on.name));
         }
         let stored = self.keep(on, call, object)?;
-        Ok(Done {
-            code: StatusCode::CREATED,
-            body: on.present(&stored),
-        })
+        Ok(Done { code: StatusCode::CREATED, body: on.present(&stored) })
     }
 
     /// The fields that the server gives a new object.
     fn stamp_new(&mut self, on: &Subject, object: &mut Value) {
         let (uid, now) = (self.uid(), self.clock.stamp());
         let metadata = metadata_mut(object);
-        for field in SYSTEM
-            .into_iter()
-            .chain(["managedFields", "selfLink", "resourceVersion"])
-        {
+        for field in SYSTEM.into_iter().chain(["managedFields", "selfLink", "resourceVersion"]) {
             metadata.remove(field);
         }
         metadata.insert("uid".to_owned(), uid.into());
@@ -100,12 +95,7 @@ impl State {
     }
 
     /// PUT.
-    pub(crate) fn update(
-        &mut self,
-        on: &Subject,
-        call: &Call,
-        body: &[u8],
-    ) -> Result<Done, Refusal> {
+    pub(crate) fn update(&mut self, on: &Subject, call: &Call, body: &[u8]) -> Result<Done, Refusal> {
         let mut object = parse(body)?;
         check_identity(on, &mut object)?;
         let Some(old) = self.store.get(&on.kind.key, &on.key()).cloned() else {
@@ -113,14 +103,14 @@ impl State {
                 if object::revision(&object) != 0 {
                     return Err(Refusal::modified(&on.kind, &on.name));
                 }
-                return self.create_object(&mut on.clone(), call, object);
+                return self.create_object(&mut on.clone(), call, object, Tracking::Update);
             }
             return Err(Refusal::not_found(&on.kind, &on.name));
         };
         let unknown = admission::decode(&on.kind, &on.version, &mut object)?;
         refuse_unknown(call, &unknown)?;
         self.check_current(on, &old, &object)?;
-        self.replace(on, call, &old, object)
+        self.replace(on, call, &old, object, Tracking::Update)
     }
 
     /// The optimistic lock of PUT, and of a PATCH whose result names a revision.
@@ -144,24 +134,17 @@ impl State {
         Ok(())
     }
 
-    /// PATCH of every kind but apply.
-    pub(crate) fn patch(
-        &mut self,
-        on: &Subject,
-        call: &Call,
-        body: &[u8],
-    ) -> Result<Done, Refusal> {
+    /// PATCH.
+    pub(crate) fn patch(&mut self, on: &Subject, call: &Call, body: &[u8]) -> Result<Done, Refusal> {
         let known: &[&str] = if on.kind.is_custom() {
             &[patch::JSON, patch::MERGE, patch::APPLY]
         } else {
             &[patch::JSON, patch::MERGE, patch::STRATEGIC, patch::APPLY]
         };
-        let given = call
-            .content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim();
+        let given = call.content_type.split(';').next().unwrap_or_default().trim();
+        if given == patch::APPLY {
+            return self.apply(on, call, body);
+        }
         let Some(old) = self.store.get(&on.kind.key, &on.key()).cloned() else {
             return Err(Refusal::not_found(&on.kind, &on.name));
         };
@@ -181,16 +164,17 @@ impl State {
             object::set_revision(&mut object, object::revision(&old));
         }
         self.check_current(on, &old, &object)?;
-        self.replace(on, call, &old, object)
+        self.replace(on, call, &old, object, Tracking::Update)
     }
 
     /// Puts `new` in the place of `old`, with what the path may change and nothing else.
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         on: &Subject,
         call: &Call,
         old: &Value,
         mut new: Value,
+        tracking: Tracking,
     ) -> Result<Done, Refusal> {
         if on.on_status {
             new = with_status_of(old, &new);
@@ -203,6 +187,7 @@ impl State {
             let generation = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
             set_meta(&mut new, "generation", Some(generation.into()));
         }
+        self.track(on, call, old, &mut new, tracking);
         self.check(on, &new)?;
         check_finalizers(on, old, &new)?;
         if object::same_but_for_revision(old, &new) {
@@ -214,6 +199,28 @@ impl State {
         }
         let stored = self.keep(on, call, new)?;
         Ok(Done::ok(on.present(&stored)))
+    }
+
+    /// Notes who owns which field. A CRD's thousands of fields have one owner and are left out.
+    fn track(&self, on: &Subject, call: &Call, old: &Value, new: &mut Value, tracking: Tracking) {
+        if on.kind.kind == "CustomResourceDefinition" {
+            return;
+        }
+        let managers = match tracking {
+            Tracking::Done(managers) => managers,
+            Tracking::Update => {
+                let mut managers = Managers::of(old);
+                let (api_version, time) = (on.kind.api_version(&on.version.name), self.clock.stamp());
+                managers.record_update(
+                    manager(on, call, false),
+                    (&api_version, &time),
+                    (old, new),
+                    &on.version.schema,
+                );
+                managers
+            }
+        };
+        set_meta(new, "managedFields", Some(managers.encode()));
     }
 
     /// Stores an object that was admitted.
@@ -262,19 +269,16 @@ impl State {
 }
 
 fn parse(body: &[u8]) -> Result<Value, Refusal> {
-    let object: Value = serde_json::from_slice(body).map_err(|error| {
-        Refusal::bad_request(format!("the object provided is unrecognized: {error}"))
-    })?;
+    let object: Value = serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad_request(format!("the object provided is unrecognized: {error}")))?;
     if !object.is_object() {
-        return Err(Refusal::bad_request(
-            "the object provided is unrecognized (must be of type Object)",
-        ));
+        return Err(Refusal::bad_request("the object provided is unrecognized (must be of type Object)"));
     }
     Ok(object)
 }
 
 /// The body must be of the kind, name and namespace of the path; what it leaves out is filled in.
-fn check_identity(on: &Subject, object: &mut Value) -> Result<(), Refusal> {
+pub(super) fn check_identity(on: &Subject, object: &mut Value) -> Result<(), Refusal> {
     let api_version = on.kind.api_version(&on.version.name);
     for (field, expected) in [("apiVersion", &api_version), ("kind", &on.kind.kind)] {
         let given = object[field].as_str().unwrap_or_default();
@@ -298,11 +302,9 @@ fn check_identity(on: &Subject, object: &mut Value) -> Result<(), Refusal> {
     }
     let namespace = meta(object, "namespace");
     match &on.namespace {
-        Some(expected) if !namespace.is_empty() && namespace != expected => {
-            Err(Refusal::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ))
-        }
+        Some(expected) if !namespace.is_empty() && namespace != expected => Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
         Some(expected) => {
             set_meta(object, "namespace", Some(expected.clone().into()));
             Ok(())
@@ -315,92 +317,12 @@ fn check_identity(on: &Subject, object: &mut Value) -> Result<(), Refusal> {
 }
 
 /// `fieldValidation=Strict` refuses what is otherwise dropped.
-fn refuse_unknown(call: &Call, unknown: &[String]) -> Result<(), Refusal> {
+pub(super) fn refuse_unknown(call: &Call, unknown: &[String]) -> Result<(), Refusal> {
     if unknown.is_empty() || call.param("fieldValidation") != Some("Strict") {
         return Ok(());
     }
-    let list: Vec<String> = unknown
-        .iter()
-        .map(|field| format!("unknown field \"{field}\""))
-        .collect();
-    Err(Refusal::bad_request(format!(
-        "strict decoding error: {}",
-        list.join(", ")
-    )))
-}
-
-fn remove_status(object: &mut Value) {
-    if let Some(map) = object.as_object_mut() {
-        map.remove("status");
-    }
-}
-
-/// A write to the status path changes the status alone.
-fn with_status_of(old: &Value, new: &Value) -> Value {
-    let mut merged = old.clone();
-    match new.get("status") {
-        Some(status) => merged["status"] = status.clone(),
-        None => remove_status(&mut merged),
-    }
-    merged
-}
-
-/// A write to the main path leaves the status alone.
-fn with_spec_of(old: &Value, mut new: Value) -> Value {
-    match old.get("status") {
-        Some(status) => new["status"] = status.clone(),
-        None => remove_status(&mut new),
-    }
-    new
-}
-
-/// What a client can not change.
-fn carry_over(on: &Subject, old: &Value, new: &mut Value) {
-    for field in SYSTEM
-        .into_iter()
-        .chain(["resourceVersion", "generateName"])
-    {
-        set_meta(new, field, old["metadata"].get(field).cloned());
-    }
-    if on.kind.kind == "Service" && new["spec"]["clusterIP"].is_null() {
-        for field in ["clusterIP", "clusterIPs"] {
-            if let Some(ip) = old["spec"].get(field) {
-                new["spec"][field] = ip.clone();
-            }
-        }
-    }
-}
-
-/// Whether anything differs that `metadata.generation` counts.
-fn spec_differs(on: &Subject, old: &Value, new: &Value) -> bool {
-    let counted = |object: &Value| {
-        let mut rest = object.clone();
-        if let Some(map) = rest.as_object_mut() {
-            map.remove("metadata");
-            map.remove("apiVersion");
-            if on.version.has_status {
-                map.remove("status");
-            }
-        }
-        rest
-    };
-    counted(old) != counted(new)
-}
-
-fn check_finalizers(on: &Subject, old: &Value, new: &Value) -> Result<(), Refusal> {
-    let known = finalizers(old);
-    let added: Vec<&str> = finalizers(new)
-        .into_iter()
-        .filter(|finalizer| !known.contains(finalizer))
-        .collect();
-    if added.is_empty() || !is_terminating(old) {
-        return Ok(());
-    }
-    let words = format!(
-        "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-    );
-    let cause = Cause::forbidden("metadata.finalizers", &words);
-    Err(Refusal::invalid(&on.kind, &on.name, &[cause]))
+    let list: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+    Err(Refusal::bad_request(format!("strict decoding error: {}", list.join(", "))))
 }
 
 /// An error with what caused it, on one line.
