@@ -12,6 +12,8 @@ pub mod http;
 
 pub mod upstream;
 
+pub mod config_store;
+
 pub mod last_good;
 
 pub mod metrics;

@@ -85,6 +85,11 @@ impl Compiler {
         self.rebuild()
     }
 
+    /// Whether endpoints are left out.
+    pub fn is_without_endpoints(&self) -> bool {
+        self.backends.is_without_endpoints()
+    }
+
     /// The units that can't be used, by id.
     pub fn broken(&self) -> impl Iterator<Item = Broken> {
         self.broken.iter().map(|(unit, reason)| Broken { unit: unit.clone(), reason: reason.clone() })

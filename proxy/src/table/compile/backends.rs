@@ -103,6 +103,10 @@ impl BackendStage {
         }
     }
 
+    pub(super) fn is_without_endpoints(&self) -> bool {
+        self.without_endpoints
+    }
+
     /// Compiles what changed into the slots. Backends that no route names are not compiled.
     pub(super) fn rebuild(&mut self, backends: &mut Backends) {
         // First: a slot that was freed may have been taken again, under another tag.

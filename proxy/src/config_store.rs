@@ -1,0 +1,438 @@
+//! The config store: takes configurations, compiles them and puts them in force.
+//!
+//! Owns: the units in force, the compiler, the last good configuration on disk, the tables that were replaced.
+//! Reads: pushes, the report of what could be bound.
+//! Writes: the shared table (one pointer), what is in force, the wanted binds, the journal.
+//! Rebuilt from: what it last published beside the tree; at the start of the process, the last good
+//! configuration on disk.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use supervisor::{Address, message_names};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, info_span, warn};
+
+use proxy_config::set::UnitSet;
+use proxy_config::wire::{Ack, Broken, NackReason, NeedUnits, Push, Reply};
+
+use crate::last_good::{Change, LastGood};
+use crate::listen::accept::{BindReport, BindState};
+use crate::metrics::Metrics;
+use crate::table::SharedTable;
+use crate::table::compile::Compiler;
+use crate::upstream::registry::Registry;
+
+pub mod in_force;
+mod order;
+
+use in_force::{InForce, Source};
+use order::Verdict;
+
+/// Endpoints that no controller has confirmed for this long are not used after a restart: their
+/// addresses may belong to others by now.
+const ENDPOINTS_VALID_FOR: Duration = Duration::from_secs(3600);
+
+/// How long an answer waits for the outcome of the binds that a push asks for.
+const BINDS_WITHIN: Duration = Duration::from_millis(500);
+
+/// How often replaced tables that no worker reads any more are dropped, and unused endpoints forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+/// A configuration that changes nothing is noted on disk at most this often.
+const CONFIRM_EVERY: Duration = Duration::from_secs(60);
+
+/// What the config store is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// A controller's push.
+    Apply(Box<Push>, RpcReplyPort<Reply>),
+    /// Hold exactly these units, from within this process (`standalone`).
+    Hold(UnitSet, RpcReplyPort<Ack>),
+    /// Compile everything anew.
+    Recompile(RpcReplyPort<Ack>),
+    /// The outcome of a bind is known.
+    BindsReported,
+    /// The answer to a push has waited long enough for its binds.
+    BindsOverdue,
+    /// The endpoints from disk are too old.
+    ExpireEndpoints,
+    /// Drop what nobody uses.
+    Tidy,
+}
+
+message_names!(Msg { Apply, Hold, Recompile, BindsReported, BindsOverdue, ExpireEndpoints, Tidy });
+
+/// What the config store is started with.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// Whom pushes must be meant for.
+    pub identity: Arc<str>,
+    /// Where listeners of the node's address are bound.
+    pub node_address: IpAddr,
+    /// Where the last good configuration is kept.
+    pub state_dir: Option<PathBuf>,
+    /// The table in force.
+    pub table: SharedTable,
+    /// The endpoints' state.
+    pub registry: Arc<Registry>,
+    /// Where is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where what is in force is published.
+    pub in_force: watch::Sender<Arc<InForce>>,
+    /// Where the wanted binds are published.
+    pub binds: watch::Sender<Arc<Binds>>,
+    /// What became of them.
+    pub report: watch::Receiver<BindReport>,
+    /// Its own address, for its timers.
+    pub myself: Address<Msg>,
+}
+
+/// The addresses and ports on which connections are wanted.
+pub type Binds = std::collections::BTreeSet<SocketAddr>;
+
+/// What it knows.
+pub struct State {
+    args: Args,
+    compiler: Compiler,
+    last_good: Option<LastGood>,
+    in_force: Arc<InForce>,
+    noted: Option<Instant>,
+    /// Replaced tables: dropped here, not on a worker that lets go of one last.
+    retired: Vec<Arc<crate::table::Table>>,
+    /// A push whose binds are not known yet.
+    waiting: Option<(RpcReplyPort<Reply>, AbortOnDropHandle<()>)>,
+    tidy: Option<AbortOnDropHandle<()>>,
+    expiry: Option<AbortOnDropHandle<()>>,
+    _reports: AbortOnDropHandle<()>,
+}
+
+/// The actor.
+pub struct ConfigStore;
+
+impl Actor for ConfigStore {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        Ok(State::start(args))
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Apply(push, reply) => state.apply(*push, reply),
+            Msg::Hold(units, reply) => state.hold(units, reply),
+            Msg::Recompile(reply) => state.recompile(reply),
+            Msg::BindsReported => state.binds_reported(),
+            Msg::BindsOverdue => state.answer_waiting(),
+            Msg::ExpireEndpoints => state.expire_endpoints(),
+            Msg::Tidy => state.tidy(),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn start(args: Args) -> Self {
+        let (last_good, remembered) = open_last_good(&args);
+        let published = args.in_force.borrow().clone();
+        let in_force = match remembered {
+            Some(remembered) if published.source == Source::Nothing => {
+                Arc::new(InForce::from_disk(remembered))
+            }
+            _ => published,
+        };
+        let compiler = Compiler::new(args.node_address, args.registry.clone(), args.metrics.clone());
+        let reports = tell_of_reports(args.report.clone(), args.myself.clone());
+        let mut state = Self {
+            args,
+            compiler,
+            last_good,
+            in_force,
+            noted: None,
+            retired: Vec::new(),
+            waiting: None,
+            tidy: None,
+            expiry: None,
+            _reports: reports,
+        };
+        state.compile_all();
+        state
+    }
+
+    fn apply(&mut self, push: Push, reply: RpcReplyPort<Reply>) {
+        let span = info_span!(
+            "push",
+            term = push.version.term,
+            generation = push.version.generation,
+            traceparent = push.traceparent
+        );
+        let _entered = span.enter();
+        self.answer_waiting();
+        match order::judge(&self.args.identity, &self.in_force, &push) {
+            Verdict::Refuse(reason) => self.answer(reply, Reply::Nack(self.nack(reason))),
+            Verdict::NeedUnits => self.answer(reply, Reply::NeedUnits(self.need_units())),
+            Verdict::Confirm => {
+                self.confirm(&push);
+                self.answer(reply, Reply::Ack(self.ack()));
+            }
+            Verdict::Apply(units) => {
+                let before = self.in_force.units.clone();
+                let next =
+                    InForce { units, version: push.version, ..InForce::from_controller(SystemTime::now()) };
+                self.put_in_force(next, &before);
+                self.answer_when_bound(reply);
+            }
+        }
+    }
+
+    fn nack(&self, reason: NackReason) -> proxy_config::wire::Nack {
+        warn!(?reason, "push refused");
+        proxy_config::wire::Nack {
+            proxy: self.args.identity.to_string(),
+            version: self.in_force.version,
+            reason,
+        }
+    }
+
+    fn need_units(&self) -> NeedUnits {
+        let units = &self.in_force.units;
+        let proxy = self.args.identity.to_string();
+        NeedUnits { proxy, root: units.root(), buckets: units.bucket_hashes() }
+    }
+
+    fn ack(&self) -> Ack {
+        Ack {
+            proxy: self.args.identity.to_string(),
+            version: self.in_force.version,
+            root: self.in_force.units.root(),
+            broken: self.in_force.broken.clone(),
+        }
+    }
+
+    fn answer(&self, port: RpcReplyPort<Reply>, reply: Reply) {
+        self.args.metrics.pushes.answered(&reply);
+        // Whoever asked may have given up.
+        let _ = port.send(reply);
+    }
+
+    fn answer_when_bound(&mut self, reply: RpcReplyPort<Reply>) {
+        let overdue = self.args.myself.send_after(BINDS_WITHIN, Msg::BindsOverdue);
+        self.waiting = Some((reply, overdue));
+        self.binds_reported();
+    }
+
+    fn answer_waiting(&mut self) {
+        if let Some((reply, _)) = self.waiting.take() {
+            self.answer(reply, Reply::Ack(self.ack()));
+        }
+    }
+
+    fn binds_reported(&mut self) {
+        let all_known = {
+            let report = self.args.report.borrow_and_update();
+            self.args.binds.borrow().iter().all(|bind| report.contains_key(bind))
+        };
+        self.publish_broken();
+        if all_known {
+            self.answer_waiting();
+        }
+    }
+
+    /// The configuration is the one in force: only its place in time moves.
+    fn confirm(&mut self, push: &Push) {
+        self.trust_endpoints();
+        let confirmed = InForce::from_controller(SystemTime::now());
+        let next =
+            InForce { units: self.in_force.units.clone(), broken: self.in_force.broken.clone(), ..confirmed };
+        let moved = push.version > self.in_force.version;
+        self.publish(InForce { version: push.version, ..next });
+        let due = self.noted.is_none_or(|noted| noted.elapsed() >= CONFIRM_EVERY);
+        if moved || due {
+            self.note(&[], &[]);
+        }
+    }
+
+    fn hold(&mut self, units: UnitSet, reply: RpcReplyPort<Ack>) {
+        let mut version = self.in_force.version;
+        version.generation += 1;
+        let before = self.in_force.units.clone();
+        let next = InForce { units, version, ..InForce::from_controller(SystemTime::now()) };
+        self.put_in_force(next, &before);
+        self.reply(reply);
+    }
+
+    fn recompile(&mut self, reply: RpcReplyPort<Ack>) {
+        let args = &self.args;
+        self.compiler = Compiler::new(args.node_address, args.registry.clone(), args.metrics.clone());
+        self.compile_all();
+        self.reply(reply);
+    }
+
+    fn reply(&self, port: RpcReplyPort<Ack>) {
+        let _ = port.send(self.ack());
+    }
+
+    /// Compiles what differs from `before`, swaps, publishes, and notes it on disk.
+    fn put_in_force(&mut self, next: InForce, before: &UnitSet) {
+        self.trust_endpoints();
+        let (put, delete) = next.units.diff(before);
+        let table = self.compiler.apply(&put, &delete, next.version, next.units.root());
+        info!(
+            put = put.len(),
+            delete = delete.len(),
+            term = next.version.term,
+            generation = next.version.generation,
+            "in force"
+        );
+        self.swap(table);
+        self.publish(next);
+        self.note(&put, &delete);
+    }
+
+    /// Compiles all units in force, for a compiler that holds none.
+    fn compile_all(&mut self) {
+        self.schedule_expiry();
+        let in_force = self.in_force.clone();
+        let root = in_force.units.root();
+        let table = self.compiler.apply(in_force.units.iter(), [], in_force.version, root);
+        self.swap(table);
+        self.publish(InForce::clone(&in_force));
+    }
+
+    fn swap(&mut self, table: Arc<crate::table::Table>) {
+        let binds: Binds = table.binds().map(|(address, _)| address).collect();
+        self.retired.push(self.args.table.swap(table));
+        self.args.metrics.pushes.swaps.fetch_add(1, Relaxed);
+        self.args.binds.send_if_modified(|known| {
+            let changed = **known != binds;
+            if changed {
+                *known = Arc::new(binds);
+            }
+            changed
+        });
+        if self.tidy.is_none() {
+            self.tidy = Some(self.args.myself.send_after(TIDY_EVERY, Msg::Tidy));
+        }
+    }
+
+    fn publish(&mut self, next: InForce) {
+        self.in_force = Arc::new(InForce { broken: self.broken(), ..next });
+        self.args.metrics.pushes.in_force(self.in_force.version, self.in_force.broken.len());
+        self.args.in_force.send_replace(self.in_force.clone());
+    }
+
+    fn publish_broken(&mut self) {
+        if self.broken() != self.in_force.broken {
+            self.publish(InForce::clone(&self.in_force));
+        }
+    }
+
+    /// What the compiler could not use, and the listeners whose port could not be bound.
+    fn broken(&self) -> Vec<Broken> {
+        let mut broken: Vec<Broken> = self.compiler.broken().collect();
+        let report = self.args.report.borrow();
+        for (address, state) in report.iter() {
+            if let BindState::Refused(error) = state {
+                let reason = format!("{address} can't be bound: {error}");
+                let units = self.compiler.listeners_at(*address).cloned();
+                broken.extend(units.map(|unit| Broken { unit, reason: reason.clone() }));
+            }
+        }
+        broken.sort();
+        broken
+    }
+
+    fn note(&mut self, put: &[proxy_config::unit::EncodedUnit], delete: &[proxy_config::name::UnitId]) {
+        let Some(last_good) = &mut self.last_good else { return };
+        let change = Change { version: self.in_force.version, put, delete };
+        match last_good.save(&self.in_force.units, &change) {
+            Ok(()) => {
+                self.noted = Some(Instant::now());
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.args.metrics.pushes.last_good.store(now.as_secs(), Relaxed);
+            }
+            Err(error) => warn!(error = %chain(&error), "the last good configuration is not kept"),
+        }
+    }
+
+    /// Endpoints from disk are used up to their age; those that a controller gave, for good.
+    fn schedule_expiry(&mut self) {
+        self.expiry = None;
+        if self.in_force.source != Source::Disk {
+            return;
+        }
+        let confirmed = self.in_force.confirmed.unwrap_or(UNIX_EPOCH);
+        let age = SystemTime::now().duration_since(confirmed).unwrap_or_default();
+        match ENDPOINTS_VALID_FOR.checked_sub(age).filter(|left| !left.is_zero()) {
+            Some(left) => self.expiry = Some(self.args.myself.send_after(left, Msg::ExpireEndpoints)),
+            None => {
+                self.compiler.without_endpoints(true);
+            }
+        }
+    }
+
+    fn expire_endpoints(&mut self) {
+        if self.in_force.source == Source::Disk {
+            warn!("no controller has confirmed the endpoints from disk: they are not used any more");
+            let table = self.compiler.without_endpoints(true);
+            self.swap(table);
+        }
+    }
+
+    /// A controller speaks: what it confirms is not old.
+    fn trust_endpoints(&mut self) {
+        self.expiry = None;
+        if self.compiler.is_without_endpoints() {
+            let table = self.compiler.without_endpoints(false);
+            self.swap(table);
+        }
+    }
+
+    fn tidy(&mut self) {
+        self.tidy = None;
+        // One is ours; a worker that is idle may hold on to one for longer.
+        self.retired.retain(|table| Arc::strong_count(table) > 1);
+        self.args.registry.sweep();
+        if !self.retired.is_empty() {
+            self.tidy = Some(self.args.myself.send_after(TIDY_EVERY, Msg::Tidy));
+        }
+    }
+}
+
+fn open_last_good(args: &Args) -> (Option<LastGood>, Option<crate::last_good::Remembered>) {
+    let Some(folder) = &args.state_dir else { return (None, None) };
+    match LastGood::open(folder) {
+        Ok((last_good, remembered)) => (Some(last_good), remembered),
+        Err(error) => {
+            warn!(error = %chain(&error), "no last good configuration");
+            (None, None)
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn tell_of_reports(mut report: watch::Receiver<BindReport>, store: Address<Msg>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while report.changed().await.is_ok() {
+            // Refused only while the store restarts: it reads the report at its start.
+            let _ = store.send(Msg::BindsReported);
+        }
+    }))
+}
