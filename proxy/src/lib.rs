@@ -16,4 +16,6 @@ pub mod config_store;
 
 pub mod last_good;
 
+pub mod admin;
+
 pub mod metrics;

@@ -1,0 +1,135 @@
+//! The admin actor: serves the admin port (mutual TLS, controllers only) and the status port.
+//!
+//! Owns: both accept loops with their connections, the identity as it is now.
+//! Reads: what is in force, the metrics, the live tree, the drain.
+//! Writes: nothing; pushes are handed to the config store.
+//! Rebuilt from: the listening sockets and the source of the identity, which are beside the tree.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, OnceLock};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervisor::{Address, LiveTree, message_names};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config_store;
+use crate::config_store::in_force::InForce;
+use crate::listen::drain::Drain;
+use crate::metrics::Metrics;
+
+mod control;
+pub mod identity;
+mod status;
+
+use control::Control;
+use identity::{Followed, TlsSource};
+use status::Status;
+
+/// What the admin actor is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// One of its servers ended, which none does by itself.
+    Ended(io::Result<()>),
+}
+
+message_names!(Msg { Ended });
+
+/// What the admin actor is started with.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// The proxy's name.
+    pub identity: Arc<str>,
+    /// Its certificate and whom it trusts.
+    pub tls: TlsSource,
+    /// The socket of the admin port.
+    pub admin: Arc<TcpListener>,
+    /// The socket of the status port.
+    pub status: Arc<TcpListener>,
+    /// Who takes pushes.
+    pub store: Address<config_store::Msg>,
+    /// What is in force.
+    pub in_force: watch::Receiver<Arc<InForce>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether the proxy drains.
+    pub drain: Arc<Drain>,
+    /// The tree, once it runs.
+    pub live: Arc<OnceLock<LiveTree>>,
+    /// Its own address.
+    pub myself: Address<Msg>,
+}
+
+/// What it holds: dropping it ends both servers with all their connections.
+pub struct State {
+    _identity: Followed,
+    _servers: [AbortOnDropHandle<()>; 2],
+}
+
+/// The actor.
+pub struct Admin;
+
+/// A server ended.
+#[derive(Debug, thiserror::Error)]
+#[error("a server of the admin actor ended")]
+struct ServerEnded(#[source] Option<io::Error>);
+
+impl Actor for Admin {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        Ok(start(args)?)
+    }
+
+    async fn handle(&self, _: ActorRef<Msg>, message: Msg, _: &mut State) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Ended(result) => Err(ServerEnded(result.err()).into()),
+        }
+    }
+}
+
+/// Why the servers can't start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    #[error("a listening socket of the admin actor can't be used")]
+    Socket(#[from] io::Error),
+}
+
+fn start(args: Args) -> Result<State, StartError> {
+    let followed = identity::follow(args.tls)?;
+    let listener = |socket: &TcpListener| socket.try_clone().and_then(tokio::net::TcpListener::from_std);
+    let control = Control {
+        identity: args.identity.clone(),
+        store: args.store,
+        in_force: args.in_force.clone(),
+        metrics: args.metrics.clone(),
+    };
+    let status = Status {
+        identity: args.identity,
+        in_force: args.in_force,
+        metrics: args.metrics,
+        drain: args.drain,
+        live: args.live,
+    };
+    let control = control::serve(listener(&args.admin)?, followed.config.clone(), control);
+    let status = status::serve(listener(&args.status)?, status);
+    let servers = [watched(control, &args.myself), watched(status, &args.myself)];
+    Ok(State { _identity: followed, _servers: servers })
+}
+
+fn watched(
+    server: impl Future<Output = io::Result<()>> + Send + 'static,
+    admin: &Address<Msg>,
+) -> AbortOnDropHandle<()> {
+    let admin = admin.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let result = server.await;
+        // Refused only where the actor is about to end anyway.
+        let _ = admin.send(Msg::Ended(result));
+    }))
+}

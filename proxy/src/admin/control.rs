@@ -1,0 +1,155 @@
+//! The admin port: pushes, what is in force, recompiling. Only controllers get here (mutual TLS).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use supervisor::Address;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use proxy_config::name::UnitKind;
+use proxy_config::unit::EncodedUnit;
+use proxy_config::wire::{MAX_PUSH_BYTES, Nack, NackReason, Push, Reply};
+
+use crate::config_store::in_force::InForce;
+use crate::config_store::{self};
+use crate::metrics::Metrics;
+
+/// How long the config store may take with a push.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a head may take.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// Connections at a time: controllers are few.
+const CONNECTIONS: usize = 64;
+
+/// The pause after accept(2) failed, as where files are short.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the admin port answers from.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    pub(super) identity: Arc<str>,
+    pub(super) store: Address<config_store::Msg>,
+    pub(super) in_force: watch::Receiver<Arc<InForce>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Serves the admin port until it is dropped.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    control: Control,
+) -> io::Result<()> {
+    let router = router(control);
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= CONNECTIONS {
+            connections.join_next().await;
+        }
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let tls = TlsAcceptor::from(tls.borrow().clone());
+                    connections.spawn(connection(stream, peer, tls, router.clone()));
+                }
+                Err(error) => {
+                    warn!(%error, "the admin port can't accept");
+                    tokio::time::sleep(SHORTAGE_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, router: Router) {
+    let stream = match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return warn!(%peer, %error, "handshake on the admin port failed"),
+        Err(_) => return warn!(%peer, "handshake on the admin port took too long"),
+    };
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD_WITHIN));
+    let service = TowerToHyperService::new(router);
+    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+        debug!(%peer, %error, "connection to the admin port ended");
+    }
+}
+
+fn router(control: Control) -> Router {
+    Router::new()
+        .route("/push", post(push).layer(DefaultBodyLimit::max(MAX_PUSH_BYTES)))
+        .route("/config", get(config))
+        .route("/reload", post(reload))
+        .with_state(control)
+}
+
+async fn push(State(control): State<Control>, body: Bytes) -> Response {
+    let push: Push = match serde_json::from_slice(&body) {
+        Ok(push) => push,
+        Err(error) => return Json(control.malformed(error.to_string())).into_response(),
+    };
+    let store = &control.store;
+    match store.ask(ANSWER_WITHIN, |reply| config_store::Msg::Apply(Box::new(push), reply)).await {
+        Ok(reply) => Json(reply).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    }
+}
+
+impl Control {
+    fn malformed(&self, reason: String) -> Reply {
+        let version = self.in_force.borrow().version;
+        let reason = NackReason::Malformed(reason);
+        let reply = Reply::Nack(Nack { proxy: self.identity.to_string(), version, reason });
+        self.metrics.pushes.answered(&reply);
+        reply
+    }
+}
+
+async fn reload(State(control): State<Control>) -> Response {
+    match control.store.ask(ANSWER_WITHIN, config_store::Msg::Recompile).await {
+        Ok(ack) => Json(ack).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+    }
+}
+
+async fn config(State(control): State<Control>) -> Json<Value> {
+    let in_force = control.in_force.borrow().clone();
+    Json(json!({
+        "proxy": control.identity,
+        "version": in_force.version,
+        "root": in_force.units.root(),
+        "broken": in_force.broken,
+        "units": in_force.units.iter().map(shown).collect::<Vec<_>>(),
+    }))
+}
+
+/// A unit as it may be shown: private keys and what this version does not know stay hidden.
+fn shown(unit: &EncodedUnit) -> Value {
+    let hidden = matches!(unit.id.kind(), None | Some(UnitKind::Key));
+    let body = if hidden { json!("redacted") } else { json!(*unit.body) };
+    json!({ "id": unit.id, "hash": unit.hash, "body": body })
+}
