@@ -32,7 +32,7 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// The address that it serves, in the namespaces of the cluster.
-    pub(crate) fn address() -> SocketAddr {
+    pub fn address() -> SocketAddr {
         SocketAddr::from((CONTROL_PLANE, 6443))
     }
 
