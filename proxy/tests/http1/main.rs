@@ -1,5 +1,6 @@
 //! HTTP/1.1 through a real worker, on raw sockets, with an origin that records every byte.
 
+mod corpus;
 mod rig;
 
 use rig::{Origin, Rig};
@@ -8,7 +9,8 @@ use rig::{Origin, Rig};
 fn a_get_is_forwarded_and_answered() {
     let origin = Origin::ok();
     let rig = Rig::to(&origin);
-    let got = rig.send(b"GET /a?b=c HTTP/1.1\r\nHost: Example.org:80\r\nX-Case: Kept\r\nConnection: close\r\n\r\n");
+    let got =
+        rig.send(b"GET /a?b=c HTTP/1.1\r\nHost: Example.org:80\r\nX-Case: Kept\r\nConnection: close\r\n\r\n");
     assert_eq!(got, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     assert_eq!(
         origin.requests(),

@@ -51,7 +51,8 @@ impl Rig {
         let metrics = Metrics::new(1);
         let table: SharedTable = Arc::new(ArcSwap::from_pointee(Table::default()));
         let compiler = Compiler::new(LOOPBACK, Arc::new(Registry::default()), metrics.clone());
-        let rig = Self { address, metrics: metrics.clone(), table: table.clone(), compiler: Mutex::new(compiler) };
+        let rig =
+            Self { address, metrics: metrics.clone(), table: table.clone(), compiler: Mutex::new(compiler) };
         let mut units = vec![listening(address)];
         for (index, origin) in origins.iter().enumerate() {
             let port = u16::try_from(index).unwrap() + 1;
@@ -161,8 +162,12 @@ pub fn route(rule: Rule) -> EncodedUnit {
 pub fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
     let service = name("backend");
     let port_name = Some(format!("p{port}"));
-    let unit =
-        Backend { service: service.clone(), port, port_name: port_name.clone(), protocol: BackendProtocol::Http1 };
+    let unit = Backend {
+        service: service.clone(),
+        port,
+        port_name: port_name.clone(),
+        protocol: BackendProtocol::Http1,
+    };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, port), &Unit::Backend(unit))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {
