@@ -198,7 +198,7 @@ fn proxy_arguments(name: &str, address: Ipv4Addr, identities: &Path, state: &Pat
         "proxy".to_owned(),
         format!("--name={name}"),
         format!("--node-address={address}"),
-        format!("--tls-dir={}", identities.join(name).display()),
+        format!("--tls-dir={}", identities.join(format!("proxy-{name}")).display()),
         format!("--state-dir={}", state.display()),
         "--log=info".to_owned(),
     ]

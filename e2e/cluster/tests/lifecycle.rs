@@ -99,6 +99,49 @@ async fn a_node_has_a_machine_of_its_own_and_machines_reach_it() {
     nothing_is_left_of(&id);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_run_on_every_node_and_services_reach_them() {
+    let cluster = Cluster::builder().nodes(2).channel(Channel::None).up().await.unwrap();
+    cluster.apply(ECHO_ON_EVERY_NODE).unwrap();
+    let ready = "--for=jsonpath={.status.numberReady}=2";
+    cluster.kubectl(&["wait", ready, "daemonset/echo", "--timeout=60s"]).unwrap();
+    let pods = cluster.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.podIP}"]).unwrap();
+    assert_eq!(pods.split(' ').count(), 2, "{pods}");
+    let service = cluster.kubectl(&["get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
+    for node in cluster.nodes() {
+        for address in pods.split(' ') {
+            let pod = (address.parse::<std::net::IpAddr>().unwrap(), 3000).into();
+            node.namespace.connect(pod, Duration::from_secs(5)).await.unwrap();
+        }
+        let service = (service.parse::<std::net::IpAddr>().unwrap(), 80).into();
+        // kube-proxy may need a moment for its rules.
+        let until = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = node.namespace.connect(service, Duration::from_secs(1)).await {
+            assert!(Instant::now() < until, "{error:#}");
+        }
+    }
+    let log = cluster.kubectl(&["logs", "daemonset/echo"]).unwrap();
+    assert!(log.contains("Starting server"), "{log}");
+    cluster.down().unwrap();
+}
+
+const ECHO_ON_EVERY_NODE: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: echo}
+spec:
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      containers: [{name: echo, image: "registry.k8s.io/gateway-api/echo-basic:v1.6.0-dev.3"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo}
+spec: {selector: {app: echo}, ports: [{port: 80, targetPort: 3000}]}
+"#;
+
 #[test]
 fn a_cluster_goes_when_its_owner_is_killed() {
     let (mut owner, id) = owner_of_a_cluster();
