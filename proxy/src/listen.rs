@@ -1,11 +1,130 @@
 //! Listening: from a wanted address and port to a connection on a worker.
 //!
 //! The `listen` thread accepts on one socket per address and port and hands each connection to a worker,
-//! by the power of two choices.
+//! by the power of two choices. What must outlive a restart of a listener or a worker (sockets, seats,
+//! switches) is made once, beside the tree: [`Listen`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use supervisor::{Child, Intensity, dynamic};
+use tokio::sync::watch;
 
 pub mod accept;
 pub mod context;
 pub mod drain;
 pub mod handoff;
+pub mod listeners;
 pub mod socket;
 pub mod tls;
+
+use accept::{Acceptor, BindReport, ListenThread};
+use drain::Drain;
+use handoff::Seats;
+
+/// What listening keeps beside the tree.
+#[derive(Debug)]
+pub struct Listen {
+    acceptor: Acceptor,
+    thread: Arc<ListenThread>,
+    wanted: watch::Sender<Arc<BTreeMap<String, Child>>>,
+}
+
+impl Listen {
+    /// For so many workers and at most `connections` open connections; starts the `listen` thread.
+    ///
+    /// # Errors
+    /// Where the system gives neither a thread nor an epoll instance.
+    pub fn new(workers: usize, connections: u32) -> io::Result<Self> {
+        let seats = Arc::new(Seats::new(workers));
+        let thread = Arc::new(ListenThread::start(seats.clone())?);
+        let drain = Arc::new(Drain::new(connections));
+        let acceptor = Acceptor { sockets: Arc::default(), seats, drain, report: watch::Sender::default() };
+        Ok(Self { acceptor, thread, wanted: watch::Sender::default() })
+    }
+
+    /// The workers' seats.
+    pub fn seats(&self) -> &Arc<Seats> {
+        &self.acceptor.seats
+    }
+
+    /// The switches of a drain.
+    pub fn drain(&self) -> &Arc<Drain> {
+        &self.acceptor.drain
+    }
+
+    /// What became of the binds that are wanted.
+    pub fn report(&self) -> watch::Receiver<BindReport> {
+        self.acceptor.report.subscribe()
+    }
+
+    /// Says where connections are to be accepted from now on. A socket that is not wanted any more is
+    /// closed, connections that were accepted on it go on.
+    pub fn want(&self, binds: &BTreeSet<SocketAddr>) {
+        self.acceptor.sockets.want(binds);
+        let child = |address: &SocketAddr| {
+            (address.to_string(), listeners::child(*address, &self.acceptor, &self.thread))
+        };
+        self.wanted.send_if_modified(|wanted| {
+            let same =
+                wanted.len() == binds.len() && binds.iter().all(|b| wanted.contains_key(&b.to_string()));
+            if !same {
+                *wanted = Arc::new(binds.iter().map(child).collect());
+            }
+            !same
+        });
+        self.acceptor.report.send_if_modified(|report| {
+            let before = report.len();
+            report.retain(|address, _| binds.contains(address));
+            report.len() != before
+        });
+    }
+
+    /// The branch of the tree under which a listener per wanted address lives. It never gives up: one
+    /// that fails again and again takes none of the others with it.
+    pub fn listeners(&self) -> Child {
+        dynamic("listeners", limit(), self.wanted.subscribe()).never_escalates()
+    }
+}
+
+/// How many deaths listeners and workers bear.
+fn limit() -> Intensity {
+    Intensity::new(5, Duration::from_secs(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use supervisor::Strategy;
+    use tokio::net::TcpStream;
+
+    use super::accept::BindState;
+    use super::*;
+
+    fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn listeners_follow_what_is_wanted_and_one_that_cannot_bind_hurts_no_other() {
+        let listen = Listen::new(1, 100).unwrap();
+        let tree = supervisor::branch("proxy", Strategy::OneForOne, limit(), vec![listen.listeners()]);
+        let running = supervisor::run(tree).await.unwrap();
+        let taken = TcpListener::bind("127.0.0.9:0").unwrap();
+        let (first, second) = (free_address(), taken.local_addr().unwrap());
+        let mut report = listen.report();
+        listen.want(&[first, second].into());
+        report.wait_for(|report| report.len() == 2).await.unwrap();
+        assert_eq!(report.borrow()[&first], BindState::Bound);
+        assert!(matches!(report.borrow()[&second], BindState::Refused(_)));
+        let _open = TcpStream::connect(first).await.unwrap();
+        listen.want(&[second].into());
+        assert_eq!(report.borrow().len(), 1);
+        while TcpStream::connect(first).await.is_ok() {}
+        running.stop().await.unwrap();
+    }
+}

@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::drain::Drain;
 use super::handoff::{Accepted, Seats};
-use super::socket::Sockets;
+use super::socket::{BACKLOG, Sockets};
 
 /// How often the busy time of the workers is read.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
@@ -159,7 +159,8 @@ impl Acceptor {
             }
         }
         // The clients of what is queued believe that they are connected.
-        while let Ok((stream, peer)) = try_accept(socket.get_ref()) {
+        for _ in 0..BACKLOG {
+            let Ok((stream, peer)) = try_accept(socket.get_ref()) else { break };
             self.hand_over(stream, local, peer, random.next_u64()).await;
         }
     }
@@ -321,11 +322,10 @@ mod tests {
         let drain = rig.acceptor.drain.clone();
         let settings = DrainSettings { accept_for: Duration::ZERO, finish_within: Duration::from_secs(5) };
         let drained = tokio::spawn(async move { drain.run(settings).await });
-        drop(inbox.recv().await.unwrap());
+        let worker = tokio::spawn(async move { while inbox.recv().await.is_some() {} });
         assert_eq!(drained.await.unwrap().cut, 0);
         assert_eq!(client.read(&mut [0]).unwrap(), 0, "it was accepted, then ended");
-        while std::net::TcpStream::connect(address).is_ok() {
-            tokio::task::yield_now().await;
-        }
+        while tokio::net::TcpStream::connect(address).await.is_ok() {}
+        worker.abort();
     }
 }

@@ -113,17 +113,15 @@ impl Rig {
         let local = "127.0.0.1:443".parse().unwrap();
         let accept = self.tls.accept(far, local, Instant::now());
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let connect = async {
-            let mut stream = TlsConnector::from(config.clone()).connect(name, near).await?;
-            // Session tickets come after the handshake; reading once takes them in.
-            let mut nothing = [0];
-            let read = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut nothing)).await;
-            assert!(!matches!(read, Ok(Ok(1..))));
-            Ok(stream)
-        };
+        let connect = TlsConnector::from(config.clone()).connect(name, near);
         let (server, client) = tokio::join!(accept, connect);
         match (client, server) {
-            (Ok(client), Ok(server)) => Ok((client, server)),
+            (Ok(mut client), Ok(server)) => {
+                // Session tickets come after the handshake; a look at the stream takes them in.
+                let read = timeout_at(Instant::now(), client.read(&mut [0])).await;
+                assert!(read.is_err(), "nothing was sent");
+                Ok((client, server))
+            }
             (client, server) => {
                 let client = client.err().unwrap_or_else(|| io::Error::other("ended well"));
                 Err(Failure { client, server: server.expect_err("the client failed") })
