@@ -14,12 +14,14 @@ use supervisor::{Child, Intensity, dynamic};
 use tokio::sync::watch;
 
 pub mod accept;
+pub mod connection;
 pub mod context;
 pub mod drain;
 pub mod handoff;
 pub mod listeners;
 pub mod socket;
 pub mod tls;
+pub mod worker;
 
 use accept::{Acceptor, BindReport, ListenThread};
 use drain::Drain;

@@ -1,0 +1,51 @@
+//! A connection on its worker, from the hand-off to the codec that serves it.
+//!
+//! Called by the worker, once per connection. Finds out what is spoken: what the port says, then ALPN on
+//! TLS and the preface of HTTP/2 in clear. Refuses to know what a request is.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use proxy_config::listener::Protocol;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::context::{Client, Context};
+use super::handoff::Handed;
+use crate::http::h1;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
+    let Handed { stream, local, peer, at, held: _held } = handed;
+    let metrics = context.metrics();
+    metrics.connections.fetch_add(1, Relaxed);
+    metrics.open_connections.fetch_add(1, Relaxed);
+    let client = Client { peer, local, secure: false, sni: None, accepted: at };
+    match TcpStream::from_std(stream) {
+        Ok(stream) => speak(stream, client, &context).await,
+        Err(error) => debug!(%peer, %local, %error, "can't watch a connection"),
+    }
+    context.metrics().open_connections.fetch_sub(1, Relaxed);
+}
+
+async fn speak(stream: TcpStream, client: Client, context: &Context) {
+    // A port that is gone since the accept has nothing to say.
+    let Some(protocol) = context.table(|table| Some(table.port(client.local)?.protocol())) else { return };
+    match protocol {
+        Protocol::Https => speak_securely(stream, client, context).await,
+        Protocol::Http => h1::serve(stream, client, context).await,
+    }
+}
+
+async fn speak_securely(stream: TcpStream, client: Client, context: &Context) {
+    match context.shared().tls.accept(stream, client.local, client.accepted).await {
+        Ok(secured) => {
+            let client = Client { secure: true, sni: secured.sni, ..client };
+            h1::serve(secured.stream, client, context).await;
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            debug!(peer = %client.peer, local = %client.local, %error, cause, "no TLS");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One worker: a thread that serves connections.
+//!
+//! Owns: its thread, with a runtime, a pool of upstream connections and every connection on it.
+//! Reads: its seat (connections handed over), the table, the switch of the drain.
+//! Writes: its seat (load), metrics.
+//! Rebuilt from: nothing; connections of a worker that dies are lost, others are not touched.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervisor::{Address, Child, Shutdown, Strategy, branch, message_names, worker};
+use thiserror::Error;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{interval, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::connection;
+use super::context::{Context, Shared};
+use super::handoff::{Handed, Seat};
+
+/// How long the connections of a worker that is stopped get to finish what they do. A drain comes
+/// before that and has its own, longer deadline.
+const FINISH_WITHIN: Duration = Duration::from_millis(500);
+/// How long a worker may take to stop; then it is left behind.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often a worker lets go of what has been idle for too long.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Its thread ended, which it never does by itself.
+    Ended,
+}
+
+message_names!(Msg { Ended });
+
+/// What a worker is started with.
+pub struct Args {
+    index: usize,
+    seat: Arc<Seat>,
+    shared: Arc<Shared>,
+    myself: Address<Msg>,
+}
+
+struct State {
+    /// Dropped, it stops the thread.
+    stop: Option<DropGuard>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+/// The actor.
+struct Worker;
+
+/// The thread is gone.
+#[derive(Debug, Error)]
+#[error("the thread of the worker ended by a panic")]
+struct ThreadEnded;
+
+impl Actor for Worker {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        Ok(start(args)?)
+    }
+
+    async fn handle(&self, _: ActorRef<Msg>, message: Msg, _: &mut State) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Ended => Err(ThreadEnded.into()),
+        }
+    }
+
+    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.stop.take();
+        if let Some(ended) = state.ended.take() {
+            // Answered or dropped: the thread has ended.
+            let _ = ended.await;
+        }
+        Ok(())
+    }
+}
+
+/// The branch of the tree with one worker per seat.
+pub fn workers(shared: &Arc<Shared>) -> Child {
+    let child = |(index, seat): (usize, &Arc<Seat>)| {
+        let (seat, shared, myself) = (seat.clone(), shared.clone(), Address::new());
+        worker(&format!("worker-{index}"), &myself.clone(), move || {
+            let (seat, shared, myself) = (seat.clone(), shared.clone(), myself.clone());
+            (Worker, Args { index, seat, shared, myself })
+        })
+        .shutdown(Shutdown::Timeout(STOP_WITHIN))
+    };
+    let children = shared.seats.iter().enumerate().map(child).collect();
+    branch("workers", Strategy::OneForOne, super::limit(), children)
+}
+
+fn start(args: Args) -> io::Result<State> {
+    let Args { index, seat, shared, myself } = args;
+    let stop = CancellationToken::new();
+    let (end, ended) = oneshot::channel();
+    let guard = stop.clone().drop_guard();
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| run(index, &seat, &shared, stop.clone())));
+        if let Ok(Err(error)) = &result {
+            warn!(worker = index, %error, "can't start the runtime of a worker");
+        }
+        let _ = end.send(());
+        if !stop.is_cancelled() {
+            // Refused only where the worker is about to end anyway.
+            let _ = myself.send(Msg::Ended);
+        }
+    })?;
+    Ok(State { stop: Some(guard), ended: Some(ended) })
+}
+
+/// The life of the thread.
+fn run(index: usize, seat: &Seat, shared: &Arc<Shared>, stop: CancellationToken) -> io::Result<()> {
+    let runtime: LocalRuntime =
+        Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let connections = seat.take(runtime.metrics());
+    let context = Rc::new(Context::new(index, seat.load().clone(), shared));
+    runtime.block_on(serve(context, connections, stop));
+    debug!(worker = index, "stopped");
+    Ok(())
+}
+
+async fn serve(
+    context: Rc<Context>,
+    mut connections: mpsc::UnboundedReceiver<Handed>,
+    stop: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let mut draining = context.shared().drain.draining();
+    let mut tidy = interval(TIDY_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            handed = connections.recv() => {
+                let Some(handed) = handed else { break };
+                let connection = connection::serve(handed, context.clone());
+                tokio::task::spawn_local(tasks.track_future(connection));
+            }
+            _ = tidy.tick() => context.tidy(),
+            _ = draining.wait_for(|draining| *draining), if !context.is_draining() => context.begin_drain(),
+        }
+    }
+    connections.close();
+    context.begin_drain();
+    tasks.close();
+    // What has not finished by then is cut when the runtime is dropped.
+    let _ = timeout(FINISH_WITHIN, tasks.wait()).await;
+}
