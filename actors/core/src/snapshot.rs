@@ -161,6 +161,26 @@ impl Snapshot {
         self.malformed.remove(reference).is_some() | self.remove_object(reference)
     }
 
+    /// Whether an object is there, malformed or not.
+    pub fn contains(&self, reference: &ObjectRef) -> bool {
+        let name = &reference.name;
+        let is_read = match reference.kind {
+            Kind::CustomResourceDefinition => self.crds.contains_key(name),
+            Kind::GatewayClass => self.classes.contains_key(name),
+            Kind::EdgeParameters => self.parameters.contains_key(name),
+            Kind::Gateway => self.gateways.contains_key(name),
+            Kind::HttpRoute => self.http_routes.contains_key(name),
+            Kind::ReferenceGrant => self.grants.contains_key(name),
+            Kind::Service => self.services.contains_key(name),
+            Kind::EndpointSlice => self.endpoint_slices.contains_key(name),
+            Kind::Namespace => self.namespaces.contains_key(name),
+            Kind::Node => self.nodes.contains_key(name),
+            Kind::Secret => self.secrets.contains_key(name),
+            Kind::Proxy => self.proxies.contains_key(name),
+        };
+        is_read || self.malformed.contains_key(reference)
+    }
+
     /// Removes all objects of a kind.
     pub fn clear(&mut self, kind: Kind) {
         let references: Vec<_> = self.references(kind).collect();

@@ -1,21 +1,17 @@
-//! Statuses: what the translation and the proxies' answers say of an object, and how that is merged
-//! into the status that stands.
+//! Statuses: what the translation says of an object ([`DesiredStatus`]), what the proxies' answers add
+//! ([`fleet`]), and how that is merged into the status that stands ([`merge`]).
 //!
 //! The status writer calls it. It refuses to know how statuses are read and written.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+pub mod fleet;
+pub mod merge;
 
-use imbl::OrdMap;
-use jiff::Timestamp;
+use std::sync::Arc;
+
 use proxy_config::name::UnitId;
-use proxy_config::set::UnitSet;
-use serde_json::Value;
 
 use crate::snapshot::http_route::ParentRef;
-use crate::snapshot::meta::ObjectRef;
-use crate::translate::Translation;
+use crate::snapshot::meta::Meta;
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,7 +22,8 @@ pub enum ConditionStatus {
     False,
     /// Not known.
     Unknown,
-    /// As it stands in the object, for now: not known after a failover.
+    /// As it stands in the object, as long as that is about the same generation; else not known. The
+    /// answers of the proxies are on their way.
     Keep,
 }
 
@@ -52,6 +49,13 @@ pub struct DesiredStatus {
     pub uid: Arc<str>,
     /// What it says.
     pub content: StatusContent,
+}
+
+impl DesiredStatus {
+    /// The status of the object that the metadata is of.
+    pub fn new(meta: &Meta, content: StatusContent) -> Self {
+        Self { observed_generation: meta.generation, uid: meta.uid.clone(), content }
+    }
 }
 
 /// What the status of an object of a kind says.
@@ -108,47 +112,4 @@ pub struct ParentStatus {
     pub parent: ParentRef,
     /// Its conditions.
     pub conditions: Vec<Condition>,
-}
-
-/// The proxies and what they have answered.
-#[derive(Clone, Debug, Default)]
-pub struct Fleet {
-    /// By name, as messages show it.
-    pub proxies: BTreeMap<String, ProxyState>,
-    /// For how long this process has led.
-    pub led_for: Duration,
-}
-
-/// A proxy and what it has answered.
-#[derive(Clone, Debug)]
-pub struct ProxyState {
-    /// Whether it is ready; one that is not is left out.
-    pub ready: bool,
-    /// Whether it has not answered for 10 s; it is left out and named.
-    pub silent: bool,
-    /// What it has acked; `None`: not known.
-    pub acked: Option<Acked>,
-}
-
-/// What a proxy has acked.
-#[derive(Clone, Debug, Default)]
-pub struct Acked {
-    /// The units that it holds.
-    pub units: UnitSet,
-    /// Those of them that it could not use, with its reason.
-    pub broken: BTreeMap<UnitId, String>,
-}
-
-/// Adds what depends on the proxies: Programmed of Gateways and listeners, broken routes.
-pub fn finalise(translation: &Translation, fleet: &Fleet) -> OrdMap<ObjectRef, Arc<DesiredStatus>> {
-    let _ = fleet;
-    translation.statuses.clone()
-}
-
-/// The `status` to write, made from the one that stands; `None` where nothing would change.
-///
-/// lastTransitionTime moves only where a status flips, entries of other controllers stay.
-pub fn merge_status(desired: &DesiredStatus, current: &Value, now: Timestamp) -> Option<Value> {
-    let _ = (desired, current, now);
-    None
 }

@@ -1,14 +1,61 @@
-//! From a snapshot to what proxies are told and what statuses say.
+//! From a snapshot to what proxies are told and what statuses say: pure, total, deterministic.
+//!
+//! The translator actor calls it with each new snapshot. It refuses to know how snapshots are made, how
+//! units travel and how statuses are written.
+//!
+//! The work is cut into [`graph::Task`]s, one for each object and each question between objects. A task
+//! sees the cluster through a [`reader::Reader`], which records what it looked at; a change runs again
+//! exactly the tasks that looked at it, and those that looked at what these made differently:
+//!
+//! ```text
+//! EdgeParameters, GatewayClass -> Class ──┐
+//! Gateway, Secret, ReferenceGrant -> Claims -> Port (shared by Gateways) -> Listeners -> GatewayStatus
+//! HTTPRoute, Namespace, Service, ReferenceGrant ─────────────────────────────> HttpRoute ──^ (counts)
+//!                                               Service -> Backend, EndpointSlice -> Endpoints
+//! ```
+//! A new kind of route is a task beside `HttpRoute`; a new filter is a line in `filters.rs`.
 
-use imbl::{OrdMap, OrdSet};
-use proxy_config::name::ObjectName;
-use proxy_config::set::UnitSet;
+mod addresses;
+mod backends;
+mod certificates;
+mod classes;
+mod conditions;
+mod derived;
+mod durations;
+mod emission;
+mod filters;
+mod gateway_status;
+mod gateways;
+mod grants;
+mod graph;
+mod hostnames;
+mod listeners;
+mod matches;
+mod reader;
+mod routes;
+mod rules;
+mod selectors;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::snapshot::Snapshot;
-use crate::snapshot::meta::ObjectRef;
+use imbl::ordmap::DiffItem;
+use imbl::{OrdMap, OrdSet};
+use proxy_config::name::{ObjectName, UnitId};
+use proxy_config::set::UnitSet;
+use proxy_config::unit::EncodedUnit;
+
+use crate::observe::Malformed;
+use crate::snapshot::meta::{Kind, ObjectRef};
+use crate::snapshot::{Snapshot, Store};
 use crate::status::DesiredStatus;
+use conditions::Fault;
+use derived::{Derived, Result as Derivation};
+use emission::Emission;
+use graph::{Graph, Key, Task};
+use reader::Reader;
 
 /// What the translation needs to know besides the cluster.
 #[derive(Clone, Debug)]
@@ -17,8 +64,24 @@ pub struct Settings {
     pub controller_name: String,
     /// Where addresses come from, where it is not for the class's EdgeParameters to say.
     pub addresses: AddressSource,
-    /// Ports of a node's own addresses that belong to someone else, each range with its owner's name.
+    /// Ports of a node's own addresses that belong to someone else.
     pub reserved_ports: Vec<ReservedPorts>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let reserved = |first, last, owner: &str| ReservedPorts { first, last, owner: owner.into() };
+        Self {
+            controller_name: actors_api::edge::CONTROLLER_NAME.into(),
+            addresses: AddressSource::Class,
+            reserved_ports: vec![
+                reserved(22, 22, "SSH"),
+                reserved(9901, 9902, "the proxy's own administration"),
+                reserved(10_250, 10_250, "the kubelet"),
+                reserved(30_000, 32_767, "Services of type NodePort"),
+            ],
+        }
+    }
 }
 
 /// Ports that no listener may take on a node's own addresses.
@@ -33,7 +96,7 @@ pub struct ReservedPorts {
 }
 
 /// Where addresses come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressSource {
     /// The provider that the class's EdgeParameters name.
     #[default]
@@ -54,6 +117,16 @@ pub struct Problem {
     pub reason: &'static str,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+impl Problem {
+    fn of(field: &str, fault: &Fault) -> Self {
+        Self { field: field.into(), reason: fault.reason, message: fault.message.clone() }
+    }
+
+    fn malformed(malformed: &Malformed) -> Self {
+        Self { field: malformed.field.clone(), reason: "Malformed", message: malformed.reason.clone() }
+    }
 }
 
 /// What follows from a snapshot. Cloning is cheap.
@@ -78,17 +151,271 @@ pub struct Translation {
 #[derive(Debug)]
 pub struct Translator {
     settings: Settings,
+    seen: Snapshot,
+    derived: Derived,
+    graph: Graph,
+    emitted: BTreeMap<Task, Emitted>,
+    translation: Translation,
+    /// How many tasks ran for the last snapshot.
+    ran: usize,
+}
+
+/// What a task has said, by name, so that it can be taken back.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Emitted {
+    object: Option<ObjectRef>,
+    units: Vec<UnitId>,
+    unread: Option<ObjectName>,
+}
+
+/// Units to put and to delete, gathered over an update.
+#[derive(Default)]
+struct Changes {
+    put: Vec<EncodedUnit>,
+    delete: Vec<UnitId>,
 }
 
 impl Translator {
     /// A translator that has seen nothing.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self {
+            settings,
+            seen: Snapshot::default(),
+            derived: Derived::default(),
+            graph: Graph::default(),
+            emitted: BTreeMap::new(),
+            translation: Translation::default(),
+            ran: 0,
+        }
     }
 
     /// What follows from a snapshot: the same as a new translator would say.
     pub fn update(&mut self, snapshot: &Snapshot) -> Translation {
-        let _ = &self.settings;
-        Translation { generation: snapshot.generation, ..Translation::default() }
+        let mut queue = self.observe(snapshot);
+        let mut changes = Changes::default();
+        self.ran = 0;
+        while let Some(task) = queue.pop_first() {
+            self.ran += 1;
+            let (reads, result, emission) = self.run(&task);
+            let gone = subject(&task).is_some_and(|subject| !self.seen.contains(&subject));
+            self.graph.record(&task, if gone { BTreeSet::new() } else { reads });
+            let effects = self.derived.put(&task, result);
+            queue.extend(effects.tasks);
+            for key in effects.keys {
+                queue.extend(self.graph.readers(&key));
+            }
+            self.say(task, emission, &mut changes);
+        }
+        self.translation.units.apply(changes.put, changes.delete);
+        self.translation.generation = snapshot.generation;
+        self.translation.clone()
+    }
+
+    /// How many tasks the last update ran.
+    pub fn ran(&self) -> usize {
+        self.ran
+    }
+
+    /// The tasks that depend on what differs between this snapshot and the one before.
+    fn observe(&mut self, snapshot: &Snapshot) -> BTreeSet<Task> {
+        let old = std::mem::replace(&mut self.seen, snapshot.clone());
+        let mut changed = BTreeSet::new();
+        differences(Kind::CustomResourceDefinition, &old.crds, &snapshot.crds, &mut changed);
+        differences(Kind::GatewayClass, &old.classes, &snapshot.classes, &mut changed);
+        differences(Kind::EdgeParameters, &old.parameters, &snapshot.parameters, &mut changed);
+        differences(Kind::Gateway, &old.gateways, &snapshot.gateways, &mut changed);
+        differences(Kind::HttpRoute, &old.http_routes, &snapshot.http_routes, &mut changed);
+        differences(Kind::ReferenceGrant, &old.grants, &snapshot.grants, &mut changed);
+        differences(Kind::Service, &old.services, &snapshot.services, &mut changed);
+        differences(Kind::EndpointSlice, &old.endpoint_slices, &snapshot.endpoint_slices, &mut changed);
+        differences(Kind::Namespace, &old.namespaces, &snapshot.namespaces, &mut changed);
+        differences(Kind::Node, &old.nodes, &snapshot.nodes, &mut changed);
+        differences(Kind::Secret, &old.secrets, &snapshot.secrets, &mut changed);
+        differences(Kind::Proxy, &old.proxies, &snapshot.proxies, &mut changed);
+        changed.extend(old.malformed.diff(&snapshot.malformed).map(|item| key_of(&item).clone()));
+        // Nothing comes before it that could ask for it first.
+        let mut queue = BTreeSet::from([Task::NodeAddresses]);
+        for reference in changed {
+            self.index_slice(&old, &reference);
+            queue.insert(first_task(&reference));
+            queue.extend(self.graph.readers(&wide_key(&reference)));
+            queue.extend(self.graph.readers(&Key::Object(reference)));
+        }
+        queue
+    }
+
+    /// Keeps the index from Services to EndpointSlices.
+    fn index_slice(&mut self, old: &Snapshot, reference: &ObjectRef) {
+        if reference.kind != Kind::EndpointSlice {
+            return;
+        }
+        let name = &reference.name;
+        if let Some(service) = old.endpoint_slices.get(name).and_then(|slice| slice.service.as_ref()) {
+            derived::forget(&mut self.derived.slices, service, name);
+        }
+        if let Some(service) = self.seen.endpoint_slices.get(name).and_then(|slice| slice.service.clone()) {
+            self.derived.slices.entry(service).or_default().insert(name.clone());
+        }
+    }
+
+    /// Runs a task. One that panics takes its object out of service, says so in its status, and stops
+    /// nothing else.
+    fn run(&self, task: &Task) -> (BTreeSet<Key>, Derivation, Emission) {
+        let reader = Reader::new(&self.settings, &self.seen, &self.derived);
+        let made = catch_unwind(AssertUnwindSafe(|| run(&reader, task)));
+        let (result, emission) = made.unwrap_or_else(|_| panicked(&reader, task));
+        (reader.into_reads(), result, emission)
+    }
+
+    /// Replaces what a task has said before.
+    fn say(&mut self, task: Task, emission: Emission, changes: &mut Changes) {
+        let old = self.emitted.remove(&task).unwrap_or_default();
+        let object = emission.object.filter(|_| emission.status.is_some() || !emission.problems.is_empty());
+        if let Some(gone) = old.object.filter(|known| object.as_ref() != Some(known)) {
+            self.translation.statuses.remove(&gone);
+            self.translation.problems.remove(&gone);
+        }
+        if let Some(object) = &object {
+            set(&mut self.translation.statuses, object, emission.status);
+            let problems = Some(emission.problems).filter(|problems| !problems.is_empty());
+            set(&mut self.translation.problems, object, problems);
+        }
+        if let Task::Secret(name) = &task {
+            let reader = Reader::new(&self.settings, &self.seen, &self.derived);
+            if reader.is_wanted(name) {
+                self.translation.wanted_secrets.insert(name.clone());
+            } else {
+                self.translation.wanted_secrets.remove(name);
+            }
+        }
+        if let Some(name) = old.unread {
+            self.translation.unread_secrets.remove(&name);
+        }
+        if let Some(name) = &emission.unread {
+            self.translation.unread_secrets.insert(name.clone());
+        }
+        let units: Vec<_> = emission.units.iter().map(|unit| unit.id.clone()).collect();
+        changes.delete.extend(old.units.into_iter().filter(|id| !units.contains(id)));
+        let known = &self.translation.units;
+        changes.put.extend(emission.units.into_iter().filter(|unit| known.get(&unit.id) != Some(unit)));
+        let emitted = Emitted { object, units, unread: emission.unread };
+        if emitted != Emitted::default() {
+            self.emitted.insert(task, emitted);
+        }
+    }
+}
+
+fn set<T: PartialEq>(map: &mut OrdMap<ObjectRef, Arc<T>>, object: &ObjectRef, value: Option<T>) {
+    match value {
+        None => drop(map.remove(object)),
+        Some(value) if map.get(object).is_some_and(|known| **known == value) => {}
+        Some(value) => drop(map.insert(object.clone(), Arc::new(value))),
+    }
+}
+
+fn key_of<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
+    match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
+    }
+}
+
+fn differences<T: PartialEq>(kind: Kind, old: &Store<T>, new: &Store<T>, changed: &mut BTreeSet<ObjectRef>) {
+    changed.extend(old.diff(new).map(|item| ObjectRef::new(kind, key_of(&item).clone())));
+}
+
+/// The task that speaks about an object, whether or not anything has read it.
+fn first_task(ObjectRef { kind, name }: &ObjectRef) -> Task {
+    let name = name.clone();
+    match kind {
+        Kind::GatewayClass => Task::Class(name),
+        Kind::Gateway => Task::Claims(name),
+        Kind::HttpRoute => Task::HttpRoute(name),
+        Kind::EndpointSlice => Task::Endpoints(name),
+        Kind::Secret => Task::Secret(name),
+        kind => Task::Malformed(ObjectRef::new(*kind, name)),
+    }
+}
+
+/// The object without which a task has nothing to say; it is its first task that brings it back.
+fn subject(task: &Task) -> Option<ObjectRef> {
+    let of = |kind, name: &ObjectName| Some(ObjectRef::new(kind, name.clone()));
+    match task {
+        Task::Class(name) => of(Kind::GatewayClass, name),
+        Task::Claims(name) | Task::Listeners(name) | Task::GatewayStatus(name) => of(Kind::Gateway, name),
+        Task::HttpRoute(name) => of(Kind::HttpRoute, name),
+        Task::Secret(name) => of(Kind::Secret, name),
+        Task::Endpoints(name) => of(Kind::EndpointSlice, name),
+        Task::Malformed(reference) => Some(reference.clone()),
+        Task::NodeAddresses | Task::Port(_) | Task::Backend(..) => None,
+    }
+}
+
+/// The key of all objects that are read together with this one.
+fn wide_key(reference: &ObjectRef) -> Key {
+    match reference.kind {
+        Kind::ReferenceGrant => Key::Grants(reference.name.namespace.clone()),
+        Kind::CustomResourceDefinition => Key::Crds,
+        _ => Key::Object(reference.clone()),
+    }
+}
+
+/// Runs a task.
+fn run(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
+    let said = |emission| (Derivation::Nothing, emission);
+    match task {
+        Task::NodeAddresses => {
+            let addresses = reader.ready_addresses();
+            (Derivation::NodeAddresses(addresses), Emission::default())
+        }
+        Task::Class(name) => classes::translate(reader, name),
+        Task::Claims(name) => (gateways::claim(reader, name), Emission::default()),
+        Task::Port(port) => (listeners::share(reader, port), Emission::default()),
+        Task::Listeners(name) => listeners::settle(reader, name),
+        Task::HttpRoute(name) => routes::translate(reader, name),
+        Task::GatewayStatus(name) => said(gateway_status::translate(reader, name)),
+        Task::Secret(name) => said(certificates::emit(reader, name)),
+        Task::Backend(service, port) => said(backends::emit_backend(reader, service, *port)),
+        Task::Endpoints(slice) => said(backends::emit_endpoints(reader, slice)),
+        Task::Malformed(reference) => said(malformed(reader, reference)),
+    }
+}
+
+/// What is said about an object that can't be read and has no status of ours.
+fn malformed(reader: &Reader<'_>, reference: &ObjectRef) -> Emission {
+    let mut emission = Emission::of(reference.clone());
+    emission.problems.extend(reader.malformed(reference).map(Problem::malformed));
+    emission
+}
+
+/// What is made of an object whose translation panicked.
+fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
+    const MESSAGE: &str = "an error of Portreeve's own: this object can't be translated, please report it";
+    let problem = Problem { field: String::new(), reason: "Panicked", message: MESSAGE.into() };
+    match task {
+        Task::Claims(name) => {
+            let gateway = reader.gateway(name).found();
+            let ours = gateway.filter(|gateway| {
+                reader.class(&ObjectName::new("", &*gateway.spec.gateway_class_name)).is_some()
+            });
+            let claims = ours.map(|gateway| gateways::failed(&gateway.meta, MESSAGE));
+            (Derivation::Claims(claims), Emission::default())
+        }
+        Task::HttpRoute(name) => match reader.http_route(name).found() {
+            Some(route) => {
+                let mut failed = routes::failed(reader, &route.meta, &route.spec.parent_refs, MESSAGE);
+                failed.1.problems.push(problem);
+                failed
+            }
+            None => (Derivation::Route(None), Emission::default()),
+        },
+        Task::Class(_) => (Derivation::Class(None), Emission::default()),
+        Task::Port(_) => (Derivation::Port(derived::Losers::new()), Emission::default()),
+        Task::Listeners(_) => (Derivation::Listeners(None), Emission::default()),
+        Task::Secret(name) => {
+            let mut emission = Emission::of(ObjectRef::new(Kind::Secret, name.clone()));
+            emission.problems.push(problem);
+            (Derivation::Nothing, emission)
+        }
+        _ => (Derivation::Nothing, Emission::default()),
     }
 }

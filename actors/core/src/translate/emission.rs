@@ -1,0 +1,30 @@
+//! What a task says to the outside: units, a status, problems.
+
+use proxy_config::name::ObjectName;
+use proxy_config::unit::EncodedUnit;
+
+use crate::snapshot::meta::ObjectRef;
+use crate::status::DesiredStatus;
+
+use super::Problem;
+
+/// What a task says. Each object is spoken about by one task alone.
+#[derive(Debug, Default)]
+pub(super) struct Emission {
+    /// The object that status and problems are about.
+    pub(super) object: Option<ObjectRef>,
+    /// Units; each id is made by one task alone.
+    pub(super) units: Vec<EncodedUnit>,
+    /// The object's status.
+    pub(super) status: Option<DesiredStatus>,
+    /// What is wrong with the object.
+    pub(super) problems: Vec<Problem>,
+    /// A Secret that must be read first.
+    pub(super) unread: Option<ObjectName>,
+}
+
+impl Emission {
+    pub(super) fn of(object: ObjectRef) -> Self {
+        Self { object: Some(object), ..Self::default() }
+    }
+}

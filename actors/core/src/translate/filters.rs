@@ -1,0 +1,167 @@
+//! Filters of rules and of backends.
+
+use proxy_config::route::{Field, Filter, HeaderEdits, PathEdit, Redirect, Rewrite};
+
+use crate::snapshot::http_route::{self, HeaderField, PathModifier};
+
+use super::conditions::Fault;
+use super::hostnames;
+use super::matches::is_token;
+
+/// Fields that frame a message or belong to a connection: a route must not touch them.
+/// Source: RFC 9110 section 7.6.1, RFC 9112 section 6.
+const FRAMING: &[&str] = &[
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Translates a list of filters. None may be skipped, so one that can't be served is a fault of all.
+pub(super) fn translate(field: &str, written: &[http_route::Filter]) -> Result<Vec<Filter>, Fault> {
+    let mut filters: Vec<Filter> = Vec::new();
+    for (index, one) in written.iter().enumerate() {
+        let filter = translate_one(one)
+            .map_err(|message| Fault::new("UnsupportedValue", format!("{field}[{index}].{message}")))?;
+        let kind = std::mem::discriminant(&filter);
+        if filters.iter().any(|known| std::mem::discriminant(known) == kind) {
+            let message = format!("{field}[{index}]: {} may be there once", one.kind);
+            return Err(Fault::new("IncompatibleFilters", message));
+        }
+        filters.push(filter);
+    }
+    let has = |wanted: fn(&Filter) -> bool| filters.iter().any(wanted);
+    if has(|filter| matches!(filter, Filter::Redirect(_)))
+        && has(|filter| matches!(filter, Filter::Rewrite(_)))
+    {
+        let message = format!("{field}: RequestRedirect and URLRewrite exclude each other");
+        return Err(Fault::new("IncompatibleFilters", message));
+    }
+    Ok(filters)
+}
+
+/// The path edit of a filter.
+pub(super) fn path_edit(filter: &Filter) -> Option<&PathEdit> {
+    match filter {
+        Filter::Redirect(Redirect { path, .. }) | Filter::Rewrite(Rewrite { path, .. }) => path.as_ref(),
+        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+    }
+}
+
+fn translate_one(written: &http_route::Filter) -> Result<Filter, String> {
+    match &*written.kind {
+        "RequestHeaderModifier" => {
+            let edits = written.request_header_modifier.as_ref().ok_or("requestHeaderModifier is missing")?;
+            header_edits(edits)
+                .map(Filter::RequestHeaders)
+                .map_err(|reason| format!("requestHeaderModifier.{reason}"))
+        }
+        "ResponseHeaderModifier" => {
+            let edits =
+                written.response_header_modifier.as_ref().ok_or("responseHeaderModifier is missing")?;
+            header_edits(edits)
+                .map(Filter::ResponseHeaders)
+                .map_err(|reason| format!("responseHeaderModifier.{reason}"))
+        }
+        "RequestRedirect" => {
+            let wanted = written.request_redirect.as_ref().ok_or("requestRedirect is missing")?;
+            redirect(wanted).map(Filter::Redirect).map_err(|reason| format!("requestRedirect.{reason}"))
+        }
+        "URLRewrite" => {
+            let wanted = written.url_rewrite.as_ref().ok_or("urlRewrite is missing")?;
+            let hostname = wanted.hostname.as_deref().map(hostname).transpose();
+            let path = wanted.path.as_ref().map(edit_path).transpose();
+            let rewrite = hostname.and_then(|hostname| Ok(Rewrite { hostname, path: path? }));
+            rewrite.map(Filter::Rewrite).map_err(|reason| format!("urlRewrite.{reason}"))
+        }
+        kind => {
+            Err(format!("type `{kind}` is not supported by this version: requests to this rule get a 500"))
+        }
+    }
+}
+
+fn header_edits(written: &http_route::HeaderModifier) -> Result<HeaderEdits, String> {
+    for name in &written.remove {
+        check_name(name).map_err(|reason| format!("remove: {reason}"))?;
+    }
+    Ok(HeaderEdits {
+        remove: written.remove.clone(),
+        set: fields(&written.set).map_err(|reason| format!("set: {reason}"))?,
+        add: fields(&written.add).map_err(|reason| format!("add: {reason}"))?,
+    })
+}
+
+/// Of entries with one name, the first counts. Source: HTTPHeaderFilter.set and .add.
+fn fields(written: &[HeaderField]) -> Result<Vec<Field>, String> {
+    let mut fields: Vec<Field> = Vec::new();
+    for HeaderField { name, value } in written {
+        check_name(name)?;
+        if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+            return Err(format!("the value of `{name}` holds control characters"));
+        }
+        if fields.iter().all(|known| !known.name.eq_ignore_ascii_case(name)) {
+            fields.push(Field { name: name.clone(), value: value.clone() });
+        }
+    }
+    Ok(fields)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if !is_token(name) {
+        return Err(format!("`{name}` is not a header name"));
+    }
+    if FRAMING.contains(&&*name.to_ascii_lowercase()) {
+        return Err(format!("`{name}` belongs to the connection and can't be edited"));
+    }
+    Ok(())
+}
+
+fn redirect(written: &http_route::RequestRedirect) -> Result<Redirect, String> {
+    if let Some(scheme) = written.scheme.as_deref().filter(|scheme| !["http", "https"].contains(scheme)) {
+        return Err(format!("scheme `{scheme}` is not supported: use http or https"));
+    }
+    let status = written.status_code.unwrap_or(302);
+    if ![301, 302, 303, 307, 308].contains(&status) {
+        return Err(format!("statusCode {status} is not supported: use 301, 302, 303, 307 or 308"));
+    }
+    if written.port == Some(0) {
+        return Err("port must be 1 to 65535".into());
+    }
+    Ok(Redirect {
+        scheme: written.scheme.clone(),
+        hostname: written.hostname.as_deref().map(hostname).transpose()?,
+        port: written.port,
+        path: written.path.as_ref().map(edit_path).transpose()?,
+        status,
+    })
+}
+
+fn hostname(written: &str) -> Result<String, String> {
+    if written.starts_with('*') {
+        return Err(format!("hostname `{written}` must be one name, not a pattern"));
+    }
+    match hostnames::fault(written) {
+        Some(reason) => Err(format!("hostname: {reason}")),
+        None => Ok(written.to_owned()),
+    }
+}
+
+fn edit_path(written: &PathModifier) -> Result<PathEdit, String> {
+    let edit = match (&*written.kind, &written.replace_full_path, &written.replace_prefix_match) {
+        ("ReplaceFullPath", Some(path), _) => PathEdit::Full(path.clone()),
+        ("ReplacePrefixMatch", _, Some(prefix)) => PathEdit::Prefix(prefix.clone()),
+        ("ReplaceFullPath", None, _) => return Err("path.replaceFullPath is missing".into()),
+        ("ReplacePrefixMatch", _, None) => return Err("path.replacePrefixMatch is missing".into()),
+        (kind, _, _) => return Err(format!("path.type `{kind}` is not supported")),
+    };
+    let (PathEdit::Full(text) | PathEdit::Prefix(text)) = &edit;
+    if text.bytes().any(|byte| byte <= b' ' || byte == 0x7f || b"?#".contains(&byte)) {
+        return Err(format!("path: `{text}` holds a space, ? or #, which a path can't have"));
+    }
+    Ok(edit)
+}

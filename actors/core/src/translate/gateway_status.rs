@@ -1,0 +1,118 @@
+//! The status of a Gateway: its conditions, addresses and listeners, less what the proxies' answers add.
+
+use proxy_config::name::ObjectName;
+
+use crate::snapshot::meta::{GATEWAY_GROUP, Kind, ObjectRef};
+use crate::status::{Condition, DesiredStatus, GatewayStatus, ListenerStatus, StatusContent};
+
+use super::Problem;
+use super::addresses::Provider;
+use super::conditions::{
+    ACCEPTED, CONFLICTED, Fault, PROGRAMMED, RESOLVED_REFS, fails, holds, pending, unless,
+};
+use super::emission::Emission;
+use super::gateways::{Claim, Claims};
+use super::listeners::{Listeners, Outcome};
+use super::reader::Reader;
+
+/// Makes the status of a Gateway of ours.
+pub(super) fn translate(reader: &Reader<'_>, gateway: &ObjectName) -> Emission {
+    let (Some(claims), Some(listeners)) = (reader.claims(gateway), reader.listeners(gateway)) else {
+        return Emission::default();
+    };
+    let mut emission = Emission::of(ObjectRef::new(Kind::Gateway, gateway.clone()));
+    if let Some(fault) = &claims.rejected {
+        emission.problems.push(Problem::of("spec", fault));
+    }
+    let mut statuses = Vec::new();
+    for (index, (claim, outcome)) in claims.listeners.iter().zip(&listeners.outcomes).enumerate() {
+        let conflict = outcome.conflict.as_ref().map(|conflict| &conflict.0);
+        for fault in claim.rejected.iter().chain(conflict).chain(&claim.unresolved) {
+            emission.problems.push(Problem::of(&format!("spec.listeners[{index}]"), fault));
+        }
+        statuses.push(ListenerStatus {
+            name: claim.name.clone(),
+            supported_kinds: claim.kinds.iter().map(|kind| (GATEWAY_GROUP, *kind)).collect(),
+            attached_routes: reader.attached(gateway, &claim.name),
+            conditions: listener_conditions(claims, claim, outcome),
+            units: outcome.units.clone(),
+        });
+    }
+    let mut addresses = Vec::new();
+    if let (true, Ok(assigned)) = (claims.is_accepted(), &claims.assigned) {
+        let listed = Provider::listed(*assigned, || reader.node_addresses());
+        addresses = listed.iter().map(|address| ("IPAddress", address.to_string())).collect();
+    }
+    let conditions = gateway_conditions(claims, listeners);
+    let status = GatewayStatus { conditions, addresses, listeners: statuses };
+    emission.status = Some(DesiredStatus::new(&claims.meta, StatusContent::Gateway(status)));
+    emission
+}
+
+fn listener_conditions(claims: &Claims, claim: &Claim, outcome: &Outcome) -> Vec<Condition> {
+    let conflict = outcome.conflict.as_ref().map(|conflict| &conflict.0);
+    let rejected = claim.rejected.as_ref().or(conflict);
+    let mut conditions = vec![
+        unless(ACCEPTED, rejected, "Accepted", "the listener is accepted"),
+        match conflict {
+            Some(fault) => holds(CONFLICTED, fault.reason, fault.message.clone()),
+            None => fails(CONFLICTED, &Fault::new("NoConflicts", "no other listener claims the same")),
+        },
+        match &claim.unresolved {
+            None if claim.certificates.unread => pending(RESOLVED_REFS, "the certificate is being read"),
+            fault => unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved"),
+        },
+    ];
+    if outcome.units.is_empty() {
+        conditions.push(not_programmed(claims, claim, rejected));
+    }
+    conditions
+}
+
+/// Why a listener without units is not programmed.
+fn not_programmed(claims: &Claims, claim: &Claim, rejected: Option<&Fault>) -> Condition {
+    if let Some(fault) = rejected.or(claims.rejected.as_ref()).or(claim.unresolved.as_ref()) {
+        return fails(PROGRAMMED, &Fault::new("Invalid", fault.message.clone()));
+    }
+    match (&claims.waiting, &claims.assigned) {
+        (Some(message), _) => fails(PROGRAMMED, &Fault::new("Pending", message.clone())),
+        (None, Err(message)) => fails(PROGRAMMED, &Fault::new("Invalid", message.clone())),
+        (None, Ok(_)) => fails(PROGRAMMED, &Fault::new("Pending", "the certificate is being read")),
+    }
+}
+
+fn gateway_conditions(claims: &Claims, listeners: &Listeners) -> Vec<Condition> {
+    let invalid: Vec<&str> = listeners
+        .attachable
+        .points
+        .iter()
+        .filter(|point| !point.accepted)
+        .map(|point| &*point.name)
+        .collect();
+    let none_valid = invalid.len() == claims.listeners.len();
+    let names = invalid.join(", ");
+    let listeners_fault = (none_valid && claims.rejected.is_none())
+        .then(|| Fault::new("ListenersNotValid", format!("no listener is accepted: see those of {names}")));
+    let rejected = claims.rejected.as_ref().or(listeners_fault.as_ref());
+    let accepted = match (&claims.waiting, rejected) {
+        (_, Some(fault)) => fails(ACCEPTED, fault),
+        (Some(message), None) => pending(ACCEPTED, message.clone()),
+        (None, None) if invalid.is_empty() => holds(ACCEPTED, "Accepted", "the Gateway is accepted"),
+        (None, None) => {
+            holds(ACCEPTED, "ListenersNotValid", format!("accepted without these listeners: {names}"))
+        }
+    };
+    let mut conditions = vec![accepted];
+    let unserved = listeners.outcomes.iter().all(|outcome| outcome.units.is_empty());
+    let programmed = match (rejected, &claims.waiting, &claims.assigned) {
+        (Some(fault), _, _) => Some(Fault::new("Invalid", fault.message.clone())),
+        (None, Some(message), _) => Some(Fault::new("Pending", message.clone())),
+        (None, None, Err(message)) => Some(Fault::new("AddressNotUsable", message.clone())),
+        (None, None, Ok(_)) if unserved => {
+            Some(Fault::new("Invalid", "no listener can be served: see their conditions"))
+        }
+        (None, None, Ok(_)) => None,
+    };
+    conditions.extend(programmed.map(|fault| fails(PROGRAMMED, &fault)));
+    conditions
+}

@@ -1,0 +1,96 @@
+//! Which derivation read what: how a change finds exactly the work that depends on it.
+//!
+//! The translator records what each [`Task`] read and asks who must run again when a [`Key`] changes.
+//! It refuses to know what the tasks compute.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proxy_config::listener::Bind;
+use proxy_config::name::ObjectName;
+
+use crate::snapshot::meta::ObjectRef;
+
+/// Something that a task reads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// An object of the snapshot, there or not.
+    Object(ObjectRef),
+    /// All ReferenceGrants of a namespace.
+    Grants(Arc<str>),
+    /// All CustomResourceDefinitions.
+    Crds,
+    /// The addresses of the nodes that run a proxy.
+    NodeAddresses,
+    /// What follows from a GatewayClass.
+    Class(ObjectName),
+    /// What a Gateway claims.
+    Claims(ObjectName),
+    /// Which listeners of a Gateway lose their port or hostname to another Gateway.
+    Conflicts(ObjectName),
+    /// The listeners of a Gateway as they end up.
+    Listeners(ObjectName),
+    /// The listeners of a Gateway as routes see them.
+    Attachable(ObjectName),
+}
+
+/// A piece of work. A task reads only what tasks that sort before it make, so that one pass in order
+/// runs each at most once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    /// The addresses of the nodes that run a proxy.
+    NodeAddresses,
+    /// A GatewayClass.
+    Class(ObjectName),
+    /// What a Gateway claims, seen alone.
+    Claims(ObjectName),
+    /// A port that Gateways share: who gets what.
+    Port(Bind),
+    /// The listeners of a Gateway.
+    Listeners(ObjectName),
+    /// An HTTPRoute.
+    HttpRoute(ObjectName),
+    /// The status of a Gateway.
+    GatewayStatus(ObjectName),
+    /// A Secret that listeners name.
+    Secret(ObjectName),
+    /// A Service's port that routes name.
+    Backend(ObjectName, u16),
+    /// An EndpointSlice.
+    Endpoints(ObjectName),
+    /// An object that nothing else speaks about.
+    Malformed(ObjectRef),
+}
+
+/// What each task read, both ways.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    reads: BTreeMap<Task, BTreeSet<Key>>,
+    readers: BTreeMap<Key, BTreeSet<Task>>,
+}
+
+impl Graph {
+    /// Replaces what a task read.
+    pub(super) fn record(&mut self, task: &Task, reads: BTreeSet<Key>) {
+        let old = self.reads.remove(task).unwrap_or_default();
+        for key in old.difference(&reads) {
+            if let Some(readers) = self.readers.get_mut(key) {
+                readers.remove(task);
+                if readers.is_empty() {
+                    self.readers.remove(key);
+                }
+            }
+        }
+        for key in reads.difference(&old) {
+            self.readers.entry(key.clone()).or_default().insert(task.clone());
+        }
+        if !reads.is_empty() {
+            self.reads.insert(task.clone(), reads);
+        }
+    }
+
+    /// The tasks that read a key when they last ran.
+    pub(super) fn readers(&self, key: &Key) -> impl Iterator<Item = Task> {
+        self.readers.get(key).into_iter().flatten().cloned()
+    }
+}

@@ -1,0 +1,108 @@
+//! Matches: what requests a rule takes.
+
+use proxy_config::route::{Match, PathMatch, ValueMatch, ValuePattern};
+
+use crate::snapshot::http_route;
+
+use super::conditions::Fault;
+
+/// How large a compiled regular expression may be, in bytes; the proxy has the same limit.
+const REGEX_LIMIT: usize = 64 << 10;
+
+/// Translates the matches of a rule: those that can be served, and what is wrong with the first other.
+pub(super) fn translate(written: &[http_route::Match]) -> (Vec<Match>, Option<Fault>) {
+    if written.is_empty() {
+        let all = Match {
+            path: PathMatch::Prefix("/".into()),
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        };
+        return (vec![all], None);
+    }
+    let mut first = None;
+    let mut usable = Vec::new();
+    for (index, one) in written.iter().enumerate() {
+        match translate_one(one) {
+            Ok(one) => usable.push(one),
+            Err(message) => {
+                let message = format!("matches[{index}].{message}");
+                first.get_or_insert(Fault::new("UnsupportedValue", message));
+            }
+        }
+    }
+    (usable, first)
+}
+
+fn translate_one(written: &http_route::Match) -> Result<Match, String> {
+    let headers = values("headers", &written.headers, |name| name.to_ascii_lowercase())?;
+    for header in &headers {
+        if !is_token(&header.name) {
+            return Err(format!("headers: `{}` is not a header name", header.name));
+        }
+    }
+    let query = values("queryParams", &written.query_params, str::to_owned)?;
+    Ok(Match { path: path(&written.path)?, method: written.method.clone(), headers, query })
+}
+
+fn path(written: &http_route::PathMatch) -> Result<PathMatch, String> {
+    let value = &written.value;
+    match &*written.kind {
+        "RegularExpression" => {
+            check_regex(value).map_err(|reason| format!("path.value: {reason}"))?;
+            return Ok(PathMatch::Regex(value.clone()));
+        }
+        "Exact" | "PathPrefix" => {}
+        kind => return Err(format!("path.type `{kind}` is not supported")),
+    }
+    if !value.starts_with('/')
+        || value.bytes().any(|byte| byte <= b' ' || byte == 0x7f || b"?#".contains(&byte))
+    {
+        return Err(format!("path.value `{value}` is not a path: it begins with / and has no ?, # or space"));
+    }
+    if written.kind == "Exact" {
+        return Ok(PathMatch::Exact(value.clone()));
+    }
+    // `/a/` takes what `/a` takes: prefixes are matched element by element.
+    let trimmed = value.trim_end_matches('/');
+    Ok(PathMatch::Prefix(if trimmed.is_empty() { "/".into() } else { trimmed.into() }))
+}
+
+/// Of entries with one name, the first counts. Source: HTTPRouteMatch.headers and .queryParams.
+fn values(
+    field: &str,
+    written: &[http_route::ValueMatch],
+    spell: impl Fn(&str) -> String,
+) -> Result<Vec<ValueMatch>, String> {
+    let mut values: Vec<ValueMatch> = Vec::new();
+    for (index, one) in written.iter().enumerate() {
+        let name = spell(&one.name);
+        let value = match &*one.kind {
+            "Exact" => ValuePattern::Exact(one.value.clone()),
+            "RegularExpression" => {
+                check_regex(&one.value).map_err(|reason| format!("{field}[{index}].value: {reason}"))?;
+                ValuePattern::Regex(one.value.clone())
+            }
+            kind => return Err(format!("{field}[{index}].type `{kind}` is not supported")),
+        };
+        if values.iter().all(|known| known.name != name) {
+            values.push(ValueMatch { name, value });
+        }
+    }
+    Ok(values)
+}
+
+fn check_regex(pattern: &str) -> Result<(), String> {
+    use regex_automata::nfa::thompson;
+    use regex_automata::util::syntax;
+    let config = thompson::Config::new().nfa_size_limit(Some(REGEX_LIMIT));
+    let syntax = syntax::Config::new().utf8(false);
+    let built = thompson::Compiler::new().configure(config).syntax(syntax).build(pattern);
+    built.map(drop).map_err(|error| format!("the regular expression can't be used: {error}"))
+}
+
+/// Whether a text is a token. Source: RFC 9110 section 5.6.2.
+pub(super) fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}

@@ -1,0 +1,132 @@
+//! Golden pairs: `golden/NAME.in.yaml` holds objects, `golden/NAME.out.yaml` what follows from them.
+//!
+//! A pair's name says the behaviour. To write the outputs anew: `UPDATE_GOLDEN=1 cargo test -p actors-core
+//! --test golden`, then read the difference.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use actors_core::observe::observe;
+use actors_core::snapshot::Snapshot;
+use actors_core::snapshot::meta::Kind;
+use actors_core::status::fleet::{Acked, Fleet, ProxyState, finalise};
+use actors_core::status::merge::merge_status;
+use actors_core::translate::{Settings, Translation, Translator};
+use jiff::Timestamp;
+use proxy_config::unit::Unit;
+use serde_json::{Value, json};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn snapshot(yaml: &str) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("the input is YAML");
+    for object in objects.iter().filter(|object| !object.is_null()) {
+        let text = |key: &str| object[key].as_str().unwrap_or_default();
+        let kind = Kind::of(text("apiVersion"), text("kind"));
+        snapshot.put(observe(kind.expect("the kind is one that is observed"), object));
+    }
+    snapshot
+}
+
+/// Every proxy of the snapshot has acked everything.
+fn fleet(snapshot: &Snapshot, translation: &Translation) -> Fleet {
+    let acked = Some(Acked { units: translation.units.clone(), broken: BTreeMap::new() });
+    let state = |ready| ProxyState { ready, acked: acked.clone(), ..ProxyState::default() };
+    let proxies = snapshot.proxies.values().map(|proxy| (proxy.meta.name.to_string(), state(proxy.ready)));
+    Fleet { proxies: proxies.collect(), ..Fleet::default() }
+}
+
+fn conditions(status: &mut Value) {
+    let status = match status {
+        Value::Array(items) => return items.iter_mut().for_each(conditions),
+        Value::Object(fields) => fields,
+        _ => return,
+    };
+    for (key, value) in status.iter_mut() {
+        if key != "conditions" {
+            conditions(value);
+            continue;
+        }
+        let lines = value.as_array().expect("a list").iter().map(|condition| {
+            let text = |key: &str| condition[key].as_str().expect("a string").to_owned();
+            let generation = &condition["observedGeneration"];
+            json!(format!(
+                "{}={} {} @{generation}: {}",
+                text("type"),
+                text("status"),
+                text("reason"),
+                text("message")
+            ))
+        });
+        *value = Value::Array(lines.collect());
+    }
+}
+
+fn render(snapshot: &Snapshot) -> String {
+    let translation = Translator::new(Settings::default()).update(snapshot);
+    let mut units = BTreeMap::new();
+    for unit in translation.units.iter() {
+        let body = match unit.decode().expect("our own units can be read") {
+            Unit::Key(_) => json!("(not shown)"),
+            Unit::Certificate(mut certificate) => {
+                certificate.chain = "(not shown)".into();
+                json!(certificate)
+            }
+            other => serde_json::to_value(other).expect("units are JSON"),
+        };
+        units.insert(unit.id.to_string(), body);
+    }
+    let mut statuses = BTreeMap::new();
+    for (object, status) in &finalise(&translation, &fleet(snapshot, &translation)) {
+        if let Some(mut merged) = merge_status(status, &Value::Null, Timestamp::UNIX_EPOCH) {
+            merged.as_object_mut().expect("an object").remove("supportedFeatures");
+            conditions(&mut merged);
+            statuses.insert(object.to_string(), merged);
+        }
+    }
+    let problems: BTreeMap<_, Vec<_>> = translation
+        .problems
+        .iter()
+        .map(|(object, problems)| {
+            let lines = problems.iter().map(|one| format!("{} {}: {}", one.reason, one.field, one.message));
+            (object.to_string(), lines.collect())
+        })
+        .collect();
+    let names = |set: &imbl::OrdSet<proxy_config::name::ObjectName>| -> Vec<_> {
+        set.iter().map(ToString::to_string).collect()
+    };
+    let all = json!({
+        "units": units,
+        "statuses": statuses,
+        "problems": problems,
+        "wantedSecrets": names(&translation.wanted_secrets),
+        "unreadSecrets": names(&translation.unread_secrets),
+    });
+    serde_saphyr::to_string(&all).expect("it can be written as YAML")
+}
+
+#[test]
+fn what_follows_is_as_written() {
+    let update = std::env::vars().any(|(name, _)| name == "UPDATE_GOLDEN");
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder()).expect("the folder of pairs") {
+        let input = entry.expect("an entry").path();
+        let Some(name) = input.file_name().and_then(|name| name.to_str()?.strip_suffix(".in.yaml")) else {
+            continue;
+        };
+        count += 1;
+        let output = folder().join(format!("{name}.out.yaml"));
+        let found = render(&snapshot(&std::fs::read_to_string(&input).expect("the input")));
+        if update {
+            std::fs::write(&output, &found).expect("the output can be written");
+        } else if std::fs::read_to_string(&output).unwrap_or_default() != found {
+            wrong.push(format!("--- {name}: found\n{found}"));
+        }
+    }
+    assert!(count > 0, "there are pairs");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
