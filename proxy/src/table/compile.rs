@@ -159,3 +159,6 @@ fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
 
 /// What changed since the last rebuild.
 type Dirty<T> = BTreeSet<T>;
+
+#[cfg(test)]
+mod tests;

@@ -187,3 +187,38 @@ impl Paths {
 fn elements(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.strip_prefix(b"/").into_iter().flat_map(|rest| rest.split(|byte| *byte == b'/'))
 }
+
+#[cfg(test)]
+impl Paths {
+    /// Every entry in the order in which it is tried, as text.
+    pub(super) fn dump(&self) -> Vec<String> {
+        let show = |place: String, entries: &[Entry]| {
+            let entries: Vec<String> = entries.iter().map(Entry::dump).collect();
+            (!entries.is_empty()).then(|| format!("{place}: {}", entries.join(" ")))
+        };
+        let mut lines = Vec::new();
+        let mut nodes = vec![(0, String::new())];
+        while let Some((at, path)) = nodes.pop() {
+            let node = &self.nodes[at];
+            lines.extend(show(format!("= {path}"), &node.exact));
+            lines.extend(show(format!("< {path}"), &node.prefix));
+            let below = node
+                .children
+                .iter()
+                .map(|(element, child)| (*child, format!("{path}/{}", String::from_utf8_lossy(element))));
+            nodes.extend(below);
+        }
+        lines.sort();
+        lines.extend(
+            self.regexes.iter().map(|(regex, entry)| format!("~ {} {}", regex.pattern(), entry.dump())),
+        );
+        lines
+    }
+}
+
+#[cfg(test)]
+impl Entry {
+    fn dump(&self) -> String {
+        format!("{}#{}{:?}", self.route.id, self.rule, self.conditions.specificity())
+    }
+}

@@ -91,6 +91,11 @@ impl BackendStage {
         slot
     }
 
+    #[cfg(test)]
+    pub(super) fn slot(&self, id: &UnitId) -> Option<Slot> {
+        self.slots.get(id)
+    }
+
     /// Gives a slot back for a route.
     pub(super) fn release(&mut self, id: &UnitId) {
         self.freed.extend(self.slots.release(id));

@@ -1,0 +1,272 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+use proxy_config::listener::Protocol;
+use proxy_config::route::{PathMatch, Target};
+use proxy_config::set::UnitSet;
+
+use super::*;
+use crate::table::request::Refusal;
+use crate::table::slot::Slot;
+
+mod reference;
+mod world;
+
+use reference::Reference;
+use world::{Request, backend, endpoints, listener, route, rule};
+
+const NODE: [u8; 4] = [127, 0, 0, 2];
+
+fn compiler() -> Compiler {
+    Compiler::new(NODE.into(), Arc::default(), Metrics::new(1))
+}
+
+fn version() -> Version {
+    Version { term: 1, generation: 1 }
+}
+
+fn compile(units: &UnitSet) -> (Arc<Table>, Compiler) {
+    let mut compiler = compiler();
+    let table = compiler.apply(units.iter(), [], version(), units.root());
+    (table, compiler)
+}
+
+fn set(units: impl IntoIterator<Item = (UnitId, Unit)>) -> UnitSet {
+    units.into_iter().map(|(id, unit)| EncodedUnit::new(id, &unit)).collect()
+}
+
+/// What takes a request: the route, the index of its rule, and what its prefix took.
+type Answer = Result<(UnitId, usize, usize), Refusal>;
+
+fn answer(table: &Table, request: &Request) -> Answer {
+    let local = SocketAddr::from((NODE, request.port));
+    let port = table.port(local).ok_or(Refusal::NotFound)?;
+    let routed = port.route(request, None)?;
+    Ok((routed.route.id.clone(), routed.rule, routed.matched))
+}
+
+/// All that a table holds, as text, without the numbers of its slots.
+fn dump(table: &Table) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (address, port) in &table.ports {
+        lines.push(format!("{address} {:?}", port.protocol));
+        let names: BTreeMap<_, _> = port.hostnames.iter().collect();
+        for (name, place) in names {
+            let listener = &port.listeners[*place];
+            lines.push(format!("{:?} {} {}", name, listener.id, listener.certificates.len()));
+            let hosts: BTreeMap<_, _> = listener.hosts.iter().collect();
+            for (key, paths) in hosts {
+                lines.push(format!("  {:?}", String::from_utf8_lossy(key)));
+                lines.extend(paths.dump().into_iter().map(|line| format!("    {line}")));
+            }
+        }
+    }
+    lines
+}
+
+/// The endpoints of every backend that a route names.
+fn dump_backends(compiler: &Compiler, table: &Table, units: &UnitSet) -> Vec<String> {
+    let mut lines = Vec::new();
+    for unit in units.iter() {
+        let Ok(Unit::Route(route)) = unit.decode() else { continue };
+        for target in route.rules.iter().flat_map(|rule| &rule.backends).map(|backend| &backend.target) {
+            let Target::Backend(id) = target else { continue };
+            let slot: Option<Slot> = compiler.backends.slot(id);
+            let backend = slot.and_then(|slot| table.backend(slot));
+            lines.push(match backend {
+                Some(backend) => {
+                    let addresses = |list: &[Arc<crate::upstream::registry::Endpoint>]| {
+                        list.iter().map(|endpoint| endpoint.address()).collect::<Vec<_>>()
+                    };
+                    let (ready, fallback) = (addresses(&backend.ready), addresses(&backend.fallback));
+                    format!("{id} is {} {ready:?} {fallback:?}", backend.id)
+                }
+                None => format!("{id} is none"),
+            });
+        }
+    }
+    lines
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn routing_is_what_the_specification_says(world in world::world(), requests in world::requests()) {
+        let units = set(world.clone());
+        let (table, _) = compile(&units);
+        let reference = Reference::of(&world, NODE.into());
+        for request in &requests {
+            prop_assert_eq!(answer(&table, request), reference.answer(request), "{:?}", request);
+        }
+    }
+
+    #[test]
+    fn applying_changes_one_by_one_gives_what_compiling_the_whole_gives(
+        steps in prop::collection::vec(world::world(), 1..6),
+        requests in world::requests(),
+    ) {
+        let mut step_by_step = compiler();
+        let mut units = UnitSet::default();
+        for world in steps {
+            let next = set(world);
+            let (put, delete) = next.diff(&units);
+            let table = step_by_step.apply(&put, &delete, version(), next.root());
+            let (fresh, whole) = compile(&next);
+            prop_assert_eq!(dump(&table), dump(&fresh));
+            prop_assert_eq!(
+                dump_backends(&step_by_step, &table, &next),
+                dump_backends(&whole, &fresh, &next)
+            );
+            prop_assert_eq!(
+                step_by_step.broken().collect::<Vec<_>>(),
+                whole.broken().collect::<Vec<_>>()
+            );
+            for request in &requests {
+                prop_assert_eq!(answer(&table, request), answer(&fresh, request));
+            }
+            units = next;
+        }
+    }
+
+    #[test]
+    fn a_unit_that_can_not_be_read_changes_no_other_answer(
+        world in world::world(),
+        victim in any::<prop::sample::Index>(),
+        requests in world::requests(),
+    ) {
+        let victim = victim.get(&world).0.clone();
+        let mut without = set(world.clone());
+        without.apply([], [victim.clone()]);
+        let mut damaged = set(world);
+        damaged.apply([unreadable(&victim)], []);
+        let (damaged, compiler) = compile(&damaged);
+        prop_assert!(compiler.broken().any(|broken| broken.unit == victim));
+        let (without, _) = compile(&without);
+        for request in &requests {
+            prop_assert_eq!(answer(&damaged, request), answer(&without, request));
+        }
+        prop_assert_eq!(dump(&damaged), dump(&without));
+    }
+}
+
+fn unreadable(id: &UnitId) -> EncodedUnit {
+    let body: Arc<serde_json::value::RawValue> =
+        serde_json::value::RawValue::from_string(r#"{"neverHeardOf":{}}"#.to_owned()).unwrap().into();
+    let hash = proxy_config::unit::ContentHash::of(id, body.get());
+    EncodedUnit { id: id.clone(), hash, body }
+}
+
+fn get(host: &str, path: &str) -> Request {
+    Request { port: 80, host: host.into(), path: path.into(), ..Request::default() }
+}
+
+#[test]
+fn a_rule_whose_filter_can_not_be_applied_answers_500_and_its_neighbours_serve() {
+    use proxy_config::route::{Field, Filter, HeaderEdits};
+    let edits = HeaderEdits {
+        set: vec![Field { name: "not a name".into(), value: "x".into() }],
+        ..HeaderEdits::default()
+    };
+    let mut bad = rule(PathMatch::Prefix("/bad".into()), Some("cart"));
+    bad.filters.push(Filter::RequestHeaders(edits));
+    let good = rule(PathMatch::Prefix("/good".into()), Some("cart"));
+    let units = set([listener("web", 80, None), route("r", 1, &["web"], &[], vec![bad, good])]);
+    let (table, compiler) = compile(&units);
+    let port = table.port((NODE, 80).into()).unwrap();
+    let rule = |path| port.route(&get("a.example", path), None).unwrap();
+    assert!(rule("/bad").rule().invalid.is_some());
+    assert!(rule("/good").rule().invalid.is_none());
+    let broken: Vec<Broken> = compiler.broken().collect();
+    assert!(broken[0].reason.contains("not a name"), "{broken:?}");
+}
+
+#[test]
+fn a_match_whose_expression_can_not_be_compiled_takes_nothing() {
+    let bad = rule(PathMatch::Regex("(".into()), Some("cart"));
+    let good = rule(PathMatch::Prefix("/".into()), Some("cart"));
+    let units = set([listener("web", 80, None), route("r", 1, &["web"], &[], vec![bad, good])]);
+    let (table, compiler) = compile(&units);
+    assert_eq!(answer(&table, &get("a.example", "/x")).unwrap().1, 1);
+    assert_eq!(compiler.broken().count(), 1);
+}
+
+#[test]
+fn endpoints_that_change_rebuild_no_route_and_keep_what_stays() {
+    let rules = vec![rule(PathMatch::Prefix("/".into()), Some("cart"))];
+    let world = [
+        listener("web", 80, None),
+        route("r", 1, &["web"], &[], rules),
+        backend("cart"),
+        endpoints("cart", "1", &[1, 2]),
+    ];
+    let units = set(world);
+    let (before, mut compiler) = compile(&units);
+    let (id, slice) = endpoints("cart", "1", &[2, 3]);
+    let after = compiler.apply([&EncodedUnit::new(id, &slice)], [], version(), units.root());
+    let routed = |table: &Table| {
+        let port = table.port((NODE, 80).into()).unwrap();
+        port.route(&get("a.example", "/"), None).unwrap().route
+    };
+    assert!(Arc::ptr_eq(&routed(&before), &routed(&after)));
+    let slot = *routed(&after).rules[0].backends[0].target.as_ref().unwrap();
+    let (old, new) = (before.backend(slot).unwrap(), after.backend(slot).unwrap());
+    assert!(Arc::ptr_eq(&old.ready[1], &new.ready[0]), "the endpoint that stays keeps its state");
+    assert!(Arc::ptr_eq(&old.state, &new.state), "the backend keeps its turn");
+}
+
+#[test]
+fn a_change_touches_only_what_depends_on_it() {
+    let rules = || vec![rule(PathMatch::Prefix("/".into()), None)];
+    let names = ["one.example", "two.example"];
+    let world = [
+        listener("web", 80, None),
+        listener("other", 81, None),
+        route("one", 1, &["web"], &names[..1], rules()),
+        route("two", 1, &["web"], &names[1..], rules()),
+        route("three", 1, &["other"], &[], rules()),
+    ];
+    let units = set(world);
+    let (before, mut compiler) = compile(&units);
+    let (id, changed) = route("one", 2, &["web"], &names[..1], rules());
+    let after = compiler.apply([&EncodedUnit::new(id, &changed)], [], version(), units.root());
+    let paths = |table: &Table, name: &str| {
+        Arc::clone(table.ports[&(NODE, 80).into()].listeners[0].hosts.get(name.as_bytes()).unwrap())
+    };
+    assert!(!Arc::ptr_eq(&paths(&before, names[0]), &paths(&after, names[0])));
+    assert!(Arc::ptr_eq(&paths(&before, names[1]), &paths(&after, names[1])));
+    let other = (NODE, 81).into();
+    assert!(Arc::ptr_eq(&before.ports[&other], &after.ports[&other]));
+}
+
+#[test]
+fn of_two_listeners_that_can_not_share_a_port_one_is_broken() {
+    let (id, mut https) = listener("b", 80, Some("x.example"));
+    if let Unit::Listener(listener) = &mut https {
+        listener.protocol = Protocol::Https;
+    }
+    let world = [listener("a", 80, None), (id.clone(), https), listener("c", 80, None)];
+    let (table, compiler) = compile(&set(world));
+    let broken: Vec<UnitId> = compiler.broken().map(|broken| broken.unit).collect();
+    assert_eq!(broken, [id, listener("c", 80, None).0]);
+    assert_eq!(table.binds().collect::<Vec<_>>(), [((NODE, 80).into(), Protocol::Http)]);
+}
+
+#[test]
+fn a_slot_that_is_used_again_is_not_taken_for_the_old_one() {
+    let rules = |backend| vec![rule(PathMatch::Prefix("/".into()), Some(backend))];
+    let web = listener("web", 80, None);
+    let first = set([web.clone(), route("r", 1, &["web"], &[], rules("a")), backend("a"), backend("b")]);
+    let (before, mut compiler) = compile(&first);
+    let port = before.port((NODE, 80).into()).unwrap();
+    let old = port.route(&get("x.example", "/"), None).unwrap();
+    let old_slot = *old.rule().backends[0].target.as_ref().unwrap();
+    // First the route goes, then another one comes, which gets the place that was freed.
+    let (id, _) = route("r", 1, &["web"], &[], rules("a"));
+    compiler.apply([], [&id], version(), first.root());
+    let (id, unit) = route("s", 1, &["web"], &[], rules("b"));
+    let after = compiler.apply([&EncodedUnit::new(id, &unit)], [], version(), first.root());
+    assert!(after.backend(old_slot).is_none(), "a stranger's backend");
+    assert!(before.backend(old_slot).is_some());
+}
