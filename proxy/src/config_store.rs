@@ -6,6 +6,7 @@
 //! Rebuilt from: what it last published beside the tree; at the start of the process, the last good
 //! configuration on disk.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ pub enum Msg {
 message_names!(Msg { Apply, Hold, Recompile, BindsReported, BindsOverdue, ExpireEndpoints, Tidy });
 
 /// What the config store is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Args {
     /// Whom pushes must be meant for.
     pub identity: Arc<str>,
@@ -86,8 +87,8 @@ pub struct Args {
     pub metrics: Arc<Metrics>,
     /// Where what is in force is published.
     pub in_force: watch::Sender<Arc<InForce>>,
-    /// Where the wanted binds are published.
-    pub binds: watch::Sender<Arc<Binds>>,
+    /// Is told the wanted binds whenever they change.
+    pub want: Want,
     /// What became of them.
     pub report: watch::Receiver<BindReport>,
     /// Its own address, for its timers.
@@ -95,7 +96,10 @@ pub struct Args {
 }
 
 /// The addresses and ports on which connections are wanted.
-pub type Binds = std::collections::BTreeSet<SocketAddr>;
+pub type Binds = BTreeSet<SocketAddr>;
+
+/// Takes the wanted binds.
+pub type Want = Arc<dyn Fn(&Binds) + Send + Sync>;
 
 /// What it knows.
 pub struct State {
@@ -103,6 +107,7 @@ pub struct State {
     compiler: Compiler,
     last_good: Option<LastGood>,
     in_force: Arc<InForce>,
+    binds: Binds,
     noted: Option<Instant>,
     /// Replaced tables: dropped here, not on a worker that lets go of one last.
     retired: Vec<Arc<crate::table::Table>>,
@@ -161,6 +166,7 @@ impl State {
             compiler,
             last_good,
             in_force,
+            binds: Binds::new(),
             noted: None,
             retired: Vec::new(),
             waiting: None,
@@ -243,7 +249,7 @@ impl State {
     fn binds_reported(&mut self) {
         let all_known = {
             let report = self.args.report.borrow_and_update();
-            self.args.binds.borrow().iter().all(|bind| report.contains_key(bind))
+            self.binds.iter().all(|bind| report.contains_key(bind))
         };
         self.publish_broken();
         if all_known {
@@ -316,13 +322,10 @@ impl State {
         let binds: Binds = table.binds().map(|(address, _)| address).collect();
         self.retired.push(self.args.table.swap(table));
         self.args.metrics.pushes.swaps.fetch_add(1, Relaxed);
-        self.args.binds.send_if_modified(|known| {
-            let changed = **known != binds;
-            if changed {
-                *known = Arc::new(binds);
-            }
-            changed
-        });
+        if binds != self.binds {
+            (self.args.want)(&binds);
+            self.binds = binds;
+        }
         if self.tidy.is_none() {
             self.tidy = Some(self.args.myself.send_after(TIDY_EVERY, Msg::Tidy));
         }
