@@ -170,6 +170,25 @@ fn the_next_cluster_sweeps_up_what_was_left_when_the_guard_was_killed_too() {
     nothing_is_left_of(&id);
 }
 
+#[test]
+fn the_command_leaves_a_cluster_up_until_it_is_told_to_take_it_down() {
+    let id = format!("c{:x}", std::process::id());
+    let command = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_cluster")).args(arguments).args(["--name", &id]).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = command(&["up", "--nodes", "0"]);
+    let line = said.lines().find(|line| line.starts_with("export KUBECONFIG=")).unwrap();
+    let script = format!("{line}; kubectl get namespace default -o name");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "namespace/default\n", "{said}");
+    command(&["down"]);
+    nothing_is_left_of(&id);
+}
+
 /// Another process of this program, which holds a cluster; and the cluster's name.
 fn owner_of_a_cluster() -> (Child, String) {
     let mut owner = Command::new(std::env::current_exe().unwrap())
