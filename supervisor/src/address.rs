@@ -185,7 +185,7 @@ impl<M: Message> Address<M> {
     /// Sends after a delay, unless the returned handle is dropped before. A refusal is logged.
     ///
     /// For timers of an actor to itself: keep the handle in its state.
-    #[must_use]
+    #[must_use = "dropping the handle cancels the message"]
     pub fn send_after(&self, delay: Duration, message: M) -> AbortOnDropHandle<()>
     where
         M: MessageName,

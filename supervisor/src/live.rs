@@ -123,7 +123,10 @@ pub(crate) struct LiveNode {
 struct Status {
     state: ChildState,
     due: Option<Instant>,
+    /// Under this instance of its supervisor.
     restarts: u64,
+    /// Under earlier ones.
+    restarts_before: u64,
     last_error: Option<(Cause, Instant)>,
     up_since: Option<Instant>,
     epoch: Option<u64>,
@@ -191,20 +194,38 @@ impl LiveNode {
         status.due = slot.due;
         status.restarts = slot.restarts;
         status.up_since = slot.up_since;
-        status.last_error.clone_from(&slot.last_error);
+        // A restarted supervisor knows nothing of the last one's children; the tree does.
+        if slot.last_error.is_some() {
+            status.last_error.clone_from(&slot.last_error);
+        }
         status.epoch = match slot.spec.gate {
             Some(Gate::Open(epoch)) => Some(epoch),
             Some(Gate::Closed) | None => None,
         };
     }
 
-    /// The root has no supervisor that publishes it.
-    pub(crate) fn root(&self, state: ChildState, error: Option<Cause>) {
+    /// The root has no supervisor that publishes it: it starts ...
+    pub(crate) fn root_starts(&self) {
+        lock(&self.status).state = ChildState::Starting;
+    }
+
+    /// ... it is up, unless it has ended already ...
+    pub(crate) fn root_is_up(&self) {
         let mut status = lock(&self.status);
-        status.state = state;
-        status.up_since = (state == ChildState::Running).then(Instant::now);
-        if let Some(cause) = error {
-            status.last_error = Some((cause, Instant::now()));
+        if status.state == ChildState::Starting {
+            status.state = ChildState::Running;
+            status.up_since = Some(Instant::now());
+        }
+    }
+
+    /// ... it ended, and nothing of the tree is left.
+    pub(crate) fn root_ended(&self, why: Option<&Cause>) {
+        self.settle_below();
+        let mut status = lock(&self.status);
+        status.state = if why.is_some() { ChildState::Failed } else { ChildState::Stopped };
+        status.up_since = None;
+        if let Some(cause) = why {
+            status.last_error = Some((cause.clone(), Instant::now()));
         }
     }
 
@@ -223,6 +244,7 @@ impl LiveNode {
                 down => down,
             };
             status.state = down;
+            status.restarts_before += std::mem::take(&mut status.restarts);
             status.due = None;
             status.up_since = None;
         }
@@ -242,7 +264,7 @@ impl LiveNode {
             within_ms: self.limit.and_then(|l| u64::try_from(l.within.as_millis()).ok()),
             state: status.state,
             backoff_ms: backoff.and_then(|due| until(due).ok()),
-            restarts: status.restarts,
+            restarts: status.restarts_before + status.restarts,
             last_error: status.last_error.as_ref().map(|(cause, _)| cause.chain()),
             last_error_age_ms: status.last_error.as_ref().map(|(_, at)| ago(*at)),
             age_ms: status.up_since.map(ago),

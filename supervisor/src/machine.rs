@@ -160,8 +160,8 @@ impl Machine {
             return;
         };
         let slot = &mut self.slots[i];
-        let was = slot.down(&ended, now);
-        if halting || was == Phase::Stopping {
+        let leaving = slot.down(&ended, now);
+        if halting || leaving {
             return;
         }
         match ended {
@@ -262,8 +262,7 @@ impl Machine {
     fn stops(&mut self, steps: &mut Vec<Step>) {
         let halting = matches!(self.mode, Mode::Halting(_) | Mode::Finished);
         for slot in self.slots.iter_mut().rev() {
-            let stop = slot.alive() && (halting || !slot.wanted() || slot.bounced || slot.stale());
-            if stop {
+            if slot.alive() && (halting || slot.leaving()) {
                 slot.phase = Phase::Stopping;
                 let instance = slot.instance.expect("a child that is alive has an instance");
                 steps.push(Step::Stop { instance });
@@ -295,17 +294,16 @@ impl Machine {
         }
         let before = &self.slots[..i];
         let after = &self.slots[i + 1..];
-        let leaving = |s: &Slot| s.bounced && s.phase != Phase::Down;
         match self.order {
             Order::Independent => true,
             Order::Declared(Strategy::OneForOne) => {
                 self.mode != Mode::Booting || before.iter().all(|s| s.booted || !s.wanted())
             }
             Order::Declared(Strategy::RestForOne) => {
-                before.iter().all(Slot::settled) && !after.iter().any(leaving)
+                before.iter().all(Slot::settled) && !after.iter().any(Slot::leaving)
             }
             Order::Declared(Strategy::OneForAll) => {
-                let group_waits = |s: &Slot| leaving(s) || (s.wanted() && s.waits(now));
+                let group_waits = |s: &Slot| s.leaving() || (s.wanted() && s.waits(now));
                 before.iter().all(Slot::settled) && !after.iter().any(group_waits)
             }
         }
@@ -315,6 +313,3 @@ impl Machine {
         self.slots.iter_mut().find(|s| s.instance == Some(instance))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cause::Cause;
 use crate::census::Census;
-use crate::live::{ChildState, LiveNode, LiveTree};
+use crate::live::{LiveNode, LiveTree};
 use crate::machine::Halt;
 use crate::measured::start_failed;
 use crate::spec::{Child, Kind};
@@ -98,7 +98,7 @@ pub async fn run(root: Child) -> Result<Running, StartError> {
     let (ready, when_ready) = oneshot::channel();
     let verdict: Arc<OnceLock<Halt>> = Arc::default();
     let args = Args { branch: root, live: live.clone(), token, ready, verdict: verdict.clone() };
-    live.root(ChildState::Starting, None);
+    live.root_starts();
     let spawned = Actor::spawn(None, Supervisor, args).await;
     let (root, task) =
         spawned.map_err(|error| StartError::Boot { root: name.clone(), cause: start_failed(&error) })?;
@@ -108,21 +108,19 @@ pub async fn run(root: Child) -> Result<Running, StartError> {
         // ractor's task never panics.
         let _ = task.await;
         census.empty().await;
-        node.settle_below();
         let result = match verdict.get() {
             Some(Halt::Shutdown) => Ok(()),
             Some(Halt::Boot(cause) | Halt::Escalated(cause)) => Err(cause.clone()),
             None => Err(Cause::Killed),
         };
-        let state = if result.is_ok() { ChildState::Stopped } else { ChildState::Failed };
-        node.root(state, result.as_ref().err().cloned());
+        node.root_ended(result.as_ref().err());
         let root = root_name;
         ended.send_replace(Some(result.map_err(|cause| Stopped { root, cause })));
     });
     let running = Running { live: LiveTree { root: live.clone() }, root, end };
     match when_ready.await.unwrap_or(Err(Cause::Killed)) {
         Ok(()) => {
-            live.root(ChildState::Running, None);
+            live.root_is_up();
             Ok(running)
         }
         Err(cause) => {

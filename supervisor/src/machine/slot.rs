@@ -125,6 +125,12 @@ impl Slot {
         self.started_for != (self.spec.revision, self.spec.gate)
     }
 
+    /// Whether an instance is on its way down, or only waits for its turn.
+    pub(crate) fn leaving(&self) -> bool {
+        let condemned = !self.wanted() || self.bounced || self.stale();
+        self.phase == Phase::Stopping || (self.alive() && condemned)
+    }
+
     /// Whether it is still in backoff.
     pub(crate) fn waits(&self, now: Instant) -> bool {
         self.due.is_some_and(|due| due > now)
@@ -132,7 +138,11 @@ impl Slot {
 
     /// Whether what is declared after it need not wait for it.
     pub(super) fn settled(&self) -> bool {
-        !self.wanted() || (self.phase == Phase::Up && !self.bounced && !self.stale())
+        match self.phase {
+            Phase::Down => !self.wanted(),
+            Phase::Up => !self.leaving(),
+            Phase::Starting | Phase::Stopping => false,
+        }
     }
 
     pub(super) fn start(&mut self, instance: Instance) {
@@ -145,10 +155,10 @@ impl Slot {
         }
     }
 
-    /// It is restarted because of a sibling. As in OTP, a temporary child is not started again, and a
-    /// transient one that had ended is.
+    /// It is restarted because of a sibling. As in OTP, a temporary child is not started again (unless
+    /// it has never been up: the branch still starts), and a transient one that had ended is.
     pub(super) fn bounce(&mut self) {
-        if self.spec.restart == Restart::Temporary {
+        if self.spec.restart == Restart::Temporary && (self.booted || self.finished) {
             self.finished |= self.alive();
             return;
         }
@@ -158,15 +168,18 @@ impl Slot {
         self.due = None;
     }
 
-    /// Nothing is left of the instance. Answers the phase that it was in.
-    pub(super) fn down(&mut self, ended: &Ended, now: Instant) -> Phase {
-        let was = std::mem::replace(&mut self.phase, Phase::Down);
+    /// Nothing is left of the instance. Answers whether it was to stop anyway: as in OTP, what fails
+    /// while it is being stopped is no failure.
+    pub(super) fn down(&mut self, ended: &Ended, now: Instant) -> bool {
+        let unexpected = !self.leaving();
+        self.phase = Phase::Down;
         self.instance = None;
         self.bounced = false;
         let up_since = self.up_since.take();
-        let unexpected = was != Phase::Stopping;
         match ended {
-            Ended::NotStarted(cause) if unexpected => self.last_error = Some((cause.clone(), now)),
+            Ended::NotStarted(cause) if unexpected || *cause != Cause::Cancelled => {
+                self.last_error = Some((cause.clone(), now));
+            }
             // A child that is killed because its policy says so did nothing wrong.
             Ended::Down(Exit::Abnormal(cause)) if unexpected || *cause != Cause::Killed => {
                 self.last_error = Some((cause.clone(), now));
@@ -183,6 +196,6 @@ impl Slot {
             }
             self.attempts += 1;
         }
-        was
+        !unexpected
     }
 }
