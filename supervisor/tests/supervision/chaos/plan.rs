@@ -26,6 +26,8 @@ pub(crate) struct Info {
     pub(crate) strategy: Strategy,
 }
 
+type Wanted = Arc<BTreeMap<String, Child>>;
+
 /// A tree and its surroundings.
 pub(crate) struct Plan {
     pub(crate) world: Arc<World>,
@@ -34,7 +36,7 @@ pub(crate) struct Plan {
     /// No instance dies by itself.
     pub(crate) quiet: bool,
     gates: Vec<watch::Sender<Gate>>,
-    wanted: Vec<(String, watch::Sender<Arc<BTreeMap<String, Child>>>)>,
+    wanted: Vec<(String, watch::Sender<Wanted>)>,
 }
 
 /// An even number of milliseconds below `limit`.
@@ -66,48 +68,48 @@ impl Plan {
             self.want(rng, self.wanted.len() - 1);
             return dynamic(path, limit, desired);
         }
-        let children = (0..rng.random_range(1..=3)).map(|place| {
-            let name = format!("{path}.{place}");
-            let gated = rng.random_bool(0.2);
-            let optional = optional || gated || soft;
-            let at = self.nodes.len();
-            let worker = depth == 2 || rng.random_bool(0.6);
-            let parent = path.to_owned();
-            let info = Info {
-                name: name.clone(),
-                parent,
-                place,
-                worker,
-                permanent: false,
-                optional,
-                gated,
-                strategy,
-            };
-            self.nodes.push(info);
-            let mut child = if worker {
-                self.world.child(&name).shutdown(Shutdown::Timeout(even(rng, 300)))
-            } else {
-                self.grow_branch(rng, &name, depth + 1, optional)
-            };
-            if !worker && rng.random_bool(0.2) {
-                child = child.shutdown(Shutdown::Timeout(even(rng, 200)));
-            }
-            child = policy(rng, child);
-            if rng.random_bool(0.3) {
-                let temporary = rng.random_bool(0.5);
-                child = child.restart(if temporary { Restart::Temporary } else { Restart::Transient });
-            } else {
-                self.nodes[at].permanent = true;
-            }
-            if gated {
-                let gate = rng.random_range(0..self.gates.len());
-                child = child.gated(self.gates[gate].subscribe());
-            }
-            child
-        });
-        let children: Vec<Child> = children.collect();
+        let children = (0..rng.random_range(1..=3))
+            .map(|place| self.grow_child(rng, path, place, depth, optional || soft, strategy))
+            .collect();
         let grown = branch(path, strategy, limit, children);
         if soft { grown.never_escalates() } else { grown }
+    }
+
+    fn grow_child(
+        &mut self,
+        rng: &mut SmallRng,
+        parent: &str,
+        place: usize,
+        depth: u32,
+        optional: bool,
+        strategy: Strategy,
+    ) -> Child {
+        let name = format!("{parent}.{place}");
+        let gated = rng.random_bool(0.2);
+        let optional = optional || gated;
+        let worker = depth == 2 || rng.random_bool(0.6);
+        let permanent = rng.random_bool(0.7);
+        let parent = parent.to_owned();
+        let info = Info { name: name.clone(), parent, place, worker, permanent, optional, gated, strategy };
+        self.nodes.push(info);
+        let mut child = if worker {
+            self.world.child(&name).shutdown(Shutdown::Timeout(even(rng, 300)))
+        } else {
+            self.grow_branch(rng, &name, depth + 1, optional)
+        };
+        if !worker && rng.random_bool(0.2) {
+            child = child.shutdown(Shutdown::Timeout(even(rng, 200)));
+        }
+        child = policy(rng, child);
+        if !permanent {
+            let temporary = rng.random_bool(0.5);
+            child = child.restart(if temporary { Restart::Temporary } else { Restart::Transient });
+        }
+        if gated {
+            let gate = rng.random_range(0..self.gates.len());
+            child = child.gated(self.gates[gate].subscribe());
+        }
+        child
     }
 
     /// Something from outside: a gate, or other wanted children.
