@@ -4,6 +4,8 @@
 //! admin port or from its last good configuration, and reports what it could not use.
 //! The modules in reading order: what is served, how a connection and a request travel, what is counted.
 
+pub mod tree;
+
 pub mod settings;
 
 pub mod table;
