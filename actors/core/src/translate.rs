@@ -35,6 +35,7 @@ mod reader;
 mod routes;
 mod rules;
 mod selectors;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -125,7 +126,11 @@ impl Problem {
     }
 
     fn malformed(malformed: &Malformed) -> Self {
-        Self { field: malformed.field.clone(), reason: "Malformed", message: malformed.reason.clone() }
+        Self {
+            field: malformed.field.to_string(),
+            reason: "Malformed",
+            message: malformed.reason.to_string(),
+        }
     }
 }
 
@@ -197,7 +202,7 @@ impl Translator {
         while let Some(task) = queue.pop_first() {
             self.ran += 1;
             let (reads, result, emission) = self.run(&task);
-            let gone = subject(&task).is_some_and(|subject| !self.seen.contains(&subject));
+            let gone = tasks::subject(&task).is_some_and(|subject| !self.seen.contains(&subject));
             self.graph.record(&task, if gone { BTreeSet::new() } else { reads });
             let effects = self.derived.put(&task, result);
             queue.extend(effects.tasks);
@@ -237,8 +242,8 @@ impl Translator {
         let mut queue = BTreeSet::from([Task::NodeAddresses]);
         for reference in changed {
             self.index_slice(&old, &reference);
-            queue.insert(first_task(&reference));
-            queue.extend(self.graph.readers(&wide_key(&reference)));
+            queue.insert(tasks::first_task(&reference));
+            queue.extend(self.graph.readers(&tasks::wide_key(&reference)));
             queue.extend(self.graph.readers(&Key::Object(reference)));
         }
         queue
@@ -262,8 +267,8 @@ impl Translator {
     /// nothing else.
     fn run(&self, task: &Task) -> (BTreeSet<Key>, Derivation, Emission) {
         let reader = Reader::new(&self.settings, &self.seen, &self.derived);
-        let made = catch_unwind(AssertUnwindSafe(|| run(&reader, task)));
-        let (result, emission) = made.unwrap_or_else(|_| panicked(&reader, task));
+        let made = catch_unwind(AssertUnwindSafe(|| tasks::run(&reader, task)));
+        let (result, emission) = made.unwrap_or_else(|_| tasks::panicked(&reader, task));
         (reader.into_reads(), result, emission)
     }
 
@@ -321,101 +326,4 @@ fn key_of<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
 
 fn differences<T: PartialEq>(kind: Kind, old: &Store<T>, new: &Store<T>, changed: &mut BTreeSet<ObjectRef>) {
     changed.extend(old.diff(new).map(|item| ObjectRef::new(kind, key_of(&item).clone())));
-}
-
-/// The task that speaks about an object, whether or not anything has read it.
-fn first_task(ObjectRef { kind, name }: &ObjectRef) -> Task {
-    let name = name.clone();
-    match kind {
-        Kind::GatewayClass => Task::Class(name),
-        Kind::Gateway => Task::Claims(name),
-        Kind::HttpRoute => Task::HttpRoute(name),
-        Kind::EndpointSlice => Task::Endpoints(name),
-        Kind::Secret => Task::Secret(name),
-        kind => Task::Malformed(ObjectRef::new(*kind, name)),
-    }
-}
-
-/// The object without which a task has nothing to say; it is its first task that brings it back.
-fn subject(task: &Task) -> Option<ObjectRef> {
-    let of = |kind, name: &ObjectName| Some(ObjectRef::new(kind, name.clone()));
-    match task {
-        Task::Class(name) => of(Kind::GatewayClass, name),
-        Task::Claims(name) | Task::Listeners(name) | Task::GatewayStatus(name) => of(Kind::Gateway, name),
-        Task::HttpRoute(name) => of(Kind::HttpRoute, name),
-        Task::Secret(name) => of(Kind::Secret, name),
-        Task::Endpoints(name) => of(Kind::EndpointSlice, name),
-        Task::Malformed(reference) => Some(reference.clone()),
-        Task::NodeAddresses | Task::Port(_) | Task::Backend(..) => None,
-    }
-}
-
-/// The key of all objects that are read together with this one.
-fn wide_key(reference: &ObjectRef) -> Key {
-    match reference.kind {
-        Kind::ReferenceGrant => Key::Grants(reference.name.namespace.clone()),
-        Kind::CustomResourceDefinition => Key::Crds,
-        _ => Key::Object(reference.clone()),
-    }
-}
-
-/// Runs a task.
-fn run(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
-    let said = |emission| (Derivation::Nothing, emission);
-    match task {
-        Task::NodeAddresses => {
-            let addresses = reader.ready_addresses();
-            (Derivation::NodeAddresses(addresses), Emission::default())
-        }
-        Task::Class(name) => classes::translate(reader, name),
-        Task::Claims(name) => (gateways::claim(reader, name), Emission::default()),
-        Task::Port(port) => (listeners::share(reader, port), Emission::default()),
-        Task::Listeners(name) => listeners::settle(reader, name),
-        Task::HttpRoute(name) => routes::translate(reader, name),
-        Task::GatewayStatus(name) => said(gateway_status::translate(reader, name)),
-        Task::Secret(name) => said(certificates::emit(reader, name)),
-        Task::Backend(service, port) => said(backends::emit_backend(reader, service, *port)),
-        Task::Endpoints(slice) => said(backends::emit_endpoints(reader, slice)),
-        Task::Malformed(reference) => said(malformed(reader, reference)),
-    }
-}
-
-/// What is said about an object that can't be read and has no status of ours.
-fn malformed(reader: &Reader<'_>, reference: &ObjectRef) -> Emission {
-    let mut emission = Emission::of(reference.clone());
-    emission.problems.extend(reader.malformed(reference).map(Problem::malformed));
-    emission
-}
-
-/// What is made of an object whose translation panicked.
-fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
-    const MESSAGE: &str = "an error of Portreeve's own: this object can't be translated, please report it";
-    let problem = Problem { field: String::new(), reason: "Panicked", message: MESSAGE.into() };
-    match task {
-        Task::Claims(name) => {
-            let gateway = reader.gateway(name).found();
-            let ours = gateway.filter(|gateway| {
-                reader.class(&ObjectName::new("", &*gateway.spec.gateway_class_name)).is_some()
-            });
-            let claims = ours.map(|gateway| gateways::failed(&gateway.meta, MESSAGE));
-            (Derivation::Claims(claims), Emission::default())
-        }
-        Task::HttpRoute(name) => match reader.http_route(name).found() {
-            Some(route) => {
-                let mut failed = routes::failed(reader, &route.meta, &route.spec.parent_refs, MESSAGE);
-                failed.1.problems.push(problem);
-                failed
-            }
-            None => (Derivation::Route(None), Emission::default()),
-        },
-        Task::Class(_) => (Derivation::Class(None), Emission::default()),
-        Task::Port(_) => (Derivation::Port(derived::Losers::new()), Emission::default()),
-        Task::Listeners(_) => (Derivation::Listeners(None), Emission::default()),
-        Task::Secret(name) => {
-            let mut emission = Emission::of(ObjectRef::new(Kind::Secret, name.clone()));
-            emission.problems.push(problem);
-            (Derivation::Nothing, emission)
-        }
-        _ => (Derivation::Nothing, Emission::default()),
-    }
 }

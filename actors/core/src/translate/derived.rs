@@ -66,16 +66,13 @@ impl Derived {
     pub(super) fn put(&mut self, task: &Task, result: Result) -> Effects {
         let mut effects = Effects::default();
         match (task, result) {
-            (Task::NodeAddresses, Result::NodeAddresses(addresses)) => {
-                if self.node_addresses != addresses {
-                    self.node_addresses = addresses;
-                    effects.keys.push(Key::NodeAddresses);
-                }
+            (Task::NodeAddresses, Result::NodeAddresses(new)) if self.node_addresses != new => {
+                self.node_addresses = new;
+                effects.keys.push(Key::NodeAddresses);
             }
             (Task::Class(name), Result::Class(view)) => {
-                if replace(&mut self.classes, name, view).is_some() {
-                    effects.keys.push(Key::Class(name.clone()));
-                }
+                let changed = replace(&mut self.classes, name, view);
+                effects.keys.extend(changed.map(|_| Key::Class(name.clone())));
             }
             (Task::Claims(name), Result::Claims(claims)) => self.put_claims(name, claims, &mut effects),
             (Task::Port(port), Result::Port(losers)) => self.put_port(port, losers, &mut effects),
