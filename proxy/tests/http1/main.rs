@@ -1,6 +1,7 @@
 //! HTTP/1.1 through a real worker, on raw sockets, with an origin that records every byte.
 
 mod corpus;
+mod exchanges;
 mod rig;
 
 use rig::{Origin, Rig};

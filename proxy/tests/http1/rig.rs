@@ -2,7 +2,7 @@
 //! origin that records what it gets.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -93,10 +93,11 @@ impl Rig {
         stream
     }
 
-    /// Sends bytes on a new connection and reads until it ends, or nothing comes for a while.
+    /// Sends bytes on a new connection, ends it, and reads until the proxy ends it too.
     pub fn send(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
         read_to_end(&mut stream)
     }
 }
