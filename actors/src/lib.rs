@@ -9,6 +9,7 @@ pub mod observe;
 
 pub mod push;
 
+mod client;
 pub mod metrics;
 pub mod retry;
 mod task;

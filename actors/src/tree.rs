@@ -16,6 +16,7 @@ use supervisor::Strategy::{OneForOne, RestForOne};
 use supervisor::{Address, Child, Gate, Intensity, StartError, branch, dynamic, worker};
 use tokio::sync::watch;
 
+use crate::client::bounded;
 use crate::metrics::Metrics;
 use crate::observe::node_watcher::{self, AdminPorts, KnownProxies, NodeWatcher};
 use crate::observe::resource::Resource;
@@ -268,8 +269,9 @@ pub struct Controller {
 ///
 /// # Errors
 /// Where the tree does not come up.
-pub async fn run(settings: &Settings) -> Result<Controller, StartError> {
-    let edges = Edges::new(settings);
-    let running = supervisor::run(control_plane(settings, &edges)).await?;
+pub async fn run(mut settings: Settings) -> Result<Controller, StartError> {
+    settings.client = bounded(settings.client);
+    let edges = Edges::new(&settings);
+    let running = supervisor::run(control_plane(&settings, &edges)).await?;
     Ok(Controller { running, edges })
 }

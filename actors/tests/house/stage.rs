@@ -181,7 +181,7 @@ impl Stage {
 
     /// A controller that follows.
     pub async fn controller(&self, name: &str) -> Controller {
-        tree::run(&self.settings(name)).await.unwrap()
+        tree::run(self.settings(name)).await.unwrap()
     }
 
     /// A controller that leads in a term, for as long as the test runs.

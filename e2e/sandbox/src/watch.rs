@@ -75,7 +75,9 @@ impl Watch {
             Some(Fault::ExpireWatch(after)) => Some((*after, Ending::Expire)),
             _ => None,
         };
-        if let Some((after, how)) = cut.filter(|(after, _)| now + *after < ends) {
+        // A muted watch is one whose server is gone without a word: it does not even close in time.
+        let muted = matches!(fault, Some(Fault::MuteWatch(_)));
+        if let Some((after, how)) = cut.filter(|(after, _)| muted || now + *after < ends) {
             (ends, ending) = (now + after, how);
         }
         let mut opened = Self {
@@ -87,7 +89,7 @@ impl Watch {
             bookmarks: call.flag("allowWatchBookmarks").then(|| now + shared.options.bookmark_every),
             ends,
             ending,
-            muted: matches!(fault, Some(Fault::MuteWatch(_))),
+            muted,
             over: false,
             shared: Arc::clone(shared),
             on,
