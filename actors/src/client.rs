@@ -13,5 +13,9 @@ const ANSWER_BEGINS: Duration = Duration::from_secs(10);
 /// word is noticed also where a watch is just being opened.
 pub fn bounded(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
-    Client::new(Timeout::new(client, ANSWER_BEGINS), namespace)
+    let send = tower::service_fn(move |request| {
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    Client::new(Timeout::new(send, ANSWER_BEGINS), namespace)
 }
