@@ -360,12 +360,13 @@ impl State {
 
     fn note(&mut self, put: &[proxy_config::unit::EncodedUnit], delete: &[proxy_config::name::UnitId]) {
         let Some(last_good) = &mut self.last_good else { return };
-        let change = Change { version: self.in_force.version, put, delete };
+        let at = self.in_force.confirmed.unwrap_or(UNIX_EPOCH);
+        let change = Change { version: self.in_force.version, at, put, delete };
         match last_good.save(&self.in_force.units, &change) {
             Ok(()) => {
                 self.noted = Some(Instant::now());
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.args.metrics.pushes.last_good.store(now.as_secs(), Relaxed);
+                let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.args.metrics.pushes.last_good.store(at.as_secs(), Relaxed);
             }
             Err(error) => warn!(error = %chain(&error), "the last good configuration is not kept"),
         }

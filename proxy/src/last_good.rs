@@ -54,6 +54,8 @@ pub struct Remembered {
 pub struct Change<'a> {
     /// The place in time of the result.
     pub version: Version,
+    /// When a controller said so.
+    pub at: SystemTime,
     /// Units put.
     pub put: &'a [EncodedUnit],
     /// Units deleted.
@@ -124,7 +126,7 @@ impl LastGood {
         let open = self.open.take().filter(|open| !grown(open));
         let saved = match open {
             Some(mut open) => open.append(change, units.root()).map(|()| open),
-            None => self.rewrite(units, change.version),
+            None => self.rewrite(units, change),
         };
         let open = saved.map_err(|source| LastGoodError::File {
             path: journal_path(&self.folder, self.number),
@@ -135,13 +137,14 @@ impl LastGood {
     }
 
     /// Writes everything into the next journal. It appears whole or not at all, after its keys.
-    fn rewrite(&mut self, units: &UnitSet, version: Version) -> io::Result<Open> {
+    fn rewrite(&mut self, units: &UnitSet, change: &Change<'_>) -> io::Result<Open> {
         let number = self.number + 1;
         let whole: Vec<EncodedUnit> = units.iter().cloned().collect();
         let mut keys = create(&keys_path(&self.folder, number))?;
         let draft = self.folder.join("journal.draft");
         let mut journal = create(&draft)?;
-        let base = write(&mut journal, &mut keys, version, units.root(), &whole, &[])?;
+        let change = Change { put: &whole, delete: &[], ..change.clone() };
+        let base = write(&mut journal, &mut keys, &change, units.root())?;
         journal.sync_data()?;
         keys.sync_data()?;
         fs::rename(&draft, journal_path(&self.folder, number))?;
@@ -158,26 +161,20 @@ impl LastGood {
 impl Open {
     fn append(&mut self, change: &Change<'_>, root: RootHash) -> io::Result<()> {
         let (journal, keys) = (&mut self.journal, &mut self.keys);
-        self.size += write(journal, keys, change.version, root, change.put, change.delete)?;
+        self.size += write(journal, keys, change, root)?;
         Ok(())
     }
 }
 
 /// Appends a record: the keys first, so that a record never names keys that are not there.
-fn write(
-    journal: &mut File,
-    keys: &mut File,
-    version: Version,
-    root: RootHash,
-    put: &[EncodedUnit],
-    delete: &[UnitId],
-) -> io::Result<u64> {
+fn write(journal: &mut File, keys: &mut File, change: &Change<'_>, root: RootHash) -> io::Result<u64> {
+    let Change { version, at, put, delete } = *change;
     let is_key = |unit: &&EncodedUnit| unit.id.kind() == Some(UnitKind::Key);
     let private: Vec<&EncodedUnit> = put.iter().filter(is_key).collect();
     let record = Record {
         version,
         root,
-        at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        at: at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         put: put.iter().filter(|unit| !is_key(unit)).cloned().collect(),
         keys: private.iter().map(|unit| (unit.id.clone(), unit.hash)).collect(),
         delete: delete.to_vec(),

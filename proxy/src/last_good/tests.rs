@@ -50,7 +50,7 @@ impl Rig {
     fn save(&mut self, put: &[EncodedUnit], delete: &[UnitId]) {
         self.generation += 1;
         self.units.apply(put.to_vec(), delete.to_vec());
-        let change = Change { version: version(self.generation), put, delete };
+        let change = Change { version: version(self.generation), at: SystemTime::now(), put, delete };
         self.last_good.save(&self.units, &change).unwrap();
     }
 
