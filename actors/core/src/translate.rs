@@ -221,6 +221,11 @@ impl Translator {
         self.ran
     }
 
+    /// Whether nothing is remembered of any object.
+    pub fn is_empty(&self) -> bool {
+        self.emitted.is_empty() && self.graph.is_empty() && self.derived.is_empty()
+    }
+
     /// The tasks that depend on what differs between this snapshot and the one before.
     fn observe(&mut self, snapshot: &Snapshot) -> BTreeSet<Task> {
         let old = std::mem::replace(&mut self.seen, snapshot.clone());

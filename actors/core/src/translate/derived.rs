@@ -83,6 +83,13 @@ impl Derived {
         effects
     }
 
+    /// Whether nothing is left of any object.
+    pub(super) fn is_empty(&self) -> bool {
+        let of_objects = self.classes.len() + self.claims.len() + self.listeners.len() + self.routes.len();
+        let indexes = self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
+        of_objects + indexes + self.wanted.len() + self.slices.len() + self.node_addresses.len() == 0
+    }
+
     fn put_claims(&mut self, name: &ObjectName, claims: Option<Claims>, effects: &mut Effects) {
         let Some((old, new)) = replace(&mut self.claims, name, claims) else { return };
         effects.keys.push(Key::Claims(name.clone()));

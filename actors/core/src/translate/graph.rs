@@ -93,4 +93,9 @@ impl Graph {
     pub(super) fn readers(&self, key: &Key) -> impl Iterator<Item = Task> {
         self.readers.get(key).into_iter().flatten().cloned()
     }
+
+    /// Whether nobody is known to have read anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.reads.is_empty() && self.readers.is_empty()
+    }
 }

@@ -1,0 +1,256 @@
+//! Small clusters for property tests: few names, so that objects meet, and few values, so that they agree.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use actors_core::observe::observe;
+use actors_core::snapshot::Snapshot;
+use actors_core::snapshot::meta::{Kind, ObjectRef};
+use proptest::prelude::*;
+use proxy_config::name::ObjectName;
+use serde_json::{Value, json};
+
+/// An edit of the cluster: an object is put as drawn, or removed.
+#[derive(Clone, Debug)]
+pub(crate) struct Edit {
+    kind: Kind,
+    name: u8,
+    /// What the object holds; `None`: it is removed.
+    drawn: Option<[u8; 6]>,
+    malformed: bool,
+}
+
+/// Edits of all kinds.
+pub(crate) fn edits(count: Range<usize>) -> impl Strategy<Value = Vec<Edit>> {
+    // Routes and Gateways change most; the rest stands around them.
+    let kind = prop_oneof![
+        6 => Just(Kind::HttpRoute),
+        4 => Just(Kind::Gateway),
+        3 => Just(Kind::Service),
+        2 => Just(Kind::EndpointSlice),
+        2 => Just(Kind::Secret),
+        2 => Just(Kind::ReferenceGrant),
+        2 => Just(Kind::GatewayClass),
+        1 => Just(Kind::EdgeParameters),
+        1 => Just(Kind::Namespace),
+        1 => Just(Kind::Node),
+        1 => Just(Kind::Proxy),
+        1 => Just(Kind::CustomResourceDefinition),
+    ];
+    let drawn = prop_oneof![1 => Just(None), 5 => any::<[u8; 6]>().prop_map(Some)];
+    let edit = (kind, 0..6u8, drawn, prop::bool::weighted(0.03));
+    let edit = edit.prop_map(|(kind, name, drawn, malformed)| Edit { kind, name, drawn, malformed });
+    prop::collection::vec(edit, count)
+}
+
+impl Edit {
+    /// Puts an object that can't be read.
+    pub(crate) fn malformed(kind: Kind, name: u8) -> Self {
+        Self { kind, name, drawn: Some([0; 6]), malformed: true }
+    }
+
+    /// The object that is edited.
+    pub(crate) fn reference(&self) -> ObjectRef {
+        let metadata = self.metadata();
+        let text = |key: &str| metadata[key].as_str().unwrap_or_default();
+        ObjectRef::new(self.kind, ObjectName::new(text("namespace"), text("name")))
+    }
+
+    /// Edits the cluster.
+    pub(crate) fn apply(&self, snapshot: &mut Snapshot) {
+        let Some(drawn) = self.drawn else {
+            snapshot.remove(&self.reference());
+            return;
+        };
+        let mut object = self.body(drawn);
+        object["metadata"] = self.metadata();
+        if self.malformed {
+            object["metadata"]["creationTimestamp"] = json!(5);
+        }
+        snapshot.put(observe(self.kind, &object));
+    }
+
+    fn metadata(&self) -> Value {
+        let name = self.name;
+        let namespace = ["a", "b"][usize::from(name % 2)];
+        let created = format!("2026-01-01T00:00:0{}Z", name % 3);
+        let name = match self.kind {
+            Kind::GatewayClass => format!("class-{}", name % 2),
+            Kind::Namespace => namespace.to_owned(),
+            Kind::CustomResourceDefinition => format!("things{name}.gateway.networking.k8s.io"),
+            Kind::EdgeParameters | Kind::Node => format!("n{}", name % 2),
+            _ => format!("n{}", name / 2),
+        };
+        let mut metadata = json!({ "name": name, "uid": "u", "generation": 1, "creationTimestamp": created });
+        let cluster_scoped = [
+            Kind::GatewayClass,
+            Kind::Namespace,
+            Kind::Node,
+            Kind::EdgeParameters,
+            Kind::CustomResourceDefinition,
+        ];
+        if !cluster_scoped.contains(&self.kind) {
+            metadata["namespace"] = json!(namespace);
+        }
+        if self.kind == Kind::CustomResourceDefinition {
+            let version =
+                ["v1.6.1", "v1.6.1", "v1.2.0"][usize::from(self.drawn.map_or(0, |drawn| drawn[0]) % 3)];
+            metadata["annotations"] = json!({ "gateway.networking.k8s.io/bundle-version": version });
+        }
+        if let (Kind::Namespace, Some(drawn)) = (self.kind, self.drawn) {
+            metadata["labels"] = json!({ "team": pick(&["red", "blue"], drawn[0]) });
+        }
+        if let (Kind::EndpointSlice, Some(drawn)) = (self.kind, self.drawn) {
+            metadata["labels"] = json!({ "kubernetes.io/service-name": format!("n{}", drawn[0] % 3) });
+        }
+        metadata
+    }
+
+    fn body(&self, drawn: [u8; 6]) -> Value {
+        let [a, b, ..] = drawn;
+        match self.kind {
+            Kind::GatewayClass => json!({ "spec": {
+                "controllerName": pick(&["portreeve.dev/gateway-controller", "portreeve.dev/gateway-controller", "else.dev/x"], a),
+                "parametersRef": pick(&[Value::Null, Value::Null, json!({
+                    "group": "portreeve.dev", "kind": "EdgeParameters", "name": format!("n{}", b % 2),
+                })], b / 2),
+            } }),
+            Kind::EdgeParameters => {
+                json!({ "spec": { "addressProvider": pick(&[json!({}), json!({ "node": {} }), json!({ "slots": {} })], a) } })
+            }
+            Kind::Gateway => gateway(drawn),
+            Kind::HttpRoute => route(drawn),
+            Kind::ReferenceGrant => json!({ "spec": {
+                "from": [{
+                    "group": "gateway.networking.k8s.io",
+                    "kind": pick(&["HTTPRoute", "Gateway"], a),
+                    "namespace": pick(&["a", "b"], a / 2),
+                }],
+                "to": [pick(&[
+                    json!({ "group": "", "kind": "Service" }),
+                    json!({ "group": "", "kind": "Secret" }),
+                    json!({ "group": "", "kind": "Service", "name": "n0" }),
+                ], b)],
+            } }),
+            Kind::Service => json!({ "spec": {
+                "type": pick(&["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"], a),
+                "ports": [{
+                    "port": pick(&[80, 80, 81], b),
+                    "name": pick(&["http", ""], b / 3),
+                    "appProtocol": pick(&[Value::Null, json!("kubernetes.io/h2c"), json!("https")], b / 6),
+                }],
+            } }),
+            Kind::EndpointSlice => json!({
+                "addressType": "IPv4",
+                "ports": [{ "name": "http", "port": 3000 }],
+                "endpoints": [{ "addresses": [format!("10.0.0.{b}")] }],
+            }),
+            Kind::Secret => secret(a),
+            Kind::Node => {
+                json!({ "status": { "addresses": [{ "type": "InternalIP", "address": format!("10.1.0.{}", a % 3) }] } })
+            }
+            Kind::Proxy => json!({
+                "spec": { "nodeName": format!("n{}", a % 2) },
+                "status": {
+                    "hostIP": "10.2.0.1",
+                    "conditions": [{ "type": "Ready", "status": pick(&["True", "False"], b) }],
+                },
+            }),
+            Kind::Namespace | Kind::CustomResourceDefinition => json!({}),
+        }
+    }
+}
+
+fn pick<T: Clone>(of: &[T], drawn: u8) -> T {
+    of[usize::from(drawn) % of.len()].clone()
+}
+
+fn gateway([a, b, c, d, e, f]: [u8; 6]) -> Value {
+    let hostname = |drawn| pick(&[Value::Null, json!("*.example.com"), json!("shop.example.com")], drawn);
+    let secret = json!({ "name": format!("n{}", e % 3), "namespace": pick(&[Value::Null, json!("a"), json!("b")], e / 3) });
+    json!({ "spec": {
+        "gatewayClassName": pick(&["class-0", "class-0", "class-0", "class-1", "none"], a),
+        "addresses": pick(&[json!([]), json!([]), json!([]), json!([{ "value": "10.1.0.1" }]), json!([{ "type": "Hostname", "value": "x" }])], f),
+        "listeners": [
+            {
+                "name": "one",
+                "port": pick(&[80, 80, 8080, 22], b),
+                "protocol": "HTTP",
+                "hostname": hostname(b / 4),
+                "allowedRoutes": { "namespaces": pick(&[
+                    json!({ "from": "All" }),
+                    json!({ "from": "Same" }),
+                    json!({ "from": "Selector", "selector": { "matchLabels": { "team": "red" } } }),
+                ], c) },
+            },
+            {
+                "name": "two",
+                "port": pick(&[443, 443, 80], d),
+                "protocol": pick(&["HTTPS", "HTTPS", "TCP"], d / 3),
+                "hostname": hostname(d / 9),
+                "tls": { "certificateRefs": [secret] },
+                "allowedRoutes": { "kinds": pick(&[json!([]), json!([]), json!([{ "kind": "HTTPRoute" }, { "kind": "TCPRoute" }])], c / 3) },
+            },
+        ],
+    } })
+}
+
+fn route([a, b, c, d, e, f]: [u8; 6]) -> Value {
+    let parent = |drawn: u8| {
+        json!({
+            "name": format!("n{}", drawn % 3),
+            "namespace": pick(&[Value::Null, json!("a"), json!("b")], drawn / 3),
+            "sectionName": pick(&[Value::Null, Value::Null, json!("one"), json!("three")], drawn / 9),
+            "port": pick(&[Value::Null, Value::Null, Value::Null, json!(80)], drawn / 36),
+        })
+    };
+    let backend = |drawn: u8| {
+        json!({
+            "name": format!("n{}", drawn % 3),
+            "kind": pick(&["Service", "Service", "Service", "Bucket"], drawn / 3),
+            "namespace": pick(&[Value::Null, json!("a"), json!("b")], drawn / 12),
+            "port": 80,
+        })
+    };
+    let filters = pick(
+        &[
+            json!([]),
+            json!([]),
+            json!([{ "type": "CORS" }]),
+            json!([{ "type": "URLRewrite", "urlRewrite": { "path": { "type": "ReplacePrefixMatch", "replacePrefixMatch": "/" } } }]),
+        ],
+        f,
+    );
+    let path = pick(
+        &[
+            json!({ "type": "PathPrefix", "value": "/a" }),
+            json!({ "type": "RegularExpression", "value": "(" }),
+        ],
+        f / 4,
+    );
+    json!({ "spec": {
+        "parentRefs": [parent(a), parent(b)],
+        "hostnames": pick(&[json!([]), json!(["shop.example.com"]), json!(["*.example.org", "www.example.com"])], c),
+        "rules": [
+            { "backendRefs": [backend(d), backend(e)], "filters": filters },
+            { "backendRefs": [backend(e)], "matches": [{ "path": path }] },
+        ],
+    } })
+}
+
+fn secret(drawn: u8) -> Value {
+    static PAIRS: OnceLock<Vec<(String, String)>> = OnceLock::new();
+    let pairs = PAIRS.get_or_init(|| {
+        let pair = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let pairs = ["one", "two"].map(pair);
+        pairs.map(|pair| (pair.cert.pem(), pair.signing_key.serialize_pem())).into()
+    });
+    let tls = |chain: &str, key: &str| json!({ "type": "kubernetes.io/tls", "stringData": { "tls.crt": chain, "tls.key": key } });
+    match drawn % 6 {
+        0 | 1 => tls(&pairs[0].0, &pairs[0].1),
+        2 => tls(&pairs[1].0, &pairs[1].1),
+        3 => tls(&pairs[1].0, &pairs[0].1),
+        4 => tls("rubbish", "rubbish"),
+        _ => json!({ "type": "kubernetes.io/tls" }),
+    }
+}

@@ -1,0 +1,141 @@
+//! Translating edit by edit says what translating from nothing says, on every replica, and an object that
+//! can't be read changes nothing for the others.
+
+mod generated;
+
+use actors_core::snapshot::Snapshot;
+use actors_core::snapshot::meta::{Kind, ObjectRef};
+use actors_core::translate::{Settings, Translation, Translator};
+use generated::{Edit, edits};
+use proptest::prelude::*;
+use proxy_config::name::UnitId;
+
+fn translated(snapshot: &Snapshot) -> Translation {
+    Translator::new(Settings::default()).update(snapshot)
+}
+
+fn assert_equal(found: &Translation, wanted: &Translation) -> Result<(), TestCaseError> {
+    let (put, delete) = wanted.units.diff(&found.units);
+    prop_assert!(put.is_empty() && delete.is_empty(), "units differ: put {put:?} delete {delete:?}");
+    prop_assert_eq!(found.units.root(), wanted.units.root());
+    prop_assert_eq!(&found.statuses, &wanted.statuses);
+    prop_assert_eq!(&found.problems, &wanted.problems);
+    prop_assert_eq!(&found.wanted_secrets, &wanted.wanted_secrets);
+    prop_assert_eq!(&found.unread_secrets, &wanted.unread_secrets);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn edit_by_edit_is_the_same_as_from_nothing(steps in prop::collection::vec(edits(1..4), 1..25)) {
+        let mut snapshot = Snapshot::default();
+        let mut translator = Translator::new(Settings::default());
+        for step in steps {
+            for edit in step {
+                edit.apply(&mut snapshot);
+            }
+            snapshot.generation += 1;
+            assert_equal(&translator.update(&snapshot), &translated(&snapshot))?;
+        }
+    }
+
+    #[test]
+    fn replicas_that_saw_another_order_say_the_same(edits in edits(1..60)) {
+        let mut one = Snapshot::default();
+        edits.iter().for_each(|edit| edit.apply(&mut one));
+        let mut other = Snapshot::default();
+        let mut translator = Translator::new(Settings::default());
+        for kind in Kind::ALL.into_iter().rev() {
+            // The last edit of each object decides, whenever the others arrive.
+            let mut seen = std::collections::BTreeSet::new();
+            let last = edits.iter().rev().filter(|edit| edit.reference().kind == kind);
+            last.filter(|edit| seen.insert(edit.reference())).for_each(|edit| edit.apply(&mut other));
+            translator.update(&other);
+        }
+        assert_equal(&translator.update(&other), &translated(&one))?;
+    }
+
+    #[test]
+    fn what_is_taken_away_leaves_nothing(edits in edits(1..40)) {
+        let mut snapshot = Snapshot::default();
+        edits.iter().for_each(|edit| edit.apply(&mut snapshot));
+        let mut translator = Translator::new(Settings::default());
+        translator.update(&snapshot);
+        edits.iter().for_each(|edit| _ = snapshot.remove(&edit.reference()));
+        let left = translator.update(&snapshot);
+        assert_equal(&left, &Translation::default())?;
+        prop_assert!(translator.is_empty(), "what was memorised is forgotten: {translator:#?}");
+    }
+
+    #[test]
+    fn a_route_that_can_not_be_read_takes_only_itself_away(edits in edits(20..60), which in 0..6u8) {
+        let mut snapshot = Snapshot::default();
+        edits.iter().for_each(|edit| edit.apply(&mut snapshot));
+        let before = translated(&snapshot);
+        let bad = Edit::malformed(Kind::HttpRoute, which);
+        let ObjectRef { name, .. } = bad.reference();
+        bad.apply(&mut snapshot);
+        let after = translated(&snapshot);
+        let (put, delete) = after.units.diff(&before.units);
+        prop_assert!(put.is_empty(), "{put:?}");
+        for unit in delete {
+            // Its backends are not needed any more where no other route names them.
+            let own = unit == UnitId::route("HTTPRoute", &name);
+            prop_assert!(own || !unit.as_str().starts_with("route/"), "{unit}");
+            prop_assert!(own || unit.as_str().starts_with("backend/") || unit.as_str().starts_with("endpoints/"), "{unit}");
+        }
+    }
+
+    #[test]
+    fn a_slice_that_can_not_be_read_takes_only_itself_away(edits in edits(20..60), which in 0..6u8) {
+        let mut snapshot = Snapshot::default();
+        edits.iter().for_each(|edit| edit.apply(&mut snapshot));
+        let before = translated(&snapshot);
+        let bad = Edit::malformed(Kind::EndpointSlice, which);
+        let ObjectRef { name, .. } = bad.reference();
+        bad.apply(&mut snapshot);
+        let after = translated(&snapshot);
+        let (put, delete) = after.units.diff(&before.units);
+        prop_assert!(put.is_empty(), "{put:?}");
+        prop_assert!(delete.iter().all(|unit| *unit == UnitId::endpoints(&name)), "{delete:?}");
+        prop_assert_eq!(&after.statuses, &before.statuses);
+    }
+}
+
+#[test]
+fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let edits = edits(40..80).new_tree(&mut runner).unwrap().current();
+        let mut snapshot = Snapshot::default();
+        edits.iter().for_each(|edit| edit.apply(&mut snapshot));
+        let translation = translated(&snapshot);
+        seen.extend(translation.units.iter().map(|unit| unit.id.kind().unwrap().prefix()));
+        seen.extend(translation.problems.values().flat_map(|problems| problems.iter().map(|one| one.reason)));
+    }
+    for wanted in [
+        "key",
+        "certificate",
+        "endpoints",
+        "backend",
+        "listener",
+        "route",
+        "HostnameConflict",
+        "ProtocolConflict",
+        "InvalidCertificateRef",
+        "RefNotPermitted",
+        "BackendNotFound",
+        "NotAllowedByListeners",
+        "Malformed",
+        "NoMatchingParent",
+        "NoMatchingListenerHostname",
+        "UnsupportedValue",
+    ] {
+        assert!(seen.contains(wanted), "no generated cluster has {wanted}: {seen:?}");
+    }
+}
