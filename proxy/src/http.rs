@@ -8,6 +8,7 @@ pub mod body;
 pub mod exchange;
 pub mod filters;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod plan;
 pub mod render;

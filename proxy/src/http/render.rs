@@ -104,7 +104,7 @@ fn forwarded(request: &Request<'_>, edits: &HeaderEdits, origin: &Origin, out: &
 /// The fields that Connection names besides the well-known options: they end here.
 ///
 /// Fields that the proxy acts on are not among those that can be named away: they are not copied at all.
-struct Nominated<'f, F> {
+pub(super) struct Nominated<'f, F> {
     fields: Option<&'f F>,
 }
 
@@ -112,11 +112,11 @@ impl<'a, 'f, F> Nominated<'f, F>
 where
     F: Iterator<Item = FieldRef<'a>> + Clone,
 {
-    fn new(any: bool, fields: &'f F) -> Self {
+    pub(super) fn new(any: bool, fields: &'f F) -> Self {
         Self { fields: any.then_some(fields) }
     }
 
-    fn names(&self, name: &[u8]) -> bool {
+    pub(super) fn names(&self, name: &[u8]) -> bool {
         let Some(fields) = self.fields else { return false };
         let connection = fields.clone().filter(|field| field.known == Known::Connection);
         let mut named = connection.flat_map(|field| options(field.value));
@@ -211,24 +211,25 @@ fn status_line(response: &Response, head: &Head, bytes: &[u8], out: &mut Vec<u8>
 
 fn fields(head: &Head, bytes: &[u8], trailers: bool, passes: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
     for FieldRef { known, name, value } in head.fields(bytes) {
-        let is_of_message = match known {
-            Known::ContentLength
-            | Known::TransferEncoding
-            | Known::Connection
-            | Known::Upgrade
-            | Known::Http2Settings
-            | Known::HopByHop
-            | Known::Te => false,
-            Known::Trailer => trailers,
-            Known::Other
-            | Known::Dropped
-            | Known::Host
-            | Known::Expect
-            | Known::Cookie
-            | Known::Forwarding => true,
-        };
-        if is_of_message && passes(name) {
+        if is_of_message(known, trailers) && passes(name) {
             put(out, &[name, b": ", value, b"\r\n"]);
+        }
+    }
+}
+
+/// Whether a field of a response belongs to the message, not to the connection that it came on.
+pub(super) fn is_of_message(known: Known, trailers: bool) -> bool {
+    match known {
+        Known::ContentLength
+        | Known::TransferEncoding
+        | Known::Connection
+        | Known::Upgrade
+        | Known::Http2Settings
+        | Known::HopByHop
+        | Known::Te => false,
+        Known::Trailer => trailers,
+        Known::Other | Known::Dropped | Known::Host | Known::Expect | Known::Cookie | Known::Forwarding => {
+            true
         }
     }
 }

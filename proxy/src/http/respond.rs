@@ -200,6 +200,9 @@ impl Reason {
     }
 }
 
+/// The methods that are served, as Allow names them.
+pub(super) const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// Appends an answer of the proxy's own to an HTTP/1 request. Its content is the status in words.
 pub fn answer(reason: Reason, to_head: bool, close: bool, out: &mut Vec<u8>) {
     let status = reason.status();
@@ -214,7 +217,9 @@ pub fn answer(reason: Reason, to_head: bool, close: bool, out: &mut Vec<u8>) {
     push(digits.format(text.len() + 1));
     push("\r\n");
     if status == 405 {
-        push("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        push("Allow: ");
+        push(ALLOWED);
+        push("\r\n");
     }
     push(if close { "Connection: close\r\n\r\n" } else { "\r\n" });
     if !to_head {
@@ -244,6 +249,6 @@ pub fn redirect(
 }
 
 /// The words of a status that the proxy answers with.
-fn phrase(status: u16) -> &'static str {
+pub(super) fn phrase(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
 }

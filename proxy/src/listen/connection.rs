@@ -3,16 +3,25 @@
 //! Called by the worker, once per connection. Finds out what is spoken: what the port says, then ALPN on
 //! TLS and the preface of HTTP/2 in clear. Refuses to know what a request is.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use std::time::Duration;
+
 use proxy_config::listener::Protocol;
 use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout_at};
 use tracing::debug;
 
 use super::context::{Client, Context};
 use super::handoff::Handed;
-use crate::http::h1;
+use crate::http::{h1, h1::HEAD_TIMEOUT, h2};
+
+/// What no request of HTTP/1 can begin with: the start of the preface of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI *";
+/// The pause before a preface that came in pieces is looked at again.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
@@ -33,7 +42,12 @@ async fn speak(stream: TcpStream, client: Client, context: &Context) {
     let Some(protocol) = context.table(|table| Some(table.port(client.local)?.protocol())) else { return };
     match protocol {
         Protocol::Https => speak_securely(stream, client, context).await,
-        Protocol::Http => h1::serve(stream, client, context).await,
+        Protocol::Http => match timeout_at(client.accepted + HEAD_TIMEOUT, begins_http2(&stream)).await {
+            Ok(Ok(true)) => h2::serve(stream, client, context).await,
+            Ok(Ok(false)) => h1::serve(stream, client, context).await,
+            Ok(Err(error)) => debug!(peer = %client.peer, %error, "lost before its first byte"),
+            Err(_) => debug!(peer = %client.peer, "sent nothing in time"),
+        },
     }
 }
 
@@ -41,11 +55,28 @@ async fn speak_securely(stream: TcpStream, client: Client, context: &Context) {
     match context.shared().tls.accept(stream, client.local, client.accepted).await {
         Ok(secured) => {
             let client = Client { secure: true, sni: secured.sni, ..client };
-            h1::serve(secured.stream, client, context).await;
+            if secured.http2 {
+                h2::serve(secured.stream, client, context).await;
+            } else {
+                h1::serve(secured.stream, client, context).await;
+            }
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             debug!(peer = %client.peer, local = %client.local, %error, cause, "no TLS");
         }
+    }
+}
+
+/// Looks at the first bytes without taking them. An end of the stream counts as no preface: the codec
+/// meets it again.
+async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == PREFACE.len() || seen == 0 || first[..seen] != PREFACE[..seen] {
+            return Ok(first == *PREFACE);
+        }
+        sleep(PEEK_PAUSE).await;
     }
 }

@@ -157,7 +157,7 @@ fn server_config(tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, rust
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(NotChosen));
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
     config.ticketer = tickets;
     // Tickets carry all that resumption needs; nothing is kept per session.
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -171,7 +171,7 @@ async fn an_unknown_name_is_told_so() {
 async fn http2_is_agreed_on_by_alpn_only() {
     let rig = Rig::new(TlsSettings::default());
     rig.certificates.put(None, "any.example.com");
-    for (offered, http2) in [(&[H2, HTTP_1_1][..], false), (&[HTTP_1_1], false), (&[], false)] {
+    for (offered, http2) in [(&[H2, HTTP_1_1][..], true), (&[HTTP_1_1], false), (&[], false)] {
         let (_, secured) = rig.connect(&Arc::new(client(BOTH, offered)), "a.example.com").await.unwrap();
         assert_eq!(secured.http2, http2, "{offered:?}");
     }

@@ -1,0 +1,110 @@
+//! Owns the heads of responses as HTTP/2 sends them.
+//!
+//! Pure. Copies what may pass, with the edits of the route; fields of the connection never pass (RFC 9113
+//! section 8.2.2).
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{HeaderMap, Response as Head2, StatusCode};
+
+use crate::http::filters::HeaderEdits;
+use crate::http::head::{Head, Response};
+use crate::http::render::{Nominated, is_of_message};
+use crate::http::respond::{self, Reason};
+use crate::http::validate::framing::Framing;
+
+/// A final response. `framing` is what delimits the content that is sent; where none is, the length that
+/// the upstream announced is passed on (HEAD, 304).
+pub(super) fn response(
+    response: &Response,
+    (head, bytes): (&Head, &[u8]),
+    edits: &HeaderEdits,
+    framing: Framing,
+) -> Head2<()> {
+    let mut sent = interim(response, (head, bytes), |name| !edits.drops(name));
+    let announced =
+        if framing == Framing::None && response.status != 204 { response.framing } else { framing };
+    if let Framing::Length(length) = announced {
+        sent.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    append(edits, sent.headers_mut());
+    sent
+}
+
+/// An interim response (1xx), or the fields of a final one that `passes` lets through.
+pub(super) fn interim(
+    response: &Response,
+    (head, bytes): (&Head, &[u8]),
+    passes: impl Fn(&[u8]) -> bool,
+) -> Head2<()> {
+    let mut sent = with_status(response.status);
+    let all = head.fields(bytes);
+    let nominated = Nominated::new(response.nominates, &all);
+    for field in head.fields(bytes) {
+        if is_of_message(field.known, true) && !nominated.names(field.name) && passes(field.name) {
+            push(field.name, field.value, sent.headers_mut());
+        }
+    }
+    sent
+}
+
+/// The answer to an extended CONNECT that the upstream took (RFC 8441 section 5.1): 200 stands for 101.
+pub(super) fn connected(response: &Response, head: (&Head, &[u8]), edits: &HeaderEdits) -> Head2<()> {
+    let is_of_http1 = |name: &[u8]| name.eq_ignore_ascii_case(b"sec-websocket-accept");
+    let mut sent = interim(response, head, |name| !edits.drops(name) && !is_of_http1(name));
+    *sent.status_mut() = StatusCode::OK;
+    append(edits, sent.headers_mut());
+    sent
+}
+
+/// An answer of the proxy's own, and its content.
+pub(super) fn answer(reason: Reason) -> (Head2<()>, String) {
+    let status = reason.status();
+    let mut sent = with_status(status);
+    let text = format!("{}\n", respond::phrase(status));
+    let headers = sent.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(CONTENT_LENGTH, text.len().into());
+    if status == 405 {
+        headers.insert(http::header::ALLOW, HeaderValue::from_static(respond::ALLOWED));
+    }
+    (sent, text)
+}
+
+/// A redirect.
+pub(super) fn redirect(status: u16, location: &[u8], edits: &HeaderEdits) -> Head2<()> {
+    let mut sent = with_status(status);
+    push(LOCATION.as_str().as_bytes(), location, sent.headers_mut());
+    sent.headers_mut().insert(CONTENT_LENGTH, 0_u64.into());
+    append(edits, sent.headers_mut());
+    sent
+}
+
+/// Trailers from the lines of HTTP/1.
+pub(super) fn trailers(lines: &[u8]) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    for line in lines.split(|byte| *byte == b'\n') {
+        if let Some(colon) = memchr::memchr(b':', line) {
+            push(&line[..colon], line[colon + 1..].trim_ascii(), &mut trailers);
+        }
+    }
+    trailers
+}
+
+fn with_status(status: u16) -> Head2<()> {
+    let mut head = Head2::new(());
+    *head.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    head
+}
+
+fn append(edits: &HeaderEdits, headers: &mut HeaderMap) {
+    for field in edits.appended() {
+        push(field.name.as_bytes(), field.value.as_bytes(), headers);
+    }
+}
+
+/// Adds a field whose name and value were checked when they were read or compiled.
+fn push(name: &[u8], value: &[u8], headers: &mut HeaderMap) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        headers.append(name, value);
+    }
+}

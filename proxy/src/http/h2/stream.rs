@@ -1,0 +1,133 @@
+//! Owns one stream: a request and its answer.
+//!
+//! Called by the connection for each request. Has it validated and routed, and answers: by itself, or by
+//! [`forward`](super::forward).
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason as Code, RecvStream};
+use http::Request as Head2;
+use tracing::trace;
+
+use super::forward::{self, Job};
+use super::request::{Checked, Joined, check};
+use super::{Shared, render};
+use crate::http::filters::redirect::Redirected;
+use crate::http::plan::{self, Plan, Planned};
+use crate::http::respond::Reason;
+use crate::http::validate::Method;
+use crate::listen::context::Context;
+use crate::table::route::Routed;
+
+/// How an exchange went.
+pub(super) struct Outcome {
+    /// The status that the client got, or would have.
+    pub(super) status: u16,
+    /// Why it was not the upstream's answer in full.
+    pub(super) reason: Option<Reason>,
+}
+
+impl Outcome {
+    pub(super) fn of(reason: Reason) -> Self {
+        Self { status: reason.status(), reason: Some(reason) }
+    }
+}
+
+/// Counts a request while it is served.
+struct Active<'c>(&'c Context);
+
+impl<'c> Active<'c> {
+    fn new(context: &'c Context) -> Self {
+        context.metrics().active_requests.fetch_add(1, Relaxed);
+        Self(context)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.metrics().active_requests.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Serves one request.
+pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<Bytes>, shared: &Shared<'_>) {
+    let begun = Instant::now();
+    let context = shared.context;
+    let (_stream, _active) = (context.load().stream(), Active::new(context));
+    let (parts, body) = request.into_parts();
+    let joined = Joined::new(&parts);
+    let checked = match check(&parts, &joined, body.is_end_stream()) {
+        Ok(checked) => checked,
+        Err(reason) => {
+            context.metrics().refused(reason);
+            answer(reason, false, &mut respond);
+            return;
+        }
+    };
+    let Planned { routed, plan } = context.table(|table| plan::plan(table, &checked, &shared.client));
+    let outcome = match (plan, &routed) {
+        (Plan::Forward(target), Some(routed)) => {
+            forward::forward(Job { checked: &checked, routed, target }, body, &mut respond, shared).await
+        }
+        (Plan::Redirect, Some(routed)) => redirect(routed, &checked, shared, &mut respond),
+        (Plan::Answer(reason), _) => refuse(reason, &checked, &mut respond),
+        (Plan::Forward(_) | Plan::Redirect, None) => refuse(Reason::RouteNotFound, &checked, &mut respond),
+    };
+    if let Some(reason) = outcome.reason {
+        context.metrics().refused(reason);
+        trace!(reason = reason.label(), "not the upstream's answer");
+        if reason == Reason::ClientGone {
+            shared.resets.count();
+        }
+    }
+    if let Some(routed) = &routed {
+        routed.route.metrics.record(context.worker(), outcome.status, begun.elapsed());
+    }
+}
+
+fn refuse(reason: Reason, checked: &Checked<'_>, respond: &mut SendResponse<Bytes>) -> Outcome {
+    answer(reason, checked.request.method == Method::Head, respond);
+    Outcome::of(reason)
+}
+
+/// Answers instead of an upstream. What the client still sends is refused once the stream is let go of.
+pub(super) fn answer(reason: Reason, to_head: bool, respond: &mut SendResponse<Bytes>) {
+    let (head, text) = render::answer(reason);
+    let sent = respond.send_response(head, to_head).and_then(|mut stream| match to_head {
+        true => Ok(()),
+        false => stream.send_data(text.into(), true),
+    });
+    if let Err(error) = sent {
+        trace!(%error, "nobody takes the answer");
+        respond.send_reset(Code::INTERNAL_ERROR);
+    }
+}
+
+fn redirect(
+    routed: &Routed,
+    checked: &Checked<'_>,
+    shared: &Shared<'_>,
+    respond: &mut SendResponse<Bytes>,
+) -> Outcome {
+    let filters = &routed.rule().filters;
+    let Some(redirect) = &filters.redirect else { return refuse(Reason::InvalidRule, checked, respond) };
+    let request = &checked.request;
+    let mut location = Vec::new();
+    let redirected = Redirected {
+        tls: shared.client.secure,
+        host: request.authority.host,
+        port: shared.client.local.port(),
+        path: &request.path,
+        query: request.query,
+        matched: routed.matched,
+    };
+    redirect.location(&redirected, &mut location);
+    let head = render::redirect(redirect.status, &location, &filters.response);
+    match respond.send_response(head, true) {
+        Ok(_) => Outcome { status: redirect.status, reason: None },
+        Err(_) => Outcome::of(Reason::ClientGone),
+    }
+}
