@@ -10,31 +10,32 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervisor::{Address, message_names};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, info_span, warn};
 
 use proxy_config::set::UnitSet;
-use proxy_config::wire::{Ack, Broken, NackReason, NeedUnits, Push, Reply};
+use proxy_config::wire::{Ack, Broken, Nack, NackReason, NeedUnits, Push, Reply};
 
-use crate::last_good::{Change, LastGood};
 use crate::listen::accept::{BindReport, BindState};
 use crate::metrics::Metrics;
-use crate::table::SharedTable;
 use crate::table::compile::Compiler;
+use crate::table::{SharedTable, Table};
 use crate::upstream::registry::Registry;
 
 pub mod in_force;
+mod journal;
 mod order;
+mod tables;
 
 use in_force::{InForce, Source};
+use journal::Journal;
 use order::Verdict;
+use tables::Tables;
 
 /// Endpoints that no controller has confirmed for this long are not used after a restart: their
 /// addresses may belong to others by now.
@@ -45,9 +46,6 @@ const BINDS_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often replaced tables that no worker reads any more are dropped, and unused endpoints forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-
-/// A configuration that changes nothing is noted on disk at most this often.
-const CONFIRM_EVERY: Duration = Duration::from_secs(60);
 
 /// What the config store is told.
 #[derive(Debug)]
@@ -105,12 +103,10 @@ pub type Want = Arc<dyn Fn(&Binds) + Send + Sync>;
 pub struct State {
     args: Args,
     compiler: Compiler,
-    last_good: Option<LastGood>,
+    journal: Journal,
     in_force: Arc<InForce>,
     binds: Binds,
-    noted: Option<Instant>,
-    /// Replaced tables: dropped here, not on a worker that lets go of one last.
-    retired: Vec<Arc<crate::table::Table>>,
+    tables: Tables,
     /// A push whose binds are not known yet.
     waiting: Option<(RpcReplyPort<Reply>, AbortOnDropHandle<()>)>,
     tidy: Option<AbortOnDropHandle<()>>,
@@ -151,7 +147,7 @@ impl Actor for ConfigStore {
 
 impl State {
     fn start(args: Args) -> Self {
-        let (last_good, remembered) = open_last_good(&args);
+        let (journal, remembered) = Journal::open(args.state_dir.as_deref(), args.metrics.clone());
         let published = args.in_force.borrow().clone();
         let in_force = match remembered {
             Some(remembered) if published.source == Source::Nothing => {
@@ -160,15 +156,15 @@ impl State {
             _ => published,
         };
         let compiler = Compiler::new(args.node_address, args.registry.clone(), args.metrics.clone());
+        let tables = Tables::new(args.table.clone(), args.metrics.clone());
         let reports = tell_of_reports(args.report.clone(), args.myself.clone());
         let mut state = Self {
             args,
             compiler,
-            last_good,
+            journal,
             in_force,
             binds: Binds::new(),
-            noted: None,
-            retired: Vec::new(),
+            tables,
             waiting: None,
             tidy: None,
             expiry: None,
@@ -204,13 +200,9 @@ impl State {
         }
     }
 
-    fn nack(&self, reason: NackReason) -> proxy_config::wire::Nack {
+    fn nack(&self, reason: NackReason) -> Nack {
         warn!(?reason, "push refused");
-        proxy_config::wire::Nack {
-            proxy: self.args.identity.to_string(),
-            version: self.in_force.version,
-            reason,
-        }
+        Nack { proxy: self.args.identity.to_string(), version: self.in_force.version, reason }
     }
 
     fn need_units(&self) -> NeedUnits {
@@ -265,9 +257,8 @@ impl State {
             InForce { units: self.in_force.units.clone(), broken: self.in_force.broken.clone(), ..confirmed };
         let moved = push.version > self.in_force.version;
         self.publish(InForce { version: push.version, ..next });
-        let due = self.noted.is_none_or(|noted| noted.elapsed() >= CONFIRM_EVERY);
-        if moved || due {
-            self.note(&[], &[]);
+        if moved || self.journal.is_due() {
+            self.journal.note(&self.in_force, &[], &[]);
         }
     }
 
@@ -305,7 +296,7 @@ impl State {
         );
         self.swap(table);
         self.publish(next);
-        self.note(&put, &delete);
+        self.journal.note(&self.in_force, &put, &delete);
     }
 
     /// Compiles all units in force, for a compiler that holds none.
@@ -318,10 +309,9 @@ impl State {
         self.publish(InForce::clone(&in_force));
     }
 
-    fn swap(&mut self, table: Arc<crate::table::Table>) {
+    fn swap(&mut self, table: Arc<Table>) {
         let binds: Binds = table.binds().map(|(address, _)| address).collect();
-        self.retired.push(self.args.table.swap(table));
-        self.args.metrics.pushes.swaps.fetch_add(1, Relaxed);
+        self.tables.swap(table);
         if binds != self.binds {
             (self.args.want)(&binds);
             self.binds = binds;
@@ -356,20 +346,6 @@ impl State {
         }
         broken.sort();
         broken
-    }
-
-    fn note(&mut self, put: &[proxy_config::unit::EncodedUnit], delete: &[proxy_config::name::UnitId]) {
-        let Some(last_good) = &mut self.last_good else { return };
-        let at = self.in_force.confirmed.unwrap_or(UNIX_EPOCH);
-        let change = Change { version: self.in_force.version, at, put, delete };
-        match last_good.save(&self.in_force.units, &change) {
-            Ok(()) => {
-                self.noted = Some(Instant::now());
-                let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.args.metrics.pushes.last_good.store(at.as_secs(), Relaxed);
-            }
-            Err(error) => warn!(error = %chain(&error), "the last good configuration is not kept"),
-        }
     }
 
     /// Endpoints from disk are used up to their age; those that a controller gave, for good.
@@ -407,29 +383,11 @@ impl State {
 
     fn tidy(&mut self) {
         self.tidy = None;
-        // One is ours; a worker that is idle may hold on to one for longer.
-        self.retired.retain(|table| Arc::strong_count(table) > 1);
         self.args.registry.sweep();
-        if !self.retired.is_empty() {
+        if !self.tables.tidy() {
             self.tidy = Some(self.args.myself.send_after(TIDY_EVERY, Msg::Tidy));
         }
     }
-}
-
-fn open_last_good(args: &Args) -> (Option<LastGood>, Option<crate::last_good::Remembered>) {
-    let Some(folder) = &args.state_dir else { return (None, None) };
-    match LastGood::open(folder) {
-        Ok((last_good, remembered)) => (Some(last_good), remembered),
-        Err(error) => {
-            warn!(error = %chain(&error), "no last good configuration");
-            (None, None)
-        }
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn tell_of_reports(mut report: watch::Receiver<BindReport>, store: Address<Msg>) -> AbortOnDropHandle<()> {

@@ -1,3 +1,5 @@
+//! What is written is what is read; what is damaged is never served.
+
 use std::os::unix::fs::PermissionsExt;
 
 use proxy_config::certificate::PrivateKey;

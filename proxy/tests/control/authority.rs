@@ -8,30 +8,30 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub struct Authority {
-    pub pem: String,
+pub(crate) struct Authority {
+    pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate with its key.
 #[derive(Clone)]
-pub struct Leaf {
-    pub chain: String,
-    pub key: String,
+pub(crate) struct Leaf {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Leaf {
-    pub fn chain_der(&self) -> Vec<CertificateDer<'static>> {
+    pub(crate) fn chain_der(&self) -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_slice_iter(self.chain.as_bytes()).map(Result::unwrap).collect()
     }
 
-    pub fn key_der(&self) -> PrivateKeyDer<'static> {
+    pub(crate) fn key_der(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
     }
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -40,11 +40,11 @@ impl Authority {
     }
 
     /// A certificate that bears these URIs.
-    pub fn issue(&self, uris: &[&str]) -> Leaf {
+    pub(crate) fn issue(&self, uris: &[&str]) -> Leaf {
         self.sign(uris, SystemTime::now() + DAY)
     }
 
-    pub fn issue_expired(&self, uri: &str) -> Leaf {
+    pub(crate) fn issue_expired(&self, uri: &str) -> Leaf {
         self.sign(&[uri], SystemTime::now() - DAY)
     }
 

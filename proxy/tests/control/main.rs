@@ -1,5 +1,7 @@
 //! The control side through real sockets: pushes over mutual TLS, restarts from disk, rotation.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod authority;
 mod rig;
 mod units;
@@ -82,7 +84,7 @@ async fn a_controller_that_assumes_another_base_gets_buckets_and_sends_what_diff
     let mut first = rig.controller();
     acked(first.push(&World::new(rig.port).route("/", &blue).route("/old", &blue).units(), 1).await);
     // A new leader that knows nothing of this proxy.
-    let mut second = rig.controller();
+    let second = rig.controller();
     let wanted = World::new(rig.port).route("/", &green).units();
     let push = second.difference(&wanted, 2);
     let Reply::NeedUnits(need) = second.send(&push).await else { panic!("no buckets asked for") };

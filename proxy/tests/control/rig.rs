@@ -27,19 +27,19 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::authority::{Authority, Leaf};
 
 /// The node's address: this suite's own.
-pub const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 21));
+pub(crate) const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 21));
 const ANY: SocketAddr = SocketAddr::new(NODE, 0);
 const CONTROLLER: &str = "urn:portreeve:controller";
 
 /// An HTTP/1.1 server whose every answer is its name.
-pub struct Origin {
-    pub name: String,
-    pub address: SocketAddr,
+pub(crate) struct Origin {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
     _server: AbortOnDropHandle<()>,
 }
 
 impl Origin {
-    pub async fn named(name: &'static str) -> Self {
+    pub(crate) async fn named(name: &'static str) -> Self {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
@@ -62,15 +62,15 @@ async fn answer(mut stream: TcpStream, name: &str) {
     }
 }
 
-pub struct Rig {
+pub(crate) struct Rig {
     proxy: Option<Proxy>,
-    pub authority: Authority,
-    pub port: u16,
+    pub(crate) authority: Authority,
+    pub(crate) port: u16,
     folder: tempfile::TempDir,
 }
 
 impl Rig {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let port = std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap().port();
         let mut rig =
             Self { proxy: None, authority: Authority::new(), port, folder: tempfile::tempdir().unwrap() };
@@ -79,7 +79,7 @@ impl Rig {
         rig
     }
 
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         let settings = Settings {
             identity: "edge-1".to_owned(),
             node_address: NODE,
@@ -94,15 +94,15 @@ impl Rig {
         self.proxy = Some(run(settings).await.unwrap());
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.proxy.take().unwrap().stop().await.unwrap();
     }
 
-    pub fn proxy(&self) -> &Proxy {
+    pub(crate) fn proxy(&self) -> &Proxy {
         self.proxy.as_ref().unwrap()
     }
 
-    pub fn write_identity(&self, authority: &Authority) {
+    pub(crate) fn write_identity(&self, authority: &Authority) {
         let folder = self.folder.path().join("tls");
         std::fs::create_dir_all(&folder).unwrap();
         let leaf = authority.issue(&["urn:portreeve:proxy:edge-1"]);
@@ -113,7 +113,7 @@ impl Rig {
     }
 
     /// Changes the newest journal's bytes.
-    pub fn damage_journal(&self, damage: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn damage_journal(&self, damage: impl FnOnce(&mut Vec<u8>)) {
         let is_journal = |path: &Path| path.extension().is_some_and(|suffix| suffix == "journal");
         let entries = std::fs::read_dir(self.folder.path().join("state")).unwrap();
         let newest =
@@ -124,7 +124,7 @@ impl Rig {
     }
 
     /// The body of the answer to a GET through the proxy, once its listener is up.
-    pub async fn get(&self, path: &str) -> String {
+    pub(crate) async fn get(&self, path: &str) -> String {
         let local = SocketAddr::new(NODE, self.port);
         for _ in 0..200 {
             if let Ok(stream) = TcpStream::connect(local).await {
@@ -136,12 +136,12 @@ impl Rig {
     }
 
     /// Status and body of the status port's answer.
-    pub async fn status(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn status(&self, path: &str) -> (u16, String) {
         let stream = TcpStream::connect(self.proxy().status_address().unwrap()).await.unwrap();
         fetch(stream, "GET", path, Vec::new()).await
     }
 
-    pub fn controller(&self) -> Controller {
+    pub(crate) fn controller(&self) -> Controller {
         Controller {
             address: self.proxy().admin_address().unwrap(),
             leaf: self.authority.issue(&[CONTROLLER]),
@@ -150,7 +150,7 @@ impl Rig {
     }
 
     /// Whether the admin port answers a client with this certificate.
-    pub async fn knock(&self, leaf: Option<Leaf>) -> bool {
+    pub(crate) async fn knock(&self, leaf: Option<Leaf>) -> bool {
         let Ok(mut stream) = connect(self.proxy().admin_address().unwrap(), leaf).await else { return false };
         let request = b"GET /config HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let mut answer = Vec::new();
@@ -160,7 +160,7 @@ impl Rig {
 }
 
 /// A controller, as far as the proxy sees it.
-pub struct Controller {
+pub(crate) struct Controller {
     address: SocketAddr,
     leaf: Leaf,
     assumed: UnitSet,
@@ -168,12 +168,12 @@ pub struct Controller {
 
 impl Controller {
     /// Says what it takes the proxy to hold.
-    pub fn assume(&mut self, units: &UnitSet) {
+    pub(crate) fn assume(&mut self, units: &UnitSet) {
         self.assumed = units.clone();
     }
 
     /// The push that leads from what it assumes to other units.
-    pub fn difference(&self, units: &UnitSet, generation: u64) -> Push {
+    pub(crate) fn difference(&self, units: &UnitSet, generation: u64) -> Push {
         let (put, delete) = units.diff(&self.assumed);
         Push {
             wire: WIRE_VERSION,
@@ -189,7 +189,7 @@ impl Controller {
     }
 
     /// The push that answers a proxy which holds another base.
-    pub fn buckets(&self, need: &NeedUnits, units: &UnitSet, generation: u64) -> Push {
+    pub(crate) fn buckets(&self, need: &NeedUnits, units: &UnitSet, generation: u64) -> Push {
         let hashes = units.bucket_hashes().into_iter().zip(&need.buckets);
         let differ = (0..=u8::MAX).zip(hashes).filter(|(_, (mine, theirs))| mine != *theirs);
         let replace: Vec<u8> = differ.map(|(bucket, _)| bucket).collect();
@@ -197,7 +197,7 @@ impl Controller {
         Push { base: need.root, replace, put, delete: Vec::new(), ..self.difference(units, generation) }
     }
 
-    pub async fn push(&mut self, units: &UnitSet, generation: u64) -> Reply {
+    pub(crate) async fn push(&mut self, units: &UnitSet, generation: u64) -> Reply {
         let reply = self.send(&self.difference(units, generation)).await;
         if let Reply::Ack(_) = reply {
             self.assume(units);
@@ -206,7 +206,7 @@ impl Controller {
     }
 
     /// Pushes until the proxy takes it or refuses it.
-    pub async fn converge(&mut self, units: &UnitSet, generation: u64) -> Reply {
+    pub(crate) async fn converge(&mut self, units: &UnitSet, generation: u64) -> Reply {
         let mut reply = self.push(units, generation).await;
         while let Reply::NeedUnits(need) = &reply {
             reply = self.send(&self.buckets(need, units, generation)).await;
@@ -214,15 +214,15 @@ impl Controller {
         reply
     }
 
-    pub async fn send(&self, push: &Push) -> Reply {
+    pub(crate) async fn send(&self, push: &Push) -> Reply {
         serde_json::from_slice(&self.post("/push", serde_json::to_vec(push).unwrap()).await).unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: Vec<u8>) -> Vec<u8> {
+    pub(crate) async fn post(&self, path: &str, body: Vec<u8>) -> Vec<u8> {
         self.fetch("POST", path, body).await
     }
 
-    pub async fn get(&self, path: &str) -> Vec<u8> {
+    pub(crate) async fn get(&self, path: &str) -> Vec<u8> {
         self.fetch("GET", path, Vec::new()).await
     }
 

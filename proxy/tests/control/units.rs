@@ -11,20 +11,20 @@ use proxy_config::unit::{EncodedUnit, Unit};
 use crate::rig::Origin;
 
 /// A Gateway with one listener, to which routes are added.
-pub struct World {
+pub(crate) struct World {
     units: Vec<(UnitId, Unit)>,
 }
 
 impl World {
-    pub fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         Self { units: Vec::new() }.listener("web", port)
     }
 
-    pub fn units(&self) -> UnitSet {
+    pub(crate) fn units(&self) -> UnitSet {
         self.units.iter().map(|(id, unit)| EncodedUnit::new(id.clone(), unit)).collect()
     }
 
-    pub fn listener(mut self, name: &str, port: u16) -> Self {
+    pub(crate) fn listener(mut self, name: &str, port: u16) -> Self {
         let gateway = ObjectName::new("infra", "edge");
         let listener = Listener {
             bind: Bind { address: Address::Node, port },
@@ -38,14 +38,14 @@ impl World {
         self
     }
 
-    pub fn key(mut self, pem: &str) -> Self {
+    pub(crate) fn key(mut self, pem: &str) -> Self {
         let id = UnitId::key(&ObjectName::new("shop", "tls"));
         self.units.push((id, Unit::Key(PrivateKey { pem: pem.to_owned() })));
         self
     }
 
     /// A route that takes a prefix to an origin.
-    pub fn route(mut self, prefix: &str, origin: &Origin) -> Self {
+    pub(crate) fn route(mut self, prefix: &str, origin: &Origin) -> Self {
         let service = ObjectName::new("shop", origin.name.as_str());
         let backend = UnitId::backend(&service, 80);
         let name = ObjectName::new("shop", format!("route{}", prefix.replace('/', "-")));

@@ -1,3 +1,5 @@
+//! The compiler against a reference that knows no indices, and against itself.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
