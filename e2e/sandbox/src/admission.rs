@@ -4,8 +4,11 @@
 
 mod builtin;
 mod names;
+mod rules;
 
 use serde_json::Value;
+
+pub(crate) use rules::Rules;
 
 use crate::{
     kinds::{Kind, Version},
@@ -29,6 +32,7 @@ pub(crate) fn decode(kind: &Kind, version: &Version, object: &mut Value) -> Resu
     };
     match kind.traits.decode {
         Some(decode) => {
+            builtin::check_times(&kind.kind, object).map_err(unreadable)?;
             *object = decode(object).map_err(unreadable)?;
             Ok(Vec::new())
         }
@@ -48,13 +52,36 @@ pub(crate) fn fill_defaults(kind: &Kind, version: &Version, object: &mut Value) 
     }
 }
 
-/// Everything an object is refused for.
-pub(crate) fn check(kind: &Kind, version: &Version, leniency: Leniency, object: &Value) -> Vec<Cause> {
+/// Everything an object is refused for, replacing `old`.
+pub(crate) fn check(
+    kind: &Kind,
+    version: &Version,
+    leniency: Leniency,
+    object: &Value,
+    old: Option<&Value>,
+) -> Vec<Cause> {
     let mut causes = names::check(kind, object);
-    if kind.is_custom() {
-        causes.extend(version.schema.check(object, ""));
-    } else {
+    if !kind.is_custom() {
         causes.extend(builtin::check(&kind.kind, leniency, object));
+        return causes;
+    }
+    causes.extend(version.schema.check(object, ""));
+    if causes.iter().any(blocks_rules) {
+        causes.push(Cause::rules_unchecked());
+    } else {
+        causes.extend(version.rules.check(object, old));
     }
     causes
+}
+
+/// Rules are not evaluated on values of wrong types or sizes.
+fn blocks_rules(cause: &Cause) -> bool {
+    [
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    ]
+    .contains(&cause.reason)
 }

@@ -148,6 +148,15 @@ impl Call {
         self.param("dryRun") == Some("All")
     }
 
+    /// `limit`; none or less than one is no limit.
+    pub(crate) fn limit(&self) -> Result<Option<usize>, Refusal> {
+        let Some(text) = self.param("limit") else { return Ok(None) };
+        let limit: i64 = text
+            .parse()
+            .map_err(|_| Refusal::bad_request(format!("invalid limit \"{text}\": not a number")))?;
+        Ok(usize::try_from(limit).ok().filter(|limit| *limit > 0))
+    }
+
     /// A query parameter that must be a whole number.
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
         self.param(name)

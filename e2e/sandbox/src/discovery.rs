@@ -134,8 +134,10 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
             "namespaced": kind.namespaced,
             "kind": kind.kind,
             "verbs": VERBS,
-            "shortNames": kind.short_names,
         });
+        if !kind.short_names.is_empty() {
+            resource["shortNames"] = kind.short_names.clone().into();
+        }
         if !kind.categories.is_empty() {
             resource["categories"] = kind.categories.clone().into();
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub(crate) use custom::CrdError;
 
-use crate::{schema::Schema, store::ResourceKey};
+use crate::{admission::Rules, schema::Schema, store::ResourceKey};
 
 /// One version of a kind, as discovery lists it.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Version {
     pub(crate) has_status: bool,
     /// The structural schema; of a built-in kind only the shape of its lists.
     pub(crate) schema: Arc<Schema>,
+    /// The CEL rules of the schema.
+    pub(crate) rules: Rules,
 }
 
 /// Decodes into the typed object and back: what the type does not know is dropped, what contradicts it is refused.

@@ -82,7 +82,7 @@ impl Fields {
                     self.collect_field(path, name, inner, schema);
                 }
             }
-            Value::Array(items) if !items.is_empty() && schema.list != ListType::Atomic => {
+            Value::Array(items) if schema.list != ListType::Atomic => {
                 for item in items {
                     path.push(step_to(item, &schema.list));
                     self.0.insert(path.clone());
@@ -238,7 +238,9 @@ impl Managers {
 
     /// Writes `metadata.managedFields`.
     pub(crate) fn encode(&self) -> Value {
-        let entries = self.0.iter().map(|(manager, entry)| {
+        let mut all: Vec<(&Manager, &Entry)> = self.0.iter().collect();
+        all.sort_by_key(|(manager, entry)| (!manager.applies, &entry.time));
+        let entries = all.into_iter().map(|(manager, entry)| {
             let mut value = json!({
                 "manager": manager.name,
                 "operation": if manager.applies { "Apply" } else { "Update" },

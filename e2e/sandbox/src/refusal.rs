@@ -60,6 +60,17 @@ impl Cause {
         Self::new(field, "FieldValueForbidden", format!("Forbidden{}", colon(detail)))
     }
 
+    /// A broken CEL rule.
+    pub(crate) fn rule(field: &str, reason: &'static str, message: &str) -> Self {
+        Self::new(field, reason, format!("Invalid value: {message}"))
+    }
+
+    /// Follows what keeps CEL rules from being checked.
+    pub(crate) fn rules_unchecked() -> Self {
+        const WORDS: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        Self::invalid("<nil>", &Value::Null, WORDS)
+    }
+
     fn new(field: impl Into<String>, reason: &'static str, message: String) -> Self {
         Self { field: field.into(), reason, message }
     }
@@ -120,7 +131,9 @@ impl Refusal {
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
-        self.details.insert("name".to_owned(), name.into());
+        if !name.is_empty() {
+            self.details.insert("name".to_owned(), name.into());
+        }
         if !kind.key.group.is_empty() {
             let group = kind.key.group.clone();
             self.details.insert("group".to_owned(), group.into());
@@ -132,6 +145,12 @@ impl Refusal {
 
     pub(crate) fn unknown_path() -> Self {
         Self { plain: true, ..Self::new(StatusCode::NOT_FOUND, "NotFound", "404 page not found\n") }
+    }
+
+    /// A path below a group that is served, to no resource of it.
+    pub(crate) fn unknown_resource() -> Self {
+        const MESSAGE: &str = "the server could not find the requested resource";
+        Self::new(StatusCode::NOT_FOUND, "NotFound", MESSAGE)
     }
 
     pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
@@ -148,6 +167,13 @@ impl Refusal {
         let message =
             format!("Operation cannot be fulfilled on {} \"{name}\": {detail}", kind.qualified_plural());
         Self::new(StatusCode::CONFLICT, "Conflict", message).about(kind, name)
+    }
+
+    /// A precondition of a deletion that does not hold: it names the kind, not the resource.
+    pub(crate) fn precondition(kind: &Kind, name: &str, detail: &str) -> Self {
+        let mut refusal = Self::conflict(kind, name, detail);
+        refusal.details.insert("kind".to_owned(), kind.kind.clone().into());
+        refusal
     }
 
     /// A write whose `resourceVersion` is not the current one.
@@ -187,21 +213,51 @@ impl Refusal {
             many => format!("[{}]", many.join(", ")),
         };
         let message = format!("{} \"{name}\" is invalid: {list}", kind.qualified_kind());
-        let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name);
+        let mut refusal = Self::unprocessable(message).about(kind, name);
         refusal.details.insert("kind".to_owned(), kind.kind.clone().into());
-        let causes: Vec<Value> = causes
-            .iter()
-            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
-            .collect();
-        refusal.details.insert("causes".to_owned(), causes.into());
-        refusal
+        refusal.with_causes(causes)
+    }
+
+    /// A replacement that names no revision, of a kind that needs one.
+    pub(crate) fn needs_revision(kind: &Kind, name: &str) -> Self {
+        let words = "must be specified for an update";
+        let cause = Cause::invalid("metadata.resourceVersion", &0.into(), words);
+        Self::invalid(kind, name, &[cause]).about(kind, name)
     }
 
     /// Options of a request that contradict each other.
     pub(crate) fn invalid_options(options: &str, causes: &[Cause]) -> Self {
         let lines: Vec<String> =
             causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-        Self::unprocessable(format!("{options}.meta.k8s.io \"\" is invalid: {}", lines.join(", ")))
+        let message = format!("{options}.meta.k8s.io \"\" is invalid: {}", lines.join(", "));
+        let mut refusal = Self::unprocessable(message);
+        refusal.details.insert("group".to_owned(), "meta.k8s.io".into());
+        refusal.details.insert("kind".to_owned(), options.into());
+        refusal.with_causes(causes)
+    }
+
+    fn with_causes(mut self, causes: &[Cause]) -> Self {
+        let causes: Vec<Value> = causes
+            .iter()
+            .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
+            .collect();
+        self.details.insert("causes".to_owned(), causes.into());
+        self
+    }
+
+    /// A body that does not decode is another refusal when a patch made it, of a built-in kind.
+    pub(crate) fn of_patch(self, kind: &Kind) -> Self {
+        if kind.is_custom() {
+            return self;
+        }
+        let cause = Cause::invalid("patch", &Value::Null, &self.message);
+        Self::unprocessable(self.message).with_causes(&[cause])
+    }
+
+    /// A new object that names a revision; the real one has no reason for it.
+    pub(crate) fn versioned_creation() -> Self {
+        const WORDS: &str = "resourceVersion should not be set on objects to be created";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", WORDS)
     }
 
     /// A JSON patch that does not apply, and the like.
@@ -292,9 +348,11 @@ impl Refusal {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code.as_u16(),
         });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
         if let Some(continuation) = &self.continuation {
             status["metadata"]["continue"] = continuation.clone().into();
         }

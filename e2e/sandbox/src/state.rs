@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     admission::Leniency,
-    call::Call,
+    call::{Call, Verb},
     clock::Clock,
     kinds::{Kind, Kinds, Version},
     object::{self, Key},
@@ -105,20 +105,24 @@ impl State {
     /// Looks up what a call is about.
     pub(crate) fn subject(&self, call: &Call) -> Result<Subject, Refusal> {
         let target = &call.target;
-        let kind = self.kinds.find(&target.group, &target.plural).ok_or_else(Refusal::unknown_path)?;
+        let Some(kind) = self.kinds.find(&target.group, &target.plural) else {
+            let mut group = self.kinds.all().filter(|kind| kind.key.group == target.group);
+            let known = group.any(|kind| kind.version(&target.version).is_some());
+            return Err(if known { Refusal::unknown_resource() } else { Refusal::unknown_path() });
+        };
         let version = kind.version(&target.version).ok_or_else(Refusal::unknown_path)?;
         let on_status = match target.subresource.as_deref() {
             None => false,
             Some("status") if version.has_status => true,
-            Some(_) => return Err(Refusal::unknown_path()),
+            Some(_) => return Err(Refusal::unknown_resource()),
         };
-        let one = target.name.is_some() || call.verb == crate::Verb::Create;
-        let misplaced = match &target.namespace {
-            Some(_) => !kind.namespaced,
-            None => kind.namespaced && one,
-        };
-        if misplaced {
-            return Err(Refusal::unknown_path());
+        match (&target.namespace, &target.name) {
+            (Some(_), _) if !kind.namespaced => return Err(Refusal::unknown_resource()),
+            (None, Some(_)) if kind.namespaced => return Err(Refusal::unknown_resource()),
+            (None, None) if kind.namespaced && call.verb == Verb::Create => {
+                return Err(Refusal::method_not_allowed());
+            }
+            _ => {}
         }
         Ok(Subject {
             kind: Arc::clone(kind),

@@ -241,7 +241,7 @@ impl Watch {
     fn bookmark(&mut self, annotation: Option<&str>) {
         let mut metadata = json!({
             "resourceVersion": self.position.to_string(),
-            "creationTimestamp": null,
+
         });
         if let Some(annotation) = annotation {
             metadata["annotations"] = json!({ annotation: "true" });
@@ -257,18 +257,21 @@ impl Watch {
 
 /// `sendInitialEvents`, which needs `resourceVersionMatch=NotOlderThan` beside it.
 fn check_initial_events(call: &Call) -> Result<Option<bool>, Refusal> {
-    let matching = call.param("resourceVersionMatch");
-    let refuse = |cause: Cause| Err(Refusal::invalid_options("ListOptions", &[cause]));
-    match (call.param("sendInitialEvents"), matching) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => refuse(Cause::forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
-        (Some(_), Some("NotOlderThan")) => Ok(Some(call.flag("sendInitialEvents"))),
-        (Some(_), _) => refuse(Cause::forbidden(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-    }
+    const FIELD: &str = "resourceVersionMatch";
+    let forbidden = |words: &str| Cause::forbidden(FIELD, words);
+    let needed = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+    let causes = match (call.param("sendInitialEvents"), call.param(FIELD)) {
+        (None, None) => return Ok(None),
+        (Some(_), Some("NotOlderThan")) => return Ok(Some(call.flag("sendInitialEvents"))),
+        (None, Some(_)) => {
+            vec![forbidden(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )]
+        }
+        (Some(_), None) => vec![forbidden(needed)],
+        (Some(_), Some(other)) => {
+            vec![forbidden(needed), Cause::not_supported(FIELD, &other.into(), &["NotOlderThan".into()])]
+        }
+    };
+    Err(Refusal::invalid_options("ListOptions", &causes))
 }

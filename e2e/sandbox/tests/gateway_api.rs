@@ -117,7 +117,7 @@ async fn two_managers_apply_to_one_object() {
     let both = gateways.patch("edge", &apply("b"), &wanted(tcp)).await.unwrap();
     assert_eq!(both.data["spec"]["listeners"].as_array().unwrap().len(), 2);
 
-    sandbox.take_accesses();
+    let _before = sandbox.take_accesses();
     gateways.patch("edge", &apply("a"), &wanted(http)).await.unwrap();
     assert!(!sandbox.take_accesses()[0].changed, "applying the same again writes nothing");
 

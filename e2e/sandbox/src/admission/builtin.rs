@@ -106,49 +106,60 @@ fn check_endpoint_slice(leniency: Leniency, object: &Value) -> Vec<Cause> {
             causes.push(Cause::required(&path, "must contain at least 1 address"));
         }
         for (at, address) in addresses {
-            if let Some(words) = refused_address(leniency, family, address) {
-                causes.push(Cause::invalid(format!("{path}[{at}]"), address, words));
+            match refused_address(leniency, family, address) {
+                Some(Fault::Family(words)) => causes.push(Cause::invalid(&path, address, words)),
+                Some(Fault::Address(words)) => {
+                    causes.push(Cause::invalid(format!("{path}[{at}]"), address, words));
+                }
+                None => {}
             }
         }
     }
+    let mut names = Vec::new();
     for (index, port) in items(&object["ports"]) {
-        let number = &port["port"];
-        if !number.is_null() && !is_port(number) {
-            let words = "must be between 1 and 65535, inclusive";
-            causes.push(Cause::invalid(format!("ports[{index}].port"), number, words));
+        if names.contains(&&port["name"]) {
+            causes.push(Cause::duplicate(format!("ports[{index}].name"), &port["name"]));
         }
+        names.push(&port["name"]);
     }
     causes
 }
 
+/// What is wrong with an endpoint's address.
+enum Fault {
+    Family(&'static str),
+    Address(&'static str),
+}
+
 /// Why an address may not be an endpoint (`ValidateEndpointIP` of Kubernetes).
-fn refused_address(leniency: Leniency, family: &str, address: &Value) -> Option<&'static str> {
-    if family == "FQDN" {
+fn refused_address(leniency: Leniency, family: &str, address: &Value) -> Option<Fault> {
+    if !matches!(family, "IPv4" | "IPv6") {
         return None;
     }
     let Ok(ip) = address.as_str().unwrap_or_default().parse::<IpAddr>() else {
-        return Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        return Some(Fault::Address("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
     };
     match (family, ip) {
-        ("IPv4", IpAddr::V6(_)) => return Some("must be an IPv4 address"),
-        ("IPv6", IpAddr::V4(_)) => return Some("must be an IPv6 address"),
+        ("IPv4", IpAddr::V6(_)) => return Some(Fault::Family("must be an IPv4 address")),
+        ("IPv6", IpAddr::V4(_)) => return Some(Fault::Family("must be an IPv6 address")),
         _ => {}
     }
     let (link_local, link_local_multicast) = match ip {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] == 0xff02),
     };
-    if ip.is_unspecified() {
-        Some("may not be unspecified (0.0.0.0 or ::)")
+    let words = if ip.is_unspecified() {
+        "may not be unspecified (0.0.0.0 or ::)"
     } else if ip.is_loopback() && !leniency.loopback_endpoints {
-        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
+        "may not be in the loopback range (127.0.0.0/8, ::1/128)"
     } else if link_local {
-        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+        "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
     } else if link_local_multicast {
-        Some("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+        "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
     } else {
-        None
-    }
+        return None;
+    };
+    Some(Fault::Address(words))
 }
 
 fn check_service(object: &Value) -> Vec<Cause> {
@@ -164,6 +175,11 @@ fn check_service(object: &Value) -> Vec<Cause> {
         if !is_port(&port["port"]) {
             let words = "must be between 1 and 65535, inclusive";
             causes.push(Cause::invalid(format!("{path}.port"), &port["port"], words));
+        }
+        let target = &port["targetPort"];
+        if target.is_number() && !is_port(target) {
+            let words = "must be between 1 and 65535, inclusive";
+            causes.push(Cause::invalid(format!("{path}.targetPort"), target, words));
         }
         if several && port["name"].as_str().unwrap_or_default().is_empty() {
             causes.push(Cause::required(format!("{path}.name"), ""));
@@ -182,6 +198,21 @@ fn check_secret(object: &Value) -> Vec<Cause> {
         .filter(|&&name| object["data"][name].is_null())
         .map(|name| Cause::required(format!("data[{name}]"), ""))
         .collect()
+}
+
+/// Go reads a MicroTime only with all six digits.
+pub(super) fn check_times(kind: &str, object: &Value) -> Result<(), String> {
+    let fields: &[&str] = if kind == "Lease" { &["acquireTime", "renewTime"] } else { &[] };
+    for field in fields {
+        let text = object["spec"][field].as_str().unwrap_or("0.000000Z");
+        let digits = text.split_once('.').map_or("", |(_, fraction)| fraction);
+        if digits.bytes().take_while(u8::is_ascii_digit).count() != 6 {
+            return Err(format!(
+                "spec.{field}: cannot parse \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\""
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn check_lease(object: &Value) -> Vec<Cause> {

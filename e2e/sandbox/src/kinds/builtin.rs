@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::{Kind, Traits, Version};
 use crate::{
+    admission::Rules,
     schema::{Schema, shapes},
     store::ResourceKey,
 };
@@ -173,6 +174,7 @@ pub(super) fn kinds() -> Vec<Kind> {
                 served: true,
                 has_status: row.has_status,
                 schema: Arc::new(Schema::of_lists(shapes(row.kind))),
+                rules: Rules::none(),
             };
             let key = ResourceKey { group: row.group.to_owned(), plural: row.plural.to_owned() };
             Kind {

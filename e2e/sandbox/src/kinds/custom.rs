@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::{Kind, Traits, Version};
 use crate::{
+    admission::Rules,
     schema::{Schema, SchemaError},
     store::ResourceKey,
 };
@@ -84,6 +85,7 @@ fn read_version(crd: &str, version: &Value) -> Result<Version, CrdError> {
         served: version["served"].as_bool().unwrap_or(false),
         has_status: version["subresources"]["status"].is_object(),
         schema: Arc::new(schema),
+        rules: Rules::of(document),
         name,
     })
 }

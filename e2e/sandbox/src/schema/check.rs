@@ -74,7 +74,7 @@ impl Schema {
         }
         if let Some(format) = self.format.as_deref().filter(|f| !has_format(text, f)) {
             let detail = format!("{path} in body must be of type {format}: {value}");
-            causes.push(Cause::invalid(path, value, &detail));
+            causes.push(Cause::wrong_type(path, value, &detail));
         }
     }
 
@@ -166,10 +166,9 @@ impl Schema {
             schema.check_into(value, path, causes);
         }
         let fits = |schema: &&Self| schema.check(value, path).is_empty();
-        if !self.any_of.is_empty() && !self.any_of.iter().any(|schema| fits(&schema)) {
-            let detail = format!("{path} in body must validate at least one schema (anyOf)");
-            causes.push(Cause::invalid(path, value, &detail));
-        }
+        // Of alternatives that all fail, the faults of the best are told.
+        let alternatives = self.any_of.iter().map(|schema| schema.check(value, path));
+        causes.extend(alternatives.min_by_key(Vec::len).into_iter().flatten());
         if !self.one_of.is_empty() && self.one_of.iter().filter(fits).count() != 1 {
             let detail = format!("{path} in body must validate one and only one schema (oneOf)");
             causes.push(Cause::invalid(path, value, &detail));
@@ -231,7 +230,11 @@ mod tests {
         check(json!({"type": "string", "pattern": "^a+$"}), json!("b"), &[("f", "FieldValueInvalid")]);
         check(json!({"type": "string", "maxLength": 1}), json!("bb"), &[("f", "FieldValueTooLong")]);
         check(json!({"type": "string", "minLength": 1}), json!(""), &[("f", "FieldValueInvalid")]);
-        check(json!({"type": "string", "format": "date-time"}), json!("now"), &[("f", "FieldValueInvalid")]);
+        check(
+            json!({"type": "string", "format": "date-time"}),
+            json!("now"),
+            &[("f", "FieldValueTypeInvalid")],
+        );
         check(json!({"type": "integer", "minimum": 1}), json!(0), &[("f", "FieldValueInvalid")]);
         check(json!({"type": "integer", "maximum": 9}), json!(10), &[("f", "FieldValueInvalid")]);
         check(
@@ -248,7 +251,7 @@ mod tests {
         check(
             json!({"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
             json!("::g"),
-            &[("f", "FieldValueInvalid")],
+            &[("f", "FieldValueTypeInvalid")],
         );
         check(
             json!({"oneOf": [{"minLength": 1}, {"minLength": 2}]}),

@@ -163,7 +163,7 @@ fn check_preconditions(on: &Subject, old: &Value, wanted: &Value) -> Result<(), 
             let detail = format!(
                 "Precondition failed: {words} in precondition: {wanted}, {words} in object meta: {actual}"
             );
-            return Err(Refusal::conflict(&on.kind, &on.name, &detail));
+            return Err(Refusal::precondition(&on.kind, &on.name, &detail));
         }
     }
     Ok(())

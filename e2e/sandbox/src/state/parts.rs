@@ -44,8 +44,11 @@ pub(super) fn carry_over(on: &Subject, old: &Value, new: &mut Value) {
     for field in SYSTEM.into_iter().chain(["resourceVersion", "generateName"]) {
         set_meta(new, field, old["metadata"].get(field).cloned());
     }
+    if new["metadata"]["finalizers"].as_array().is_some_and(Vec::is_empty) {
+        set_meta(new, "finalizers", None);
+    }
     if on.kind.kind == "Service" && new["spec"]["clusterIP"].is_null() {
-        for field in ["clusterIP", "clusterIPs"] {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             if let Some(ip) = old["spec"].get(field) {
                 new["spec"][field] = ip.clone();
             }

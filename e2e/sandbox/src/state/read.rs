@@ -9,7 +9,7 @@ use super::{Done, State, Subject};
 use crate::{
     call::{Call, Form},
     object::{self, Key},
-    refusal::Refusal,
+    refusal::{Cause, Refusal},
     selector::Selector,
     store::Objects,
 };
@@ -61,9 +61,7 @@ impl State {
             .filter(|(key, _)| page.as_ref().is_none_or(|page| **key > page.after))
             .filter(|(_, object)| selector.matches(object))
             .collect();
-        let limit = call.number("limit")?.filter(|limit| *limit > 0);
-        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
-        let shown = limit.unwrap_or(all.len()).min(all.len());
+        let shown = call.limit()?.unwrap_or(all.len()).min(all.len());
         let mut metadata = json!({ "resourceVersion": revision.to_string() });
         if let Some((last, _)) = all[..shown].last().filter(|_| shown < all.len()) {
             let after = Key::clone(last);
@@ -87,6 +85,11 @@ impl State {
         let Some(token) = call.param("continue") else {
             return Ok(None);
         };
+        if call.param("resourceVersion").is_some_and(|revision| revision != "0") {
+            return Err(Refusal::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
         let page = Page::decode(token)
             .ok_or_else(|| Refusal::bad_request("continue key is not valid: it was not made here"))?;
         if page.revision < self.store.oldest() {
@@ -106,16 +109,7 @@ impl State {
         stale: Option<u64>,
     ) -> Result<(u64, Objects), Refusal> {
         let asked = call.number("resourceVersion")?;
-        let exact = match call.param("resourceVersionMatch") {
-            Some("Exact") => true,
-            Some("NotOlderThan") => false,
-            None => call.number("limit")?.is_some_and(|limit| limit > 0),
-            Some(other) => {
-                return Err(Refusal::bad_request(format!(
-                    "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
-                )));
-            }
-        };
+        let exact = is_exact(call, asked)?;
         self.not_too_large(asked)?;
         let exact = asked.filter(|revision| exact && *revision > 0);
         let revision = page.map(|page| page.revision).or(exact);
@@ -134,6 +128,27 @@ impl State {
         match asked {
             Some(asked) if asked > current => Err(Refusal::too_large(asked, current)),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a list is of one revision and no other (`resourceVersionMatch`).
+fn is_exact(call: &Call, asked: Option<u64>) -> Result<bool, Refusal> {
+    const FIELD: &str = "resourceVersionMatch";
+    let refuse = |cause: Cause| Err(Refusal::invalid_options("ListOptions", &[cause]));
+    match (call.param(FIELD), asked) {
+        (None, _) => Ok(call.limit()?.is_some()),
+        (Some("Exact" | "NotOlderThan"), None) => refuse(Cause::forbidden(
+            FIELD,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
+        (Some("Exact"), Some(0)) => refuse(Cause::forbidden(
+            FIELD,
+            "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+        )),
+        (Some(given), _) if given == "Exact" || given == "NotOlderThan" => Ok(given == "Exact"),
+        (Some(other), _) => {
+            refuse(Cause::not_supported(FIELD, &other.into(), &["Exact".into(), "NotOlderThan".into()]))
         }
     }
 }

@@ -48,8 +48,7 @@ impl State {
     ) -> Result<Done, Refusal> {
         check_identity(on, &mut object)?;
         if object::revision(&object) != 0 {
-            const WORDS: &str = "resourceVersion should not be set on objects to be created";
-            return Err(Refusal::server_error(StatusCode::INTERNAL_SERVER_ERROR, WORDS));
+            return Err(Refusal::versioned_creation());
         }
         self.check_namespace(on)?;
         let unknown = admission::decode(&on.kind, &on.version, &mut object)?;
@@ -65,7 +64,7 @@ impl State {
         self.stamp_new(on, &mut object);
         admission::fill_defaults(&on.kind, &on.version, &mut object);
         self.track(on, call, &Value::Null, &mut object, tracking);
-        self.check(on, &object)?;
+        self.check(on, &object, None)?;
         if self.store.get(&on.kind.key, &on.key()).is_some() {
             return Err(Refusal::already_exists(&on.kind, &on.name));
         }
@@ -90,6 +89,8 @@ impl State {
             let ip = given.filter(|ip| !ip.is_empty());
             let ip = ip.unwrap_or_else(|| self.cluster_ip());
             object["spec"]["clusterIPs"] = serde_json::json!([ip]);
+            object["spec"]["ipFamilies"] = serde_json::json!(["IPv4"]);
+            object["spec"]["ipFamilyPolicy"] = "SingleStack".into();
             object["spec"]["clusterIP"] = ip.into();
         }
     }
@@ -100,9 +101,8 @@ impl State {
         check_identity(on, &mut object)?;
         let Some(old) = self.store.get(&on.kind.key, &on.key()).cloned() else {
             if on.kind.traits.create_on_update && !on.on_status {
-                if object::revision(&object) != 0 {
-                    return Err(Refusal::modified(&on.kind, &on.name));
-                }
+                // A revision does not keep it from being made: so does the real one.
+                set_meta(&mut object, "resourceVersion", None);
                 return self.create_object(&mut on.clone(), call, object, Tracking::Update);
             }
             return Err(Refusal::not_found(&on.kind, &on.name));
@@ -124,9 +124,7 @@ impl State {
             return Err(Refusal::conflict(&on.kind, &on.name, &detail));
         }
         if given == 0 && !on.kind.traits.unconditional_update {
-            let words = "must be specified for an update";
-            let cause = Cause::invalid("metadata.resourceVersion", &0.into(), words);
-            return Err(Refusal::invalid(&on.kind, &on.name, &[cause]));
+            return Err(Refusal::needs_revision(&on.kind, &on.name));
         }
         if given != 0 && given != object::revision(old) {
             return Err(Refusal::modified(&on.kind, &on.name));
@@ -158,8 +156,14 @@ impl State {
             _ => return Err(Refusal::unsupported_media_type(given, known)),
         }
         check_identity(on, &mut object)?;
-        let unknown = admission::decode(&on.kind, &on.version, &mut object)?;
+        let unknown = admission::decode(&on.kind, &on.version, &mut object);
+        let unknown = unknown.map_err(|refusal| refusal.of_patch(&on.kind))?;
         refuse_unknown(call, &unknown)?;
+        let uid = meta(&object, "uid");
+        if !uid.is_empty() && uid != meta(&old, "uid") {
+            let cause = Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
+            return Err(Refusal::invalid(&on.kind, &on.name, &[cause]));
+        }
         if object::revision(&object) == 0 {
             object::set_revision(&mut object, object::revision(&old));
         }
@@ -188,14 +192,14 @@ impl State {
             set_meta(&mut new, "generation", Some(generation.into()));
         }
         self.track(on, call, old, &mut new, tracking);
-        self.check(on, &new)?;
+        self.check(on, &new, Some(old))?;
         check_finalizers(on, old, &new)?;
         if object::same_but_for_revision(old, &new) {
             return Ok(Done::ok(on.present(old)));
         }
         if is_terminating(&new) && finalizers(&new).is_empty() && !call.is_dry_run() {
-            let gone = self.erase(&on.kind.clone(), &on.key());
-            return Ok(Done::ok(on.present(&gone.unwrap_or(new))));
+            self.erase(&on.kind, &on.key());
+            return Ok(Done::ok(on.present(&new)));
         }
         let stored = self.keep(on, call, new)?;
         Ok(Done::ok(on.present(&stored)))
@@ -240,8 +244,8 @@ impl State {
         Ok(Value::clone(&stored))
     }
 
-    fn check(&self, on: &Subject, object: &Value) -> Result<(), Refusal> {
-        let causes = admission::check(&on.kind, &on.version, self.leniency, object);
+    fn check(&self, on: &Subject, object: &Value, old: Option<&Value>) -> Result<(), Refusal> {
+        let causes = admission::check(&on.kind, &on.version, self.leniency, object, old);
         if causes.is_empty() {
             return Ok(());
         }
