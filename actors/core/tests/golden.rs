@@ -1,4 +1,5 @@
-//! Golden pairs: `golden/NAME.in.yaml` holds objects, `golden/NAME.out.yaml` what follows from them.
+//! Golden pairs: `golden/NAME.in.yaml` holds objects, which are added to those of `golden/base.yaml`, and
+//! `golden/NAME.out.yaml` what follows from them.
 //!
 //! A pair's name says the behaviour. To write the outputs anew: `UPDATE_GOLDEN=1 cargo test -p actors-core
 //! --test golden`, then read the difference.
@@ -20,9 +21,21 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
+/// Certificates differ from run to run; what follows from them does not.
+fn with_certificates(yaml: &str) -> String {
+    let pair = || rcgen::generate_simple_self_signed(["example.com".to_owned()]).expect("a certificate");
+    let (one, other) = (pair(), pair());
+    let quoted = |text: String| text.replace('\n', "\\n");
+    yaml.replace("${CERTIFICATE}", &quoted(one.cert.pem()))
+        .replace("${KEY}", &quoted(one.signing_key.serialize_pem()))
+        .replace("${OTHER_KEY}", &quoted(other.signing_key.serialize_pem()))
+}
+
 fn snapshot(yaml: &str) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let objects: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("the input is YAML");
+    let base = std::fs::read_to_string(folder().join("base.yaml")).expect("the base");
+    let yaml = with_certificates(&format!("{base}---\n{yaml}"));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&yaml).expect("the input is YAML");
     for object in objects.iter().filter(|object| !object.is_null()) {
         let text = |key: &str| object[key].as_str().unwrap_or_default();
         let kind = Kind::of(text("apiVersion"), text("kind"));
@@ -91,7 +104,7 @@ fn render(snapshot: &Snapshot) -> String {
         .problems
         .iter()
         .map(|(object, problems)| {
-            let lines = problems.iter().map(|one| format!("{} {}: {}", one.reason, one.field, one.message));
+            let lines = problems.iter().map(ToString::to_string);
             (object.to_string(), lines.collect())
         })
         .collect();

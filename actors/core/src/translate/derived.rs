@@ -169,17 +169,19 @@ impl Derived {
     ) {
         for (service, port) in before.symmetric_difference(after) {
             let ports = self.backends.entry(service.clone()).or_default();
-            let was_known = !ports.is_empty();
+            let (was_known, port_was_known) = (!ports.is_empty(), ports.contains_key(port));
             if after.contains(&(service.clone(), *port)) {
                 *ports.entry(*port).or_default() += 1;
             } else {
                 count_down(ports, port);
             }
-            let is_known = !ports.is_empty();
+            let (is_known, port_is_known) = (!ports.is_empty(), ports.contains_key(port));
             if !is_known {
                 self.backends.remove(service);
             }
-            effects.tasks.push(Task::Backend(service.clone(), *port));
+            if port_was_known != port_is_known {
+                effects.tasks.push(Task::Backend(service.clone(), *port));
+            }
             if was_known != is_known {
                 let slices = self.slices.get(service).into_iter().flatten();
                 effects.tasks.extend(slices.cloned().map(Task::Endpoints));

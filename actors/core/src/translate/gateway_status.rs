@@ -22,7 +22,7 @@ pub(super) fn translate(reader: &Reader<'_>, gateway: &ObjectName) -> Emission {
     };
     let mut emission = Emission::of(ObjectRef::new(Kind::Gateway, gateway.clone()));
     if let Some(fault) = &claims.rejected {
-        emission.problems.push(Problem::of("spec", fault));
+        emission.problems.push(Problem::of("", fault));
     }
     let mut statuses = Vec::new();
     for (index, (claim, outcome)) in claims.listeners.iter().zip(&listeners.outcomes).enumerate() {

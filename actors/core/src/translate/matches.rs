@@ -1,13 +1,18 @@
 //! Matches: what requests a rule takes.
 
 use proxy_config::route::{Match, PathMatch, ValueMatch, ValuePattern};
+use regex_automata::nfa::thompson;
+use regex_automata::util::syntax;
 
 use crate::snapshot::http_route;
 
 use super::conditions::Fault;
 
 /// How large a compiled regular expression may be, in bytes; the proxy has the same limit.
-const REGEX_LIMIT: usize = 64 << 10;
+const REGEX_SIZE: usize = 256 << 10;
+
+/// How long a regular expression may be, in bytes; the proxy has the same limit.
+const REGEX_LENGTH: usize = 4096;
 
 /// Translates the matches of a rule: those that can be served, and what is wrong with the first other.
 pub(super) fn translate(written: &[http_route::Match]) -> (Vec<Match>, Option<Fault>) {
@@ -92,13 +97,21 @@ fn values(
     Ok(values)
 }
 
+/// As the proxy compiles it: on bytes, in linear time, within limits.
 fn check_regex(pattern: &str) -> Result<(), String> {
-    use regex_automata::nfa::thompson;
-    use regex_automata::util::syntax;
-    let config = thompson::Config::new().nfa_size_limit(Some(REGEX_LIMIT));
-    let syntax = syntax::Config::new().utf8(false);
-    let built = thompson::Compiler::new().configure(config).syntax(syntax).build(pattern);
-    built.map(drop).map_err(|error| format!("the regular expression can't be used: {error}"))
+    let refused = |reason: &str| Err(format!("the regular expression `{pattern}` can't be used: {reason}"));
+    if pattern.len() > REGEX_LENGTH {
+        return Err(format!("the regular expression is longer than {REGEX_LENGTH} bytes"));
+    }
+    let config = thompson::Config::new().nfa_size_limit(Some(REGEX_SIZE));
+    let syntax = syntax::Config::new().unicode(false).utf8(false).nest_limit(100);
+    let Err(error) = thompson::Compiler::new().configure(config).syntax(syntax).build(pattern) else {
+        return Ok(());
+    };
+    // What the parser says draws the pattern over several lines; the last one says what is wrong.
+    let parser = std::error::Error::source(&error).map(ToString::to_string);
+    let reason = parser.unwrap_or_else(|| error.to_string());
+    refused(reason.lines().next_back().unwrap_or_default().trim_start_matches("error: "))
 }
 
 /// Whether a text is a token. Source: RFC 9110 section 5.6.2.

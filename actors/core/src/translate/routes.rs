@@ -123,7 +123,7 @@ fn status(reader: &Reader<'_>, meta: &Meta, parents: Vec<ParentStatus>) -> Optio
 
 fn problems(rules: &Rules, hostnames: Option<&Fault>, parents: &[ParentStatus]) -> Vec<Problem> {
     let mut problems = rules.problems.clone();
-    problems.extend(hostnames.map(|fault| Problem::of("spec.hostnames", fault)));
+    problems.extend(hostnames.map(|fault| Problem::of("", fault)));
     for (index, parent) in parents.iter().enumerate() {
         let accepted = parent.conditions.iter().find(|condition| condition.kind == ACCEPTED);
         let refused = accepted.filter(|condition| {
