@@ -48,7 +48,7 @@ async fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Resul
     // A push that is in flight: written by the leader, held by its machine's kernel, which goes on sending it.
     cut_pushes(sleeper, true)?;
     testbed.cluster.apply(&route(&[("blue", 1), ("green", 1)]))?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     sleeper.pause()?;
 
     let new = testbed.new_leader(old, Duration::from_secs(8)).await?;

@@ -78,8 +78,8 @@ async fn what_cannot_even_be_read_is_said_by_its_own_status() -> Result<()> {
     apply_nonsense(&testbed, UNREADABLE_NONSENSE).await?;
 
     let conditions = "/status/conditions";
-    says(&testbed, "gatewayclass", "unreadable", conditions, "Accepted", "False").await?;
-    says(&testbed, "gateway", "unreadable", conditions, "Accepted", "False").await?;
+    says(&testbed, "gatewayclass", "unreadable", conditions, "Accepted", "False InvalidParameters").await?;
+    says(&testbed, "gateway", "unreadable", conditions, "Accepted", "False Invalid").await?;
     says(&testbed, "httproute", "unreadable", "/status/parents/0/conditions", "Accepted", "False").await?;
     the_others_do_not_notice(&testbed, loads).await
 }
