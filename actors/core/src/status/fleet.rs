@@ -32,6 +32,12 @@ pub struct Fleet {
     pub led_for: Duration,
 }
 
+impl Fleet {
+    fn ready(&self) -> usize {
+        self.proxies.values().filter(|proxy| proxy.ready).count()
+    }
+}
+
 /// A proxy and what it has answered.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyState {
@@ -90,35 +96,35 @@ enum Verdict {
 }
 
 fn judge(units: &[UnitId], wanted: &UnitSet, fleet: &Fleet) -> Verdict {
-    let ready = || fleet.proxies.iter().filter(|(_, proxy)| proxy.ready);
-    if ready().next().is_none() {
-        return Verdict::NoProxy;
-    }
-    let silent: Vec<_> = ready().filter(|(_, proxy)| proxy.silent).map(|(name, _)| name.clone()).collect();
-    let (mut broken, mut refused, mut waiting) = (Vec::new(), Vec::new(), ready().count() == silent.len());
-    for (name, proxy) in ready().filter(|(_, proxy)| !proxy.silent) {
-        let Some(acked) = &proxy.acked else {
-            if let (Some(reason), true) = (&proxy.refused, fleet.led_for >= GRACE) {
-                refused.push(format!("{name}: {reason}"));
-            }
-            waiting = true;
+    let (mut silent, mut broken, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut any, mut waiting) = (false, false);
+    for (name, proxy) in fleet.proxies.iter().filter(|(_, proxy)| proxy.ready) {
+        any = true;
+        let unknown = proxy.acked.is_none() && fleet.led_for < GRACE;
+        if proxy.silent && !unknown {
+            silent.push(name.clone());
             continue;
-        };
-        for unit in units {
-            let held = acked.units.get(unit).map(|unit| unit.hash);
-            if let Some(reason) = acked.broken.get(unit).filter(|_| held.is_some()) {
-                broken.push(format!("{name}: {reason}"));
-            } else if held.is_none() || held != wanted.get(unit).map(|unit| unit.hash) {
-                refused.extend(proxy.refused.iter().map(|reason| format!("{name}: {reason}")));
-                waiting = true;
-            }
         }
+        let current = |unit: &&UnitId| {
+            let held = proxy.acked.as_ref().and_then(|acked| acked.units.get(unit));
+            held.is_some() && held == wanted.get(unit)
+        };
+        if !units.iter().all(|unit| current(&unit)) {
+            waiting = true;
+            let reason = proxy.refused.as_ref().filter(|_| !unknown);
+            refused.extend(reason.map(|reason| format!("{name}: {reason}")));
+        }
+        let known = proxy.acked.iter().flat_map(|acked| &acked.broken);
+        let ours = known.filter(|(unit, _)| units.contains(unit) && current(unit));
+        broken.extend(ours.map(|(_, reason)| format!("{name}: {reason}")));
     }
-    match (broken.is_empty(), refused.is_empty(), waiting) {
-        (false, _, _) => Verdict::Broken(broken.join("; ")),
-        (true, false, _) => Verdict::Refused(refused.join("; ")),
-        (true, true, true) => Verdict::Waiting,
-        (true, true, false) => Verdict::InForce { silent },
+    match (any, broken.is_empty(), refused.is_empty()) {
+        (false, _, _) => Verdict::NoProxy,
+        (true, false, _) => Verdict::Broken(broken.join("; ")),
+        (true, true, false) => Verdict::Refused(refused.join("; ")),
+        // Where nobody answers, what stands is the best guess.
+        (true, true, true) if waiting || silent.len() == fleet.ready() => Verdict::Waiting,
+        (true, true, true) => Verdict::InForce { silent },
     }
 }
 
@@ -132,7 +138,7 @@ fn programmed(verdict: &Verdict, fleet: &Fleet) -> Condition {
             condition(ConditionStatus::True, "Programmed", "all proxies serve it")
         }
         Verdict::InForce { silent } => {
-            let ready = fleet.proxies.values().filter(|proxy| proxy.ready).count();
+            let ready = fleet.ready();
             let (some, names) = (ready - silent.len(), silent.join(", "));
             let message = format!("{some} of {ready} proxies serve it; not answering: {names}");
             condition(ConditionStatus::True, "Programmed", message)
@@ -221,3 +227,6 @@ fn with_broken(status: &DesiredStatus, message: &str) -> DesiredStatus {
     }
     status
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,6 @@ fn parent_ref(parent: &ParentRef) -> Value {
     }
     reference
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,13 +149,7 @@ impl Edit {
             Kind::Node => {
                 json!({ "status": { "addresses": [{ "type": "InternalIP", "address": format!("10.1.0.{}", a % 3) }] } })
             }
-            Kind::Proxy => json!({
-                "spec": { "nodeName": format!("n{}", a % 2) },
-                "status": {
-                    "hostIP": "10.2.0.1",
-                    "conditions": [{ "type": "Ready", "status": pick(&["True", "False"], b) }],
-                },
-            }),
+            Kind::Proxy => pod(a, b),
             Kind::Namespace | Kind::CustomResourceDefinition => json!({}),
         }
     }
@@ -163,6 +157,16 @@ impl Edit {
 
 fn pick<T: Clone>(of: &[T], drawn: u8) -> T {
     of[usize::from(drawn) % of.len()].clone()
+}
+
+fn pod(node: u8, ready: u8) -> Value {
+    json!({
+        "spec": { "nodeName": format!("n{}", node % 2) },
+        "status": {
+            "hostIP": "10.2.0.1",
+            "conditions": [{ "type": "Ready", "status": pick(&["True", "False"], ready) }],
+        },
+    })
 }
 
 fn gateway([a, b, c, d, e, f]: [u8; 6]) -> Value {

@@ -5,10 +5,14 @@ mod generated;
 
 use actors_core::snapshot::Snapshot;
 use actors_core::snapshot::meta::{Kind, ObjectRef};
+use actors_core::status::fleet::{Fleet, finalise};
+use actors_core::status::merge::merge_status;
 use actors_core::translate::{Settings, Translation, Translator};
 use generated::{Edit, edits};
+use jiff::Timestamp;
 use proptest::prelude::*;
 use proxy_config::name::UnitId;
+use serde_json::Value;
 
 fn translated(snapshot: &Snapshot) -> Translation {
     Translator::new(Settings::default()).update(snapshot)
@@ -67,6 +71,18 @@ proptest! {
         let left = translator.update(&snapshot);
         assert_equal(&left, &Translation::default())?;
         prop_assert!(translator.is_empty(), "what was memorised is forgotten: {translator:#?}");
+    }
+
+    #[test]
+    fn a_steady_state_writes_nothing(edits in edits(1..60)) {
+        let mut snapshot = Snapshot::default();
+        edits.iter().for_each(|edit| edit.apply(&mut snapshot));
+        let translation = translated(&snapshot);
+        for (object, status) in &finalise(&translation, &Fleet::default()) {
+            let Some(written) = merge_status(status, &Value::Null, Timestamp::UNIX_EPOCH) else { continue };
+            let later = Timestamp::from_second(1_000_000).unwrap();
+            prop_assert_eq!(merge_status(status, &written, later), None, "{}", object);
+        }
     }
 
     #[test]
