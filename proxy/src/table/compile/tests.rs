@@ -12,6 +12,7 @@ use super::*;
 use crate::table::request::Refusal;
 use crate::table::slot::Slot;
 
+mod certificates;
 mod reference;
 mod world;
 
