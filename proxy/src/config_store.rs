@@ -383,8 +383,9 @@ impl State {
 
     fn tidy(&mut self) {
         self.tidy = None;
+        let all_gone = self.tables.tidy();
         self.args.registry.sweep();
-        if !self.tables.tidy() {
+        if !all_gone {
             self.tidy = Some(self.args.myself.send_after(TIDY_EVERY, Msg::Tidy));
         }
     }
@@ -398,3 +399,6 @@ fn tell_of_reports(mut report: watch::Receiver<BindReport>, store: Address<Msg>)
         }
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@
 //! Called by `config_store` only. No I/O and no clock; the endpoint registry is the one thing shared.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use proxy_config::name::{UnitId, UnitKind};
@@ -72,7 +73,10 @@ impl Compiler {
             let decoded = decode(encoded).inspect_err(|reason| {
                 self.broken.insert(encoded.id.clone(), reason.clone());
             });
-            self.take(&encoded.id, decoded.map(Some).map_err(|_| Undecodable));
+            let unit = decoded.map(Some).map_err(|_| Undecodable);
+            if let Err(panic) = guarded(|| self.take(&encoded.id, unit)) {
+                self.broken.insert(encoded.id.clone(), panic);
+            }
         }
         self.table.version = version;
         self.table.root = root;
@@ -96,7 +100,7 @@ impl Compiler {
     }
 
     /// The listener units that are served at an address and port.
-    pub fn listeners_at(&self, address: std::net::SocketAddr) -> impl Iterator<Item = &UnitId> {
+    pub fn listeners_at(&self, address: SocketAddr) -> impl Iterator<Item = &UnitId> {
         self.ports.listeners_at(address)
     }
 
@@ -140,6 +144,15 @@ impl Compiler {
 /// The bytes are no unit; the reason is reported already.
 #[derive(Clone, Copy, Debug)]
 struct Undecodable;
+
+/// Runs what works on one unit: a defect of ours that one unit meets must not stop the others.
+fn guarded(work: impl FnOnce()) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        format!("the proxy panicked over it: {text}")
+    })
+}
 
 fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
     let Some(kind) = encoded.id.kind() else {

@@ -161,6 +161,12 @@ fn unreadable(id: &UnitId) -> EncodedUnit {
     EncodedUnit { id: id.clone(), hash, body }
 }
 
+#[test]
+fn a_panic_over_one_unit_is_a_reason() {
+    assert_eq!(guarded(|| panic!("at {}", 7)), Err("the proxy panicked over it: at 7".to_owned()));
+    assert_eq!(guarded(|| {}), Ok(()));
+}
+
 fn get(host: &str, path: &str) -> Request {
     Request { port: 80, host: host.into(), path: path.into(), ..Request::default() }
 }
