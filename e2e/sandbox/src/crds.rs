@@ -2,6 +2,8 @@
 //!
 //! Owns the embedded YAML. Called by whoever installs CRDs and by the write path. It refuses to read schemas: see `kinds`.
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
@@ -59,6 +61,21 @@ impl Channel {
             Self::Experimental => EXPERIMENTAL,
         }
     }
+
+    /// The same, read. Reading them takes longer than most tests run, so that each process does it once.
+    pub(crate) fn objects(self) -> &'static [Value] {
+        static STANDARD_READ: LazyLock<Vec<Value>> = LazyLock::new(|| read(STANDARD));
+        static EXPERIMENTAL_READ: LazyLock<Vec<Value>> = LazyLock::new(|| read(EXPERIMENTAL));
+        match self {
+            Self::Standard => &STANDARD_READ,
+            Self::Experimental => &EXPERIMENTAL_READ,
+        }
+    }
+}
+
+fn read(documents: &[&str]) -> Vec<Value> {
+    let read = |document: &&str| serde_saphyr::from_str(document).expect("our own CRDs are YAML");
+    documents.iter().map(read).collect()
 }
 
 /// What the controllers of a real API server write into a CRD's status once its names are free.

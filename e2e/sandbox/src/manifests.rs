@@ -46,8 +46,8 @@ impl Sandbox {
     /// # Errors
     /// When a CRD is refused, which would be a fault of this repository.
     pub async fn install_gateway_api(&self, channel: Channel) -> Result<(), ManifestError> {
-        for document in channel.documents() {
-            self.apply_yaml(document).await?;
+        for object in channel.objects() {
+            self.apply_object(object.clone()).await?;
         }
         Ok(())
     }

@@ -64,3 +64,30 @@ fn cause(error: &ValidationError) -> Option<Cause> {
     };
     Some(Cause::rule(&error.field_path, reason, &error.message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Channel;
+
+    fn errors(schema: &CompiledSchema) -> Vec<String> {
+        let mut found: Vec<String> =
+            schema.compilation_errors().iter().map(|error| error.to_string()).collect();
+        let parts = schema.properties.values().chain(schema.items.as_deref());
+        let parts = parts.chain(schema.additional_properties.as_deref());
+        let parts = parts.chain(&schema.all_of).chain(&schema.any_of).chain(&schema.one_of);
+        found.extend(parts.flat_map(errors));
+        found
+    }
+
+    #[test]
+    fn every_rule_of_the_gateway_api_compiles() {
+        for crd in [Channel::Standard, Channel::Experimental].into_iter().flat_map(Channel::objects) {
+            for version in crd["spec"]["versions"].as_array().unwrap() {
+                let compiled = compile_schema(&version["schema"]["openAPIV3Schema"]);
+                let found = errors(&compiled);
+                assert!(found.is_empty(), "{} {}: {found:#?}", crd["metadata"]["name"], version["name"]);
+            }
+        }
+    }
+}
