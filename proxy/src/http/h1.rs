@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::trace;
 
+use super::body::BodyReader;
 use super::plan::{self, Plan, Planned};
 use super::render::Origin;
 use super::respond::{self, Reason};
 use super::timers::{Limit, Timer};
+use super::validate::framing::Framing;
 use super::validate::{self, Method, Request};
 use crate::listen::context::{Client, Context};
 
@@ -37,7 +39,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is read of a request after it was refused, so that the client gets to read the answer.
 const MAX_LINGERING: usize = 256 << 10;
 
-/// How long that may take.
+/// The most content of a request that is read past so that its connection can go on.
+const MAX_DISCARDED: usize = 64 << 10;
+
+/// How long reading after a refusal may take.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a client's connection until it ends.
@@ -220,7 +225,7 @@ where
     async fn refuse(&mut self, reason: Reason, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
         let keep = self.can_keep(request) && !reason.closes();
         self.answer(reason, request.method == Method::Head, !keep, out).await;
-        Outcome::of(reason, keep)
+        Outcome::of(reason, keep && self.discard(&mut BodyReader::new(request.framing)).await)
     }
 
     async fn redirect(
@@ -245,20 +250,43 @@ where
         let location = |out: &mut Vec<u8>| redirect.location(&redirected, out);
         respond::redirect(redirect.status, location, &filters.response, !keep, out);
         let sent = self.write(out).await;
-        Outcome { status: redirect.status, reason: None, keep: keep && sent }
+        let keep = keep && sent && self.discard(&mut BodyReader::new(request.framing)).await;
+        Outcome { status: redirect.status, reason: None, keep }
     }
 
     /// Whether the connection can go on after an answer that is not the upstream's: what is left of the
-    /// request is here, and is read past.
-    fn can_keep(&mut self, request: &Request<'_>) -> bool {
-        let mut content = super::body::BodyReader::new(request.framing);
-        while !content.is_done() {
-            match content.read(self.buffer.data()) {
-                Ok(step) if step.consumed > 0 => self.buffer.consume(step.consumed),
+    /// request will come, and is little enough to be read past.
+    fn can_keep(&self, request: &Request<'_>) -> bool {
+        let is_little = match request.framing {
+            Framing::Length(length) => length <= MAX_DISCARDED as u64,
+            Framing::None | Framing::Chunked => true,
+            Framing::UntilClose => false,
+        };
+        is_little && !request.expects_continue && !request.close && !self.context.is_draining()
+    }
+
+    /// Reads past the content of a request that was answered; whether that came to an end.
+    async fn discard(&mut self, content: &mut BodyReader) -> bool {
+        let Self { stream, buffer, timer, .. } = self;
+        let mut left = MAX_DISCARDED;
+        loop {
+            while let Ok(step) = content.read(buffer.data())
+                && step.consumed > 0
+            {
+                buffer.consume(step.consumed);
+                left = left.saturating_sub(step.consumed);
+            }
+            if content.is_done() {
+                return true;
+            }
+            if left == 0 || !buffer.data().is_empty() {
+                return false;
+            }
+            match within(timer, poll_fn(|cx| buffer.poll_fill(cx, stream))).await {
+                Ok(Ok(read)) if read > 0 => {}
                 _ => return false,
             }
         }
-        !request.close && !self.context.is_draining()
     }
 
     async fn answer(&mut self, reason: Reason, to_head: bool, close: bool, out: &mut Vec<u8>) {

@@ -52,6 +52,14 @@ fn framing_cases() -> Vec<Case> {
         ("S21", 400, post("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n")),
         ("S22", 400, post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
         ("S23", 400, post("Transfer-Encoding: chunked, gzip\r\n", "0\r\n\r\n")),
+    ];
+    cases.extend(field_cases());
+    cases.extend(length_and_coding_cases());
+    cases
+}
+
+fn field_cases() -> Vec<Case> {
+    vec![
         ("S35", 400, post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n")),
         (
             "S36",
@@ -72,7 +80,11 @@ fn framing_cases() -> Vec<Case> {
         ("S48", 400, get("X(Y: a\r\n")),
         ("S49", 400, raw(b"GET / HTTP/1.1\r\nHost: a.example\r\nX\x85: a\r\n\r\n")),
         ("S50", 400, get("X\0: a\r\n")),
-    ];
+    ]
+}
+
+fn length_and_coding_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
     let lengths = ["+5", "-5", "0x5", "5 5", "", "\x0b5", "1_0", "5a", "\u{a0}5", "5,", "5.0", "\"5\""];
     for (id, length) in ["S07", "S08", "S09", "S10", "S11", "S12", "S13", "S14", "S15", "S16", "S17", "S18"]
         .into_iter()

@@ -420,13 +420,13 @@ fn a_dead_endpoint_is_passed_over() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let origin = Origin::ok();
     let rig = Rig::new(rule(), &[origin.address]);
-    rig.put(&super::rig::backend(1, &[unused, origin.address]));
+    rig.endpoints(1, &[unused, origin.address]);
     let mut client = rig.connect();
     for _ in 0..10 {
         client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").unwrap();
         assert!(text(read_message(&mut client)).starts_with("HTTP/1.1 200 "));
     }
-    rig.put(&super::rig::backend(1, &[unused, unused]));
+    rig.endpoints(1, &[unused, unused]);
     client.write_all(GET).unwrap();
     assert!(text(read_message(&mut client)).starts_with("HTTP/1.1 503 "));
 }

@@ -16,7 +16,7 @@ use proxy::listen::handoff::Seats;
 use proxy::metrics::Metrics;
 use proxy::table::compile::Compiler;
 use proxy::table::{SharedTable, Table};
-use proxy::upstream::registry::Registry;
+use proxy::upstream::registry::{EndpointKey, Registry};
 use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{ObjectName, UnitId};
@@ -28,31 +28,32 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 /// Nothing in these tests takes as long, unless something hangs.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A proxy that serves one port.
-pub struct Rig {
+pub(crate) struct Rig {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What it counts.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     table: SharedTable,
     compiler: Mutex<Compiler>,
+    registry: Arc<Registry>,
 }
 
 impl Rig {
     /// A proxy whose only rule is `rule`, to which a backend for each of `origins` is added, each with
     /// weight 1.
-    pub fn new(mut rule: Rule, origins: &[SocketAddr]) -> Self {
+    pub(crate) fn new(mut rule: Rule, origins: &[SocketAddr]) -> Self {
         let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let metrics = Metrics::new(1);
         let table: SharedTable = Arc::new(ArcSwap::from_pointee(Table::default()));
-        let compiler = Compiler::new(LOOPBACK, Arc::new(Registry::default()), metrics.clone());
-        let rig =
-            Self { address, metrics: metrics.clone(), table: table.clone(), compiler: Mutex::new(compiler) };
+        let registry = Arc::new(Registry::default());
+        let compiler = Mutex::new(Compiler::new(LOOPBACK, registry.clone(), metrics.clone()));
+        let rig = Self { address, metrics: metrics.clone(), table: table.clone(), compiler, registry };
         let mut units = vec![listening(address)];
         for (index, origin) in origins.iter().enumerate() {
             let port = u16::try_from(index).unwrap() + 1;
@@ -71,21 +72,37 @@ impl Rig {
     }
 
     /// A proxy that sends everything to one origin.
-    pub fn to(origin: &Origin) -> Self {
+    pub(crate) fn to(origin: &Origin) -> Self {
         Self::new(rule(), &[origin.address])
     }
 
     /// Changes what is served.
-    pub fn put(&self, units: &[EncodedUnit]) {
+    pub(crate) fn put(&self, units: &[EncodedUnit]) {
+        self.apply(units, &[]);
+    }
+
+    /// Changes the endpoints of a backend.
+    pub(crate) fn endpoints(&self, port: u16, endpoints: &[SocketAddr]) {
+        let gone: Vec<UnitId> = (endpoints.len()..8).map(|index| slice_id(port, index)).collect();
+        self.apply(&backend(port, endpoints), &gone);
+    }
+
+    fn apply(&self, put: &[EncodedUnit], delete: &[UnitId]) {
         let root = UnitSet::default().root();
         let version = Version { term: 1, generation: self.table.load().version().generation + 1 };
-        let table = self.compiler.lock().unwrap().apply(units, [], version, root);
-        assert!(self.compiler.lock().unwrap().broken().next().is_none());
+        let mut compiler = self.compiler.lock().unwrap();
+        let table = compiler.apply(put, delete, version, root);
+        assert!(compiler.broken().next().is_none());
         self.table.store(table);
     }
 
+    /// The requests that an endpoint is serving.
+    pub(crate) fn in_flight(&self, address: SocketAddr) -> u32 {
+        self.registry.endpoint(EndpointKey { address, tls: None }).in_flight()
+    }
+
     /// A connection to it.
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -94,7 +111,7 @@ impl Rig {
     }
 
     /// Sends bytes on a new connection, ends it, and reads until the proxy ends it too.
-    pub fn send(&self, bytes: &[u8]) -> String {
+    pub(crate) fn send(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect();
         stream.write_all(bytes).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -123,12 +140,12 @@ fn serve(listener: TcpListener, table: SharedTable, metrics: Arc<Metrics>) {
     });
 }
 
-pub fn name(name: &str) -> ObjectName {
+pub(crate) fn name(name: &str) -> ObjectName {
     ObjectName::new("test", name)
 }
 
 /// A rule that takes everything and goes nowhere yet.
-pub fn rule() -> Rule {
+pub(crate) fn rule() -> Rule {
     let everything =
         Match { path: PathMatch::Prefix("/".into()), method: None, headers: Vec::new(), query: Vec::new() };
     Rule { matches: vec![everything], ..Rule::default() }
@@ -147,7 +164,7 @@ fn listening(address: SocketAddr) -> EncodedUnit {
 }
 
 /// The route with a rule.
-pub fn route(rule: Rule) -> EncodedUnit {
+pub(crate) fn route(rule: Rule) -> EncodedUnit {
     let listener = UnitId::listener(&name("gateway"), "http");
     let route = RouteUnit {
         kind: "HTTPRoute".into(),
@@ -159,8 +176,12 @@ pub fn route(rule: Rule) -> EncodedUnit {
     EncodedUnit::new(UnitId::route("HTTPRoute", &name("route")), &Unit::Route(route))
 }
 
+fn slice_id(port: u16, index: usize) -> UnitId {
+    UnitId::endpoints(&name(&format!("backend-{port}-{index}")))
+}
+
 /// A backend with these endpoints, and the slices that they come from.
-pub fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
+fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
     let service = name("backend");
     let port_name = Some(format!("p{port}"));
     let unit = Backend {
@@ -182,8 +203,7 @@ pub fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
                 zone: None,
             }],
         };
-        let id = UnitId::endpoints(&name(&format!("backend-{port}-{index}")));
-        units.push(EncodedUnit::new(id, &Unit::Endpoints(slice)));
+        units.push(EncodedUnit::new(slice_id(port, index), &Unit::Endpoints(slice)));
     }
     units
 }
@@ -193,27 +213,27 @@ type Script = dyn Fn(&mut TcpStream, &Log) + Send + Sync;
 
 /// What an origin got, message by message.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    pub fn push(&self, bytes: &[u8]) {
+    pub(crate) fn push(&self, bytes: &[u8]) {
         self.0.lock().unwrap().push(String::from_utf8_lossy(bytes).into_owned());
     }
 
-    pub fn all(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }
 
 /// A backend's endpoint.
-pub struct Origin {
-    pub address: SocketAddr,
-    pub log: Log,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    pub(crate) log: Log,
 }
 
 impl Origin {
     /// One that runs a script for each connection.
-    pub fn new(script: impl Fn(&mut TcpStream, &Log) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(script: impl Fn(&mut TcpStream, &Log) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let log = Log::default();
@@ -233,7 +253,7 @@ impl Origin {
     }
 
     /// One that answers each request with `answer`, on connections that it keeps.
-    pub fn answering(answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn answering(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
         Self::new(move |stream, log| {
             while let Some(request) = read_message(stream) {
@@ -246,18 +266,18 @@ impl Origin {
     }
 
     /// One that answers `200 ok`.
-    pub fn ok() -> Self {
+    pub(crate) fn ok() -> Self {
         Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     }
 
     /// The requests that it got.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.log.all()
     }
 }
 
 /// Reads one request or response with its content, as it is; `None` at the end of the connection.
-pub fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         bytes.push(read_byte(stream)?);
@@ -290,7 +310,7 @@ fn read_byte(stream: &mut TcpStream) -> Option<u8> {
 }
 
 /// Reads until the connection ends, however it does.
-pub fn read_to_end(stream: &mut TcpStream) -> String {
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {

@@ -269,35 +269,8 @@ where
         let Received::Final(framing) = received else {
             return self.switch(upstream, head, &response, reply).await;
         };
-        let is_old = self.job.view.request.version == Version::Http10;
-        let towards = match framing {
-            Framing::Chunked | Framing::UntilClose if is_old => Framing::UntilClose,
-            Framing::UntilClose => Framing::Chunked,
-            framing => framing,
-        };
-        if towards == Framing::UntilClose || self.connection.context.is_draining() {
-            self.exchange.close_client();
-        }
-        let persistence = match self.exchange.must_close_client() {
-            true => Persistence::Close,
-            false if is_old => Persistence::KeepTold,
-            false => Persistence::Keep,
-        };
-        if persistence == Persistence::Close {
-            self.exchange.close_client();
-        }
-        reply.clear();
-        let edits = &self.job.filters().response;
-        let length = head.len();
-        render::response(
-            &response,
-            (head, &upstream.buffer.data()[..length]),
-            edits,
-            towards,
-            persistence,
-            reply,
-        );
-        upstream.buffer.consume(length);
+        let towards = self.render_response(head, (&response, framing), &upstream.buffer, reply);
+        upstream.buffer.consume(head.len());
         let mut receiving = Pump::new(BodyReader::new(framing), BodyWriter::new(towards), reply);
         if receiving.take(&mut upstream.buffer).is_err() && !receiving.is_begun() {
             drop(receiving);
@@ -315,6 +288,38 @@ where
             pool.keep(upstream.in_flight.endpoint(), upstream.stream, std::time::Instant::now());
         }
         Outcome { status: response.status, reason: None, keep: ending.keep_client }
+    }
+
+    /// Renders the head of the final response; returns the framing towards the client.
+    fn render_response(
+        &mut self,
+        head: &Head,
+        (response, framing): (&Response, Framing),
+        buffer: &ReadBuffer<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Framing {
+        let is_old = self.job.view.request.version == Version::Http10;
+        let towards = match framing {
+            Framing::Chunked | Framing::UntilClose if is_old => Framing::UntilClose,
+            Framing::UntilClose => Framing::Chunked,
+            framing => framing,
+        };
+        let must_close = self.exchange.must_close_client()
+            || towards == Framing::UntilClose
+            || self.connection.context.is_draining();
+        let persistence = match must_close {
+            true => Persistence::Close,
+            false if is_old => Persistence::KeepTold,
+            false => Persistence::Keep,
+        };
+        if must_close {
+            self.exchange.close_client();
+        }
+        reply.clear();
+        let bytes = &buffer.data()[..head.len()];
+        let edits = &self.job.filters().response;
+        render::response(response, (head, bytes), edits, towards, persistence, reply);
+        towards
     }
 
     fn poll_response(
@@ -385,13 +390,10 @@ where
 
     /// Answers instead of the upstream.
     async fn answer(&mut self, reason: Reason, reply: &mut Vec<u8>) -> Outcome {
-        let close = reason.closes()
-            || !self.exchange.is_request_received()
-            || self.exchange.must_close_client()
-            || self.connection.context.is_draining();
-        let to_head = self.job.view.request.method == Method::Head;
-        self.connection.answer(reason, to_head, close, reply).await;
-        Outcome::of(reason, !close)
+        let request = self.job.view.request;
+        let keep = !reason.closes() && self.connection.can_keep(request);
+        self.connection.answer(reason, request.method == Method::Head, !keep, reply).await;
+        Outcome::of(reason, keep && self.connection.discard(self.sending.reader()).await)
     }
 
     /// Leaves the response as it is: incomplete, which the client sees.

@@ -78,6 +78,11 @@ impl<'a> Pump<'a> {
         self.is_ended
     }
 
+    /// What reads the content: to read past the rest of it.
+    pub fn reader(&mut self) -> &mut BodyReader {
+        &mut self.reader
+    }
+
     /// Whether the first output still holds all that was taken: it can be sent again.
     pub fn is_replayable(&self) -> bool {
         !self.is_moving
