@@ -1,0 +1,212 @@
+//! A whole proxy on loopback, and the units that it is told.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy::admin::identity::{Identity, TlsSource};
+use proxy::listen::drain::DrainSettings;
+use proxy::settings::Settings;
+use proxy::tree::{Proxy, run};
+use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::certificate::{Certificate, PrivateKey};
+use proxy_config::listener::{Address, Bind, Listener, Protocol};
+use proxy_config::name::{HostPattern, ObjectName, UnitId};
+use proxy_config::route::{
+    Attachment, Field, Filter, HeaderEdits, Match, PathMatch, RouteUnit, Rule, Target, WeightedBackend,
+};
+use proxy_config::set::UnitSet;
+use proxy_config::unit::{EncodedUnit, Unit};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Nothing in these tests takes as long, unless something hangs.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// This suite's own address.
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 30));
+
+/// A proxy.
+pub struct Rig {
+    pub proxy: Arc<Proxy>,
+    pub http: SocketAddr,
+    pub https: SocketAddr,
+}
+
+impl Rig {
+    pub async fn start(workers: usize) -> Self {
+        Self::with(workers, DrainSettings::default()).await
+    }
+
+    pub async fn with(workers: usize, drain: DrainSettings) -> Self {
+        let settings = Settings {
+            identity: "edge-1".to_owned(),
+            node_address: NODE,
+            admin_bind: SocketAddr::new(NODE, 0),
+            status_bind: SocketAddr::new(NODE, 0),
+            tls: TlsSource::Held(watch::channel(Arc::new(identity())).1),
+            state_dir: None,
+            workers,
+            connections: 4000,
+            drain,
+        };
+        let proxy = Arc::new(run(settings).await.unwrap());
+        Self { proxy, http: free_address(), https: free_address() }
+    }
+
+    /// A proxy that sends everything to one origin.
+    pub async fn to(origin: SocketAddr) -> Self {
+        let rig = Self::start(2).await;
+        rig.hold(&Site::new(&rig, origin)).await;
+        rig
+    }
+
+    /// Puts a site in force, and waits until it is listened for.
+    pub async fn hold(&self, site: &Site) {
+        let ack = self.proxy.hold(site.units()).await.unwrap();
+        assert_eq!(ack.broken, []);
+        let mut addresses = vec![self.http];
+        addresses.extend((!site.certificates.is_empty()).then_some(self.https));
+        let connected = async {
+            for address in addresses {
+                while TcpStream::connect(address).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        timeout(PATIENCE, connected).await.expect("it listens");
+    }
+}
+
+/// The admin port is not used here; it only has to come up.
+fn identity() -> Identity {
+    let made = rcgen::generate_simple_self_signed(["edge-1".to_owned()]).unwrap();
+    let chain: Arc<str> = made.cert.pem().into();
+    Identity { authorities: chain.clone(), chain, key: made.signing_key.serialize_pem().into() }
+}
+
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind((NODE, 0)).unwrap().local_addr().unwrap()
+}
+
+/// What a proxy is told: one route to one backend, on HTTP and on HTTPS listeners.
+#[derive(Clone)]
+pub struct Site {
+    http: SocketAddr,
+    https: SocketAddr,
+    /// The endpoints.
+    pub origins: Vec<SocketAddr>,
+    /// Hostname (empty: any) and the subject of its certificate.
+    pub certificates: Vec<(&'static str, &'static str)>,
+    /// Told to the origin as `X-Generation` and to the client as the same.
+    pub generation: Option<u64>,
+}
+
+impl Site {
+    pub fn new(rig: &Rig, origin: SocketAddr) -> Self {
+        Self {
+            http: rig.http,
+            https: rig.https,
+            origins: vec![origin],
+            certificates: Vec::new(),
+            generation: None,
+        }
+    }
+
+    pub fn units(&self) -> UnitSet {
+        let mut units = vec![listener("http", self.http, Protocol::Http, None, None)];
+        for (hostname, subject) in &self.certificates {
+            let name = format!("https-{subject}");
+            units.extend(certificate(subject));
+            let hostname = (!hostname.is_empty()).then(|| HostPattern::new(hostname));
+            units.push(listener(&name, self.https, Protocol::Https, hostname, Some(subject)));
+        }
+        let listeners = units.iter().filter(|unit| unit.id.as_str().starts_with("listener/"));
+        let attachments =
+            listeners.map(|unit| Attachment { listener: unit.id.clone(), hostnames: Vec::new() }).collect();
+        units.push(route(attachments, self.generation));
+        units.extend(backend(&self.origins));
+        units.into_iter().collect()
+    }
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("test", name)
+}
+
+fn listener(
+    listener: &str,
+    address: SocketAddr,
+    protocol: Protocol,
+    hostname: Option<HostPattern>,
+    certificate: Option<&str>,
+) -> EncodedUnit {
+    let unit = Listener {
+        bind: Bind { address: Address::Ip(address.ip()), port: address.port() },
+        protocol,
+        hostname,
+        certificates: certificate.map(|subject| UnitId::certificate(&name(subject))).into_iter().collect(),
+        gateway: name("gateway"),
+        name: listener.to_owned(),
+    };
+    EncodedUnit::new(UnitId::listener(&name("gateway"), listener), &Unit::Listener(unit))
+}
+
+fn certificate(subject: &str) -> [EncodedUnit; 2] {
+    let made = rcgen::generate_simple_self_signed([subject.to_owned()]).unwrap();
+    let key = UnitId::key(&name(subject));
+    let chain = Certificate { chain: made.cert.pem(), key: key.clone() };
+    let secret = PrivateKey { pem: made.signing_key.serialize_pem() };
+    [
+        EncodedUnit::new(key, &Unit::Key(secret)),
+        EncodedUnit::new(UnitId::certificate(&name(subject)), &Unit::Certificate(chain)),
+    ]
+}
+
+fn route(attachments: Vec<Attachment>, generation: Option<u64>) -> EncodedUnit {
+    let everything =
+        Match { path: PathMatch::Prefix("/".into()), method: None, headers: Vec::new(), query: Vec::new() };
+    let filters = generation.map_or_else(Vec::new, |generation| {
+        let field = Field { name: "X-Generation".into(), value: generation.to_string() };
+        let edits = HeaderEdits { set: vec![field], ..HeaderEdits::default() };
+        vec![Filter::RequestHeaders(edits.clone()), Filter::ResponseHeaders(edits)]
+    });
+    let target = Target::Backend(UnitId::backend(&name("backend"), 80));
+    let rule = Rule {
+        matches: vec![everything],
+        filters,
+        backends: vec![WeightedBackend { target, weight: 1, filters: Vec::new() }],
+        ..Rule::default()
+    };
+    let route = RouteUnit {
+        kind: "HTTPRoute".into(),
+        name: name("route"),
+        created: 0,
+        attachments,
+        rules: vec![rule],
+    };
+    EncodedUnit::new(UnitId::route("HTTPRoute", &name("route")), &Unit::Route(route))
+}
+
+fn backend(endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
+    let service = name("backend");
+    let unit =
+        Backend { service: service.clone(), port: 80, port_name: None, protocol: BackendProtocol::Http1 };
+    let mut units = vec![EncodedUnit::new(UnitId::backend(&service, 80), &Unit::Backend(unit))];
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let slice = EndpointSlice {
+            service: service.clone(),
+            ports: vec![EndpointPort { name: None, port: endpoint.port() }],
+            endpoints: vec![Endpoint {
+                address: endpoint.ip(),
+                ready: true,
+                serving: true,
+                terminating: false,
+                zone: None,
+            }],
+        };
+        let id = UnitId::endpoints(&name(&format!("backend-{index}")));
+        units.push(EncodedUnit::new(id, &Unit::Endpoints(slice)));
+    }
+    units
+}
