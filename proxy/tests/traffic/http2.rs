@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::{SendRequest, handshake};
+use h2::client::SendRequest;
 use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response};
@@ -35,7 +35,9 @@ impl Client {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let (requests, connection) = handshake(stream).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        builder.initial_max_send_streams(50).initial_connection_window_size(1 << 20);
+        let (requests, connection) = builder.handshake(stream).await.unwrap();
         Self { requests, connection: AbortOnDropHandle::new(tokio::spawn(connection)) }
     }
 
@@ -347,7 +349,7 @@ async fn a_websocket_is_a_stream_by_extended_connect() {
         assert_eq!(echoed, message);
     }
     stream.send_data(Bytes::new(), true).unwrap();
-    assert!(timeout(PATIENCE, body.data()).await.unwrap().is_none());
+    assert_eq!(timeout(PATIENCE, read(&mut body)).await.unwrap().unwrap(), b"");
     let request = &origin.requests()[1];
     assert!(request.starts_with("GET /ws HTTP/1.1\r\n"), "{request}");
 }

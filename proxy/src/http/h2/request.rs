@@ -86,6 +86,7 @@ pub(super) fn check<'a>(parts: &'a Parts, joined: &'a Joined, is_whole: bool) ->
         Framing::None if !is_whole && !is_websocket => Framing::Chunked,
         framing => framing,
     };
+    request.expects_continue = !is_whole && fields.iter().any(|field| field.known == Known::Expect);
     if is_websocket {
         request.upgrade = Upgrade::To(b"websocket");
     }
