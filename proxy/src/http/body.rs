@@ -249,3 +249,84 @@ fn push_hex(number: usize, out: &mut Vec<u8>) {
         out.push(b"0123456789abcdef"[number >> (place * 4) & 0xf]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Reads a message that arrives in pieces of these sizes; returns content, trailers and what is left.
+    fn read(framing: Framing, bytes: &[u8], pieces: &[usize]) -> Result<(Vec<u8>, Vec<u8>, usize), Reason> {
+        let mut reader = BodyReader::new(framing);
+        let (mut content, mut arrived, mut used) = (Vec::new(), 0, 0);
+        let mut sizes = pieces.iter().cycle();
+        while !reader.is_done() {
+            let step = reader.read(&bytes[used..arrived])?;
+            content.extend_from_slice(&bytes[used..arrived][step.data]);
+            used += step.consumed;
+            if step.consumed == 0 {
+                assert_eq!(used, arrived, "it must use what it gets");
+                if arrived == bytes.len() {
+                    break;
+                }
+                arrived = bytes.len().min(arrived + sizes.next().unwrap());
+            }
+        }
+        Ok((content, reader.trailers().to_vec(), bytes.len() - used))
+    }
+
+    fn written(writer: BodyWriter, pieces: &[Vec<u8>], trailers: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        pieces.iter().for_each(|piece| writer.data(piece, &mut out));
+        writer.end(trailers, &mut out);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_in_chunks_is_read_back_however_it_arrives(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6),
+            arriving in prop::collection::vec(1..40_usize, 1..5),
+        ) {
+            let mut bytes = written(BodyWriter::Chunked, &pieces, b"X-Sum: 1\r\n");
+            bytes.extend_from_slice(b"GET / HTTP/1.1");
+            let (content, trailers, left) = read(Framing::Chunked, &bytes, &arriving).unwrap();
+            prop_assert_eq!(content, pieces.concat());
+            prop_assert_eq!(trailers, b"X-Sum: 1\r\n");
+            prop_assert_eq!(left, b"GET / HTTP/1.1".len());
+        }
+
+        #[test]
+        fn what_a_reader_says_of_bytes_does_not_depend_on_how_they_arrive(
+            bytes in prop::collection::vec(prop::sample::select(&b"0123;aX: \t\r\n\0"[..]), 0..60),
+            arriving in prop::collection::vec(1..9_usize, 1..5),
+        ) {
+            prop_assert_eq!(read(Framing::Chunked, &bytes, &arriving), read(Framing::Chunked, &bytes, &[60]));
+        }
+
+        #[test]
+        fn content_with_a_length_ends_there(length in 0..200_u64, arriving in 1..50_usize) {
+            let bytes = [b'x'; 300];
+            let (content, _, left) = read(Framing::Length(length), &bytes, &[arriving]).unwrap();
+            prop_assert_eq!(content.len() as u64, length);
+            prop_assert!(left as u64 <= 300 - length);
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_limited() {
+        let extension = |length: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(length)).into_bytes();
+        assert!(read(Framing::Chunked, &extension(MAX_EXTENSIONS - 1), &[1000]).is_ok());
+        assert_eq!(read(Framing::Chunked, &extension(MAX_EXTENSIONS), &[1000]), Err(Reason::MalformedChunk));
+        let drip = "1;eeee\r\nx\r\n".repeat(MAX_EXTENSIONS / 4);
+        assert_eq!(read(Framing::Chunked, drip.as_bytes(), &[1000]), Err(Reason::MalformedChunk));
+        let trailers = format!("0\r\n{}\r\n", "X-Sum: 1\r\n".repeat(MAX_TRAILERS / 10 + 1));
+        assert_eq!(read(Framing::Chunked, trailers.as_bytes(), &[1000]), Err(Reason::FieldsTooLarge));
+    }
+
+    #[test]
+    fn an_empty_piece_is_not_written_as_the_last_chunk() {
+        assert_eq!(written(BodyWriter::Chunked, &[vec![], vec![b'x'; 255]], b"")[..4], *b"ff\r\n");
+    }
+}

@@ -256,3 +256,6 @@ impl Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use crate::listen::context::{Client, Context};
 pub mod buffer;
 mod forward;
 pub mod pump;
+mod reply;
 mod view;
 
 use buffer::{ReadBuffer, Scratch};
@@ -327,3 +328,6 @@ where
         let _ = within(timer, read_past).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

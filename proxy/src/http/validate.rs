@@ -191,6 +191,9 @@ pub fn request<'a>(
     }
     let gathered = gather(line.version, fields)?;
     let target = Target::parse(line.target, line.method)?;
+    if line.version == Version::Http2 && target.authority.is_some() {
+        return Err(Reason::MalformedTarget);
+    }
     let authority = authority(&line, &target, gathered.host)?;
     let framing = gathered.framing.request(line.version)?;
     let upgrade = upgrade(&line, &gathered, framing);

@@ -143,7 +143,7 @@ impl Context {
     }
 
     /// Asks the connections of this worker to end.
-    pub(super) fn begin_drain(&self) {
+    pub(crate) fn begin_drain(&self) {
         self.draining.send_if_modified(|draining| !std::mem::replace(draining, true));
         self.timers.wake_all();
     }

@@ -1,7 +1,7 @@
 //! Owns the memory that connections read into. A connection has a buffer only while there is something
 //! in it: idle ones give theirs back to the worker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -41,18 +41,26 @@ pub struct Buffers {
     // The boxes are what is handed round: moving a scratch would copy it.
     #[expect(clippy::vec_box, reason = "a box is handed out and taken back, never the value")]
     scratches: RefCell<Vec<Box<Scratch>>>,
+    in_use: Cell<usize>,
 }
 
 impl Buffers {
     fn take(&self) -> Box<[u8]> {
+        self.in_use.set(self.in_use.get() + 1);
         self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE].into_boxed_slice())
     }
 
     fn give_back(&self, buffer: Box<[u8]>) {
+        self.in_use.set(self.in_use.get() - 1);
         let mut free = self.free.borrow_mut();
         if free.len() < MAX_FREE {
             free.push(buffer);
         }
+    }
+
+    /// How many buffers connections hold.
+    pub fn in_use(&self) -> usize {
+        self.in_use.get()
     }
 
     /// A scratch, empty.

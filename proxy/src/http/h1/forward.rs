@@ -41,21 +41,21 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn filters(&self) -> &Filters {
+    pub(super) fn filters(&self) -> &Filters {
         &self.routed.rule().backends[self.target.share].filters
     }
 }
 
 /// The connection to an endpoint during an attempt.
-struct Upstream<'c> {
-    stream: TcpStream,
-    buffer: ReadBuffer<'c>,
+pub(super) struct Upstream<'c> {
+    pub stream: TcpStream,
+    pub buffer: ReadBuffer<'c>,
     reused: bool,
-    in_flight: InFlight,
+    pub in_flight: InFlight,
 }
 
 /// Why an attempt came to no response.
-enum Broken {
+pub(super) enum Broken {
     /// The upstream failed.
     Upstream(Failure),
     /// The client did: it is answered, if that is still possible.
@@ -63,11 +63,11 @@ enum Broken {
 }
 
 /// The exchange and what it works on.
-struct Forwarding<'a, 'c, S> {
-    connection: &'a mut Connection<'c, S>,
-    job: &'a Job<'a>,
-    exchange: Exchange,
-    sending: Pump<'a>,
+pub(super) struct Forwarding<'a, 'c, S> {
+    pub connection: &'a mut Connection<'c, S>,
+    pub job: &'a Job<'a>,
+    pub exchange: Exchange,
+    pub sending: Pump<'a>,
     /// All of the request is sent, or no more of it will be.
     is_sent: bool,
 }
@@ -228,7 +228,11 @@ where
     }
 
     /// Moves what there is of the request. Where the upstream takes no more of it, it may still answer.
-    fn poll_request(&mut self, cx: &mut TaskContext<'_>, stream: &mut TcpStream) -> Result<(), Broken> {
+    pub(super) fn poll_request(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        stream: &mut TcpStream,
+    ) -> Result<(), Broken> {
         if self.is_sent {
             return Ok(());
         }
@@ -256,149 +260,6 @@ where
             Poll::Ready(Err(PumpError::Malformed(reason))) => return Err(Broken::Client(reason)),
         }
         Ok(())
-    }
-
-    /// Passes the response on, of which the head has been read.
-    async fn finish(
-        &mut self,
-        mut upstream: Upstream<'c>,
-        head: &Head,
-        (response, received): (Response, Received),
-        reply: &mut Vec<u8>,
-    ) -> Outcome {
-        let Received::Final(framing) = received else {
-            return self.switch(upstream, head, &response, reply).await;
-        };
-        let towards = self.render_response(head, (&response, framing), &upstream.buffer, reply);
-        upstream.buffer.consume(head.len());
-        let mut receiving = Pump::new(BodyReader::new(framing), BodyWriter::new(towards), reply);
-        if receiving.take(&mut upstream.buffer).is_err() && !receiving.is_begun() {
-            drop(receiving);
-            return self.fail(Failure::Malformed, reply).await;
-        }
-        self.exchange.response_begun();
-        if let Err(reason) = poll_fn(|cx| self.poll_response(cx, &mut upstream, &mut receiving)).await {
-            return Outcome { status: response.status, ..self.cut(reason) };
-        }
-        self.exchange.response_received();
-        self.exchange.response_sent();
-        let ending = self.exchange.ending();
-        if ending.keep_upstream && upstream.buffer.data().is_empty() {
-            let pool = &self.connection.context.pool;
-            pool.keep(upstream.in_flight.endpoint(), upstream.stream, std::time::Instant::now());
-        }
-        Outcome { status: response.status, reason: None, keep: ending.keep_client }
-    }
-
-    /// Renders the head of the final response; returns the framing towards the client.
-    fn render_response(
-        &mut self,
-        head: &Head,
-        (response, framing): (&Response, Framing),
-        buffer: &ReadBuffer<'_>,
-        reply: &mut Vec<u8>,
-    ) -> Framing {
-        let is_old = self.job.view.request.version == Version::Http10;
-        let towards = match framing {
-            Framing::Chunked | Framing::UntilClose if is_old => Framing::UntilClose,
-            Framing::UntilClose => Framing::Chunked,
-            framing => framing,
-        };
-        let must_close = self.exchange.must_close_client()
-            || towards == Framing::UntilClose
-            || self.connection.context.is_draining();
-        let persistence = match must_close {
-            true => Persistence::Close,
-            false if is_old => Persistence::KeepTold,
-            false => Persistence::Keep,
-        };
-        if must_close {
-            self.exchange.close_client();
-        }
-        reply.clear();
-        let bytes = &buffer.data()[..head.len()];
-        let edits = &self.job.filters().response;
-        render::response(response, (head, bytes), edits, towards, persistence, reply);
-        towards
-    }
-
-    fn poll_response(
-        &mut self,
-        cx: &mut TaskContext<'_>,
-        upstream: &mut Upstream<'c>,
-        receiving: &mut Pump<'_>,
-    ) -> Poll<Result<(), Reason>> {
-        if self.poll_request(cx, &mut upstream.stream).is_err() {
-            return Poll::Ready(Err(Reason::ClientGone));
-        }
-        let before = receiving.moved();
-        let from = (&mut upstream.stream, &mut upstream.buffer);
-        let polled = receiving.poll(cx, from, &mut self.connection.stream);
-        if receiving.moved() != before {
-            self.connection.timer.set(Limit::Idle, IDLE_TIMEOUT);
-        }
-        match polled {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(PumpError::Write(_))) => Poll::Ready(Err(Reason::ClientGone)),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Reason::ResponseCut)),
-            Poll::Pending => self.connection.timer.poll_expired(cx).map(|_| Err(Reason::ResponseCut)),
-        }
-    }
-
-    /// The connection becomes what both sides agreed on.
-    async fn switch(
-        &mut self,
-        mut upstream: Upstream<'c>,
-        head: &Head,
-        response: &Response,
-        reply: &mut Vec<u8>,
-    ) -> Outcome {
-        reply.clear();
-        let length = head.len();
-        let edits = &self.job.filters().response;
-        render::switched(response, (head, &upstream.buffer.data()[..length]), edits, reply);
-        upstream.buffer.consume(length);
-        let outcome = Outcome { status: 101, reason: None, keep: false };
-        let connection = &mut *self.connection;
-        if !connection.write(reply).await {
-            return Outcome { reason: Some(Reason::ClientGone), ..outcome };
-        }
-        connection.timer.clear(Limit::Request);
-        connection.timer.clear(Limit::Attempt);
-        let emptied = ReadBuffer::new(&connection.context.buffers);
-        let buffer = std::mem::replace(&mut connection.buffer, emptied);
-        let client = Side { stream: &mut connection.stream, buffer };
-        let upstream = Side { stream: &mut upstream.stream, buffer: upstream.buffer };
-        tunnel(client, upstream, &connection.timer).await;
-        outcome
-    }
-
-    /// The upstream failed after its head was read and before anything was sent.
-    async fn fail(&mut self, failure: Failure, reply: &mut Vec<u8>) -> Outcome {
-        match self.exchange.upstream_failed(failure, false, false) {
-            Next::Answer(reason) => self.answer(reason, reply).await,
-            Next::Retry | Next::Cut => self.cut(Reason::ResponseCut),
-        }
-    }
-
-    async fn client_failed(&mut self, reason: Reason, reply: &mut Vec<u8>) -> Outcome {
-        if reason == Reason::ClientGone || self.exchange.is_response_begun() {
-            return self.cut(reason);
-        }
-        self.answer(reason, reply).await
-    }
-
-    /// Answers instead of the upstream.
-    async fn answer(&mut self, reason: Reason, reply: &mut Vec<u8>) -> Outcome {
-        let request = self.job.view.request;
-        let keep = !reason.closes() && self.connection.can_keep(request);
-        self.connection.answer(reason, request.method == Method::Head, !keep, reply).await;
-        Outcome::of(reason, keep && self.connection.discard(self.sending.reader()).await)
-    }
-
-    /// Leaves the response as it is: incomplete, which the client sees.
-    fn cut(&self, reason: Reason) -> Outcome {
-        Outcome { status: reason.status(), reason: Some(reason), keep: false }
     }
 }
 

@@ -56,8 +56,7 @@ fn split(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let host = host.strip_suffix(b".").unwrap_or(host);
     let is_name = !host.is_empty()
         && host.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        && host[0] != b'.'
-        && host[host.len() - 1] != b'.';
+        && host.split(|byte| *byte == b'.').all(|label| !label.is_empty());
     is_name.then(|| (host, colon.map(|colon| &text[colon + 1..])))
 }
 

@@ -1,0 +1,160 @@
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use super::*;
+use crate::http::timers::TICK;
+use crate::listen::context::Shared;
+use crate::listen::drain::Drain;
+use crate::listen::handoff::Seats;
+use crate::metrics::Metrics;
+use crate::table::Table;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn context() -> Rc<Context> {
+    let seats = Arc::new(Seats::new(1));
+    let load = seats.iter().next().unwrap().load().clone();
+    let table = Arc::new(ArcSwap::from_pointee(Table::default()));
+    let shared = Shared::new(table, seats, Arc::new(Drain::new(10)), Metrics::new(1)).unwrap();
+    Rc::new(Context::new(0, load, &Arc::new(shared)))
+}
+
+/// A client of a worker that serves nothing: each valid request is answered by 404.
+fn client(context: &Rc<Context>) -> DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let address = "127.0.0.1:1".parse().unwrap();
+    let (peer, local) = (address, address);
+    let client = Client { peer, local, secure: false, sni: None, accepted: Instant::now() };
+    let context = context.clone();
+    tokio::task::spawn_local(async move { serve(theirs, client, &context).await });
+    ours
+}
+
+async fn locally<F: Future>(test: impl FnOnce(Rc<Context>) -> F) -> F::Output {
+    LocalSet::new().run_until(async { test(context()).await }).await
+}
+
+async fn read_to_end(client: &mut DuplexStream) -> String {
+    let mut got = String::new();
+    client.read_to_string(&mut got).await.unwrap();
+    got
+}
+
+async fn read_answer(client: &mut DuplexStream) -> String {
+    let mut got = Vec::new();
+    while !got.ends_with(b"Not Found\n") {
+        got.push(client.read_u8().await.unwrap());
+    }
+    String::from_utf8(got).unwrap()
+}
+
+#[track_caller]
+fn check_elapsed(since: Instant, want: Duration) {
+    let elapsed = since.elapsed();
+    assert!(elapsed + TICK >= want && elapsed <= want + 3 * TICK, "{elapsed:?} is not about {want:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_drips_is_refused_in_time_however_it_drips() {
+    locally(async |context| {
+        let begun = Instant::now();
+        let mut client = client(&context);
+        for byte in REQUEST.iter().take(9) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.write_all(&[*byte]).await.unwrap();
+        }
+        let got = read_to_end(&mut client).await;
+        assert!(got.starts_with("HTTP/1.1 408 "), "{got}");
+        check_elapsed(begun, HEAD_TIMEOUT);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_closed_without_a_word() {
+    locally(async |context| {
+        let begun = Instant::now();
+        assert_eq!(read_to_end(&mut client(&context)).await, "");
+        check_elapsed(begun, HEAD_TIMEOUT);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_without_a_word() {
+    locally(async |context| {
+        let mut client = client(&context);
+        client.write_all(REQUEST).await.unwrap();
+        read_answer(&mut client).await;
+        let begun = Instant::now();
+        assert_eq!(read_to_end(&mut client).await, "");
+        check_elapsed(begun, IDLE_TIMEOUT);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_has_given_its_memory_back() {
+    locally(async |context| {
+        let mut clients = [client(&context), client(&context), client(&context)];
+        for client in &mut clients {
+            client.write_all(REQUEST).await.unwrap();
+            read_answer(client).await;
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(context.buffers.in_use(), 0);
+        clients[0].write_all(b"GET").await.unwrap();
+        tokio::time::sleep(TICK).await;
+        assert_eq!(context.buffers.in_use(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_closes_idle_connections_at_once_and_busy_ones_after_their_answer() {
+    locally(async |context| {
+        let (mut idle, mut busy, mut new) = (client(&context), client(&context), client(&context));
+        for client in [&mut idle, &mut busy] {
+            client.write_all(REQUEST).await.unwrap();
+            assert!(!read_answer(client).await.contains("Connection: close"));
+        }
+        busy.write_all(&REQUEST[..5]).await.unwrap();
+        tokio::time::sleep(TICK).await;
+        let begun = Instant::now();
+        context.begin_drain();
+        assert_eq!(read_to_end(&mut idle).await, "");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        busy.write_all(&REQUEST[5..]).await.unwrap();
+        new.write_all(REQUEST).await.unwrap();
+        for client in [&mut busy, &mut new] {
+            let got = read_to_end(client).await;
+            assert!(got.contains("\r\nConnection: close\r\n"), "{got}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_of_a_refused_request_is_waited_for_no_longer_than_an_idle_connection() {
+    locally(async |context| {
+        let mut client = client(&context);
+        let begun = Instant::now();
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel").await.unwrap();
+        assert!(!read_answer(&mut client).await.contains("Connection: close"));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        client.write_all(b"lo").await.unwrap();
+        client.write_all(REQUEST).await.unwrap();
+        read_answer(&mut client).await;
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel").await.unwrap();
+        read_answer(&mut client).await;
+        assert_eq!(read_to_end(&mut client).await, "");
+        assert!(begun.elapsed() <= IDLE_TIMEOUT + Duration::from_secs(10));
+    })
+    .await;
+}
