@@ -19,6 +19,7 @@ use crate::config_store::in_force::InForce;
 use crate::listen::drain::Drain;
 use crate::metrics::Metrics;
 
+mod accept;
 mod control;
 pub mod identity;
 mod status;

@@ -13,6 +13,7 @@ use proxy_config::name::UnitId;
 
 use crate::http::respond::Reason;
 
+pub mod actors;
 pub mod histogram;
 pub mod pushes;
 pub mod text;

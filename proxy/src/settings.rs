@@ -30,7 +30,8 @@ pub struct Settings {
     pub drain: DrainSettings,
 }
 
-/// The number of workers for this machine: one per core that this process may use.
+/// The number of workers for this machine: one per core that this process may use, by its affinity and
+/// its cgroup's quota.
 pub fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

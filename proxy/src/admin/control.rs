@@ -11,25 +11,22 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use supervisor::Address;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use proxy_config::name::UnitKind;
 use proxy_config::unit::EncodedUnit;
 use proxy_config::wire::{MAX_PUSH_BYTES, Nack, NackReason, Push, Reply};
 
+use super::accept::{accept, answer};
+use crate::config_store;
 use crate::config_store::in_force::InForce;
-use crate::config_store::{self};
 use crate::metrics::Metrics;
 
 /// How long the config store may take with a push.
@@ -37,15 +34,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long a head may take.
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
-
-/// Connections at a time: controllers are few.
-const CONNECTIONS: usize = 64;
-
-/// The pause after accept(2) failed, as where files are short.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin port answers from.
 #[derive(Clone, Debug)]
@@ -63,39 +51,19 @@ pub(super) async fn serve(
     control: Control,
 ) -> io::Result<()> {
     let router = router(control);
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.len() >= CONNECTIONS {
-            connections.join_next().await;
-        }
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    let tls = TlsAcceptor::from(tls.borrow().clone());
-                    connections.spawn(connection(stream, peer, tls, router.clone()));
-                }
-                Err(error) => {
-                    warn!(%error, "the admin port can't accept");
-                    tokio::time::sleep(SHORTAGE_PAUSE).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
+    accept(listener, |stream, peer| {
+        // The identity of this moment.
+        let tls = TlsAcceptor::from(tls.borrow().clone());
+        connection(stream, peer, tls, router.clone())
+    })
+    .await
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, router: Router) {
-    let stream = match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return warn!(%peer, %error, "handshake on the admin port failed"),
-        Err(_) => return warn!(%peer, "handshake on the admin port took too long"),
-    };
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-    server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD_WITHIN));
-    let service = TowerToHyperService::new(router);
-    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-        debug!(%peer, %error, "connection to the admin port ended");
+    match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
+        Ok(Ok(stream)) => answer(stream, peer, router).await,
+        Ok(Err(error)) => warn!(%peer, %error, "handshake on the admin port failed"),
+        Err(_) => warn!(%peer, "handshake on the admin port took too long"),
     }
 }
 

@@ -17,9 +17,10 @@ use supervisor::LiveTree;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::accept::{accept, answer};
 use crate::config_store::in_force::{InForce, Source};
 use crate::listen::drain::Drain;
-use crate::metrics::{Metrics, text};
+use crate::metrics::{Metrics, actors, text};
 
 /// What the status port shows.
 #[derive(Clone, Debug)]
@@ -34,7 +35,8 @@ pub(super) struct Status {
 
 /// Serves the status port until it is dropped.
 pub(super) async fn serve(listener: TcpListener, status: Status) -> io::Result<()> {
-    axum::serve(listener, router(status)).await
+    let router = router(status);
+    accept(listener, |stream, peer| answer(stream, peer, router.clone())).await
 }
 
 fn router(status: Status) -> Router {
@@ -57,7 +59,11 @@ async fn ready(State(status): State<Status>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(status): State<Status>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, text::CONTENT_TYPE)], text::render(&status.metrics))
+    let mut shown = text::render(&status.metrics);
+    if let Some(live) = status.live.get() {
+        shown.push_str(&actors::render(&live.snapshot()));
+    }
+    ([(CONTENT_TYPE, text::CONTENT_TYPE)], shown)
 }
 
 #[derive(Debug, Default, Deserialize)]

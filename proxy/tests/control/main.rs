@@ -212,6 +212,14 @@ async fn the_status_port_shows_health_and_the_live_tree() {
     assert_eq!(status, 200);
     assert_eq!(shown["tree"]["name"], "proxy");
     assert_eq!(shown["facts"]["configuration"]["generation"], 3);
+    let metrics = rig.status("/metrics").await.1;
+    for line in [
+        "portreeve_messages_total{actor=\"config-store\",message=\"Apply\"} 1",
+        "portreeve_actor_restarts_total{actor=\"workers/worker-0\"} 0",
+        "portreeve_config_generation 3",
+    ] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line} is not in\n{metrics}");
+    }
     assert_eq!(rig.status("/config").await.0, 404, "no configuration without a certificate");
     rig.stop().await;
 }
