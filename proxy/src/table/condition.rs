@@ -12,8 +12,14 @@ use regex_automata::util::syntax;
 
 use super::request::RequestView;
 
-/// The memory that one expression may take when compiled, in bytes.
-const REGEX_SIZE: usize = 256 << 10;
+/// The memory that each form of one expression may take when compiled, in bytes.
+const REGEX_SIZE: usize = 128 << 10;
+
+/// The memory that all expressions of a proxy may take together, in bytes.
+const REGEX_BUDGET: usize = 64 << 20;
+
+/// How much of an expression a reason repeats, in characters.
+const SHOWN: usize = 100;
 
 /// The longest expression, in bytes.
 const REGEX_LENGTH: usize = 4096;
@@ -29,6 +35,11 @@ pub(super) enum MatchError {
         /// What is wrong with it.
         reason: String,
     },
+    /// There are too many expressions already.
+    #[error(
+        "regular expression {0:?} can't be used: all expressions of this proxy would take more than their budget"
+    )]
+    Budget(String),
     /// Not a field name.
     #[error("header name {0:?} is not a token: use letters, digits and hyphens")]
     Header(String),
@@ -47,16 +58,18 @@ pub(super) struct Regex {
 impl Regex {
     fn compile(pattern: &str) -> Result<Self, MatchError> {
         let refused =
-            |reason: String| MatchError::Regex { pattern: pattern.chars().take(100).collect(), reason };
+            |reason: String| MatchError::Regex { pattern: pattern.chars().take(SHOWN).collect(), reason };
         if pattern.len() > REGEX_LENGTH {
             return Err(refused(format!("it is longer than {REGEX_LENGTH} bytes")));
         }
         // Alone first: what is no expression by itself might be one between the parentheses.
         let syntax = syntax::Config::new().unicode(false).utf8(false).nest_limit(100);
         syntax::parse_with(pattern, &syntax).map_err(|error| refused(last_line(&error.to_string())))?;
+        // Neither lazy automata nor a backtracker: both take memory by what clients send, per thread.
         let config = meta::Config::new()
             .hybrid(false)
             .dfa(false)
+            .backtrack(false)
             .utf8_empty(false)
             .nfa_size_limit(Some(REGEX_SIZE))
             .onepass_size_limit(Some(REGEX_SIZE));
@@ -83,25 +96,42 @@ fn last_line(text: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-/// Expressions by text, so that routes with the same one share it.
-#[derive(Debug, Default)]
+/// Expressions by text, so that routes with the same one share it, within a budget for all of them.
+#[derive(Debug)]
 pub(super) struct Regexes {
-    known: HashMap<Box<str>, Weak<Regex>>,
+    known: HashMap<Box<str>, (Weak<Regex>, usize)>,
+    size: usize,
+    budget: usize,
+}
+
+impl Default for Regexes {
+    fn default() -> Self {
+        Self { known: HashMap::new(), size: 0, budget: REGEX_BUDGET }
+    }
 }
 
 impl Regexes {
     pub(super) fn intern(&mut self, pattern: &str) -> Result<Arc<Regex>, MatchError> {
-        if let Some(regex) = self.known.get(pattern).and_then(Weak::upgrade) {
+        if let Some(regex) = self.known.get(pattern).and_then(|(regex, _)| regex.upgrade()) {
             return Ok(regex);
         }
         let regex = Arc::new(Regex::compile(pattern)?);
-        self.known.insert(pattern.into(), Arc::downgrade(&regex));
+        let size = regex.compiled.memory_usage();
+        if self.size + size > self.budget {
+            self.sweep();
+        }
+        if self.size + size > self.budget {
+            return Err(MatchError::Budget(pattern.chars().take(SHOWN).collect()));
+        }
+        let replaced = self.known.insert(pattern.into(), (Arc::downgrade(&regex), size));
+        self.size = self.size + size - replaced.map_or(0, |(_, size)| size);
         Ok(regex)
     }
 
     /// Forgets expressions that no route holds.
     pub(super) fn sweep(&mut self) {
-        self.known.retain(|_, regex| regex.strong_count() > 0);
+        self.known.retain(|_, (regex, _)| regex.strong_count() > 0);
+        self.size = self.known.values().map(|(_, size)| size).sum();
     }
 }
 
@@ -256,6 +286,17 @@ mod tests {
         drop(one);
         regexes.sweep();
         assert!(regexes.known.is_empty());
+    }
+
+    #[test]
+    fn expressions_share_a_budget_that_is_given_back() {
+        let size = Regex::compile("a+").unwrap().compiled.memory_usage();
+        let mut regexes = Regexes { budget: size + size / 2, ..Regexes::default() };
+        let one = regexes.intern("a+").unwrap();
+        assert_eq!(regexes.intern("b+").unwrap_err(), MatchError::Budget("b+".into()));
+        assert!(regexes.intern("a+").is_ok(), "it is there already");
+        drop(one);
+        assert!(regexes.intern("b+").is_ok());
     }
 
     #[track_caller]
