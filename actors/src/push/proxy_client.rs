@@ -166,7 +166,7 @@ impl State {
         let outgoing = self.args.outgoing.borrow_and_update().clone();
         let outgoing = outgoing.filter(|outgoing| outgoing.target.version.term == self.term.number());
         let now = Instant::now();
-        let due = outgoing.as_ref().map(|outgoing| self.due(&outgoing.target));
+        let due = outgoing.as_ref().map(|outgoing| self.due(&outgoing.target, now));
         self.waiting.clear();
         match (outgoing, due) {
             (Some(outgoing), Some(due)) if due <= now => return self.push(myself, outgoing),
@@ -184,10 +184,10 @@ impl State {
     }
 
     /// When to push next: the first change at once, then at most 20 a second.
-    fn due(&self, target: &Target) -> Instant {
+    fn due(&self, target: &Target, now: Instant) -> Instant {
         match (self.failing, self.last) {
             (Some(again), _) => again,
-            (None, None) => Instant::now(),
+            (None, None) => now,
             (None, Some(last)) if self.session.needs(target) => last + APART,
             (None, Some(last)) => last + PROBE,
         }
