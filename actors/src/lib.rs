@@ -10,6 +10,8 @@ pub mod observe;
 pub mod push;
 
 mod client;
+pub mod clock;
+pub mod lease_leader;
 pub mod metrics;
 pub mod retry;
 mod task;

@@ -8,6 +8,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock::suspended;
+
 /// What the lease leader publishes while it leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
@@ -15,6 +17,21 @@ pub struct Leadership {
     pub term: u64,
     /// Until when nobody else can lead, counted from before the last renewal was sent.
     pub valid_until: Instant,
+    /// How long the machine had been suspended by then: `Instant` does not count that.
+    suspended: Duration,
+}
+
+impl Leadership {
+    /// Leadership in this term until then.
+    pub fn new(term: u64, valid_until: Instant) -> Self {
+        Self { term, valid_until, suspended: suspended() }
+    }
+
+    /// Whether it will still hold when `needed` has passed.
+    fn lasts(&self, needed: Duration) -> bool {
+        let slept = suspended().saturating_sub(self.suspended);
+        Instant::now() + slept + needed <= self.valid_until
+    }
 }
 
 /// The proof that this process led in a term when it last looked; [`Term::check`] looks again.
@@ -50,7 +67,7 @@ impl Term {
     /// Where it does not: the caller must not write.
     pub fn check(&self, needed: Duration) -> Result<(), Expired> {
         match *self.leadership.borrow() {
-            Some(now) if now.term == self.number && Instant::now() + needed <= now.valid_until => Ok(()),
+            Some(now) if now.term == self.number && now.lasts(needed) => Ok(()),
             _ => Err(Expired { term: self.number }),
         }
     }
@@ -65,14 +82,14 @@ mod tests {
         let valid_until = Instant::now() + Duration::from_secs(6);
         let (sender, receiver) = watch::channel(None);
         assert!(Term::current(&receiver).is_none());
-        sender.send_replace(Some(Leadership { term: 3, valid_until }));
+        sender.send_replace(Some(Leadership::new(3, valid_until)));
         let proof = Term::current(&receiver).unwrap();
         assert_eq!(proof.check(Duration::from_secs(5)), Ok(()));
         assert_eq!(proof.check(Duration::from_secs(7)), Err(Expired { term: 3 }));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert_eq!(proof.check(Duration::from_millis(1)), Err(Expired { term: 3 }));
         let valid_until = Instant::now() + Duration::from_secs(6);
-        sender.send_replace(Some(Leadership { term: 4, valid_until }));
+        sender.send_replace(Some(Leadership::new(4, valid_until)));
         assert_eq!(proof.check(Duration::ZERO), Err(Expired { term: 3 }));
     }
 }

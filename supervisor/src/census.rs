@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Counts what is alive below one instance.
 pub(crate) struct Census {
@@ -23,13 +23,30 @@ pub(crate) struct Token {
 struct Held {
     _alive: mpsc::Sender<Infallible>,
     _above: Option<Token>,
+    _counted: Option<Counted>,
+}
+
+/// Counted for as long as anything of the instance exists.
+struct Counted(watch::Sender<usize>);
+
+impl Counted {
+    fn new(count: watch::Sender<usize>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
 }
 
 impl Census {
-    /// A census of one instance, below the instance that holds `above`.
-    pub(crate) fn new(above: Option<Token>) -> (Self, Token) {
+    /// A census of one instance, below the instance that holds `above`; it adds itself to `count`.
+    pub(crate) fn new(above: Option<Token>, count: Option<watch::Sender<usize>>) -> (Self, Token) {
         let (alive, gone) = mpsc::channel(1);
-        let held = Held { _alive: alive, _above: above };
+        let held = Held { _alive: alive, _above: above, _counted: count.map(Counted::new) };
         (Self { gone }, Token { _inner: Arc::new(held) })
     }
 

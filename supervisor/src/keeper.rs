@@ -77,7 +77,7 @@ pub(crate) fn keep(post: Post) -> Keeper {
 }
 
 async fn life(post: Post, mut stop: oneshot::Receiver<()>) -> Report {
-    let (mut census, token) = Census::new(Some(post.token.clone()));
+    let (mut census, token) = Census::new(Some(post.token.clone()), post.child.count.clone());
     let limit = post.child.start_timeout.map(|d| (d, Instant::now() + d));
     let started = {
         let starting = Running::start(&post, token);

@@ -94,7 +94,7 @@ pub async fn run(root: Child) -> Result<Running, StartError> {
         return Err(StartError::NotABranch(name));
     }
     let live = LiveNode::of(&root);
-    let (mut census, token) = Census::new(None);
+    let (mut census, token) = Census::new(None, None);
     let (ready, when_ready) = oneshot::channel();
     let verdict: Arc<OnceLock<Halt>> = Arc::default();
     let args = Args { branch: root, live: live.clone(), token, ready, verdict: verdict.clone() };

@@ -129,6 +129,7 @@ pub struct Child {
     pub(crate) gate: Option<watch::Receiver<Gate>>,
     pub(crate) revision: u64,
     pub(crate) never_escalates: bool,
+    pub(crate) count: Option<watch::Sender<usize>>,
 }
 
 /// The children that a dynamic branch should have, by name.
@@ -196,6 +197,7 @@ impl Child {
             gate: None,
             revision: 0,
             never_escalates: false,
+            count: None,
         }
     }
 
@@ -247,6 +249,14 @@ impl Child {
     #[must_use]
     pub fn never_escalates(mut self) -> Self {
         self.never_escalates = true;
+        self
+    }
+
+    /// Counts the instances that exist: one more from before a start, one less when nothing is left of
+    /// it and of all below. Several children may share a count.
+    #[must_use]
+    pub fn counted(mut self, count: watch::Sender<usize>) -> Self {
+        self.count = Some(count);
         self
     }
 

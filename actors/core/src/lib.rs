@@ -7,6 +7,7 @@
 //! In reading order. Nothing here knows tokio, a clock, randomness or a Kubernetes client: time is an
 //! argument, and the same input gives the same bytes on every replica.
 
+pub mod election;
 pub mod observe;
 pub mod snapshot;
 pub mod status;

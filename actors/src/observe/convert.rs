@@ -77,6 +77,6 @@ mod tests {
         let raw = json!({"metadata": {"name": "g", "namespace": "ns"}, "spec": {"gatewayClassName": 7}});
         let observed = convert(&Stores::new([]), Kind::Gateway, &raw);
         let malformed = observed.object.unwrap_err();
-        assert_eq!(malformed.field, "spec.gatewayClassName");
+        assert_eq!(&*malformed.field, "spec.gatewayClassName");
     }
 }

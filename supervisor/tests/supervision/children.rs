@@ -107,6 +107,26 @@ async fn a_gated_child_that_fails_after_its_gate_opened_is_retried() {
     running.stop().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_counted_child_counts_until_nothing_is_left_of_it() {
+    let world = World::with(|_| Script::stopping(Stop::Slow(100 * MS)));
+    let (gate, open) = watch::channel(Gate::Closed);
+    let count = watch::Sender::new(0);
+    let serve = branch("serve", Strategy::OneForOne, LIMIT, vec![quick(world.child("a"))]);
+    let serve = serve.gated(open).counted(count.clone());
+    let running = run(branch("root", Strategy::OneForOne, LIMIT, vec![serve])).await.unwrap();
+    assert_eq!(*count.borrow(), 0);
+    gate.send_replace(Gate::Open(1));
+    rest().await;
+    assert_eq!(*count.borrow(), 1);
+    gate.send_replace(Gate::Closed);
+    let mut counts = count.subscribe();
+    counts.wait_for(|n| *n == 0).await.unwrap();
+    assert!(world.present().is_empty());
+    assert_eq!(world.now(), 101 * MS);
+    running.stop().await.unwrap();
+}
+
 type Wanted = watch::Sender<Arc<BTreeMap<String, Child>>>;
 
 fn want(wanted: &Wanted, children: Vec<(&str, Child)>) {
