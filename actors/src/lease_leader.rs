@@ -110,10 +110,10 @@ pub fn identity(name: &str, uid: &str) -> String {
     format!("{name}_{uid}_{:016x}", rand::random::<u64>())
 }
 
+/// What the lease leader remembers.
 pub struct State {
     args: Args,
     elector: Elector,
-    /// The last Lease that was read or written is in the elector; this is where it lives.
     api: Api<Lease>,
     published: Option<(u64, Moment)>,
     exchange: Option<Task>,

@@ -91,18 +91,21 @@ async fn what_does_not_stop_in_time_ends_the_process() {
 async fn terms_survive_a_deleted_and_a_restored_lease() {
     let mut fleet = Fleet::start(3).await;
     let first = fleet.await_leader(2 * SECOND).await;
-    fleet.kill(first).await;
-    fleet.await_leader(8 * SECOND).await;
     let old = fleet.raw_lease().await.unwrap();
-    let before = fleet.lease().await.unwrap().term.unwrap();
+    fleet.kill(first).await;
+    let second = fleet.await_leader(8 * SECOND).await;
+    fleet.run_for(5 * SECOND).await;
+    fleet.kill(second).await;
     fleet.delete_lease().await;
-    fleet.run_for(20 * SECOND).await;
-    let after = fleet.lease().await.unwrap().term.unwrap();
-    assert!(after > before, "{after} > {before}");
+    let third = fleet.await_leader(8 * SECOND).await;
+    assert_eq!(fleet.lease().await.unwrap().term, Some(3), "above what was seen before it was deleted");
+    fleet.run_for(5 * SECOND).await;
     fleet.restore_lease(old).await;
-    fleet.run_for(20 * SECOND).await;
-    assert_eq!(fleet.acting().len(), 1);
-    assert!(fleet.lease().await.unwrap().term.unwrap() > after);
+    fleet.run_for(SECOND + 500 * MS).await;
+    assert_eq!(fleet.acting(), Vec::<usize>::new(), "the Lease names another: it leads no longer");
+    fleet.run_for(8 * SECOND).await;
+    assert_eq!(fleet.acting(), [third]);
+    assert_eq!(fleet.lease().await.unwrap().term, Some(4), "above what it held itself");
 }
 
 #[tokio::test(start_paused = true)]

@@ -239,6 +239,19 @@ struct Writer {
     stop_time: Duration,
 }
 
+/// Notes an act when it ends, in whatever way.
+struct Ends {
+    act: Act,
+    acts: Acts,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.act.until = Instant::now();
+        self.acts.lock().unwrap().push(self.act);
+    }
+}
+
 enum Do {
     Act,
 }
@@ -265,9 +278,11 @@ impl Actor for Writer {
         proof: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(term) = proof.as_ref().filter(|term| term.check(ACT).is_ok()) {
-            let from = Instant::now();
-            let act = Act { replica: self.replica, term: term.number(), from, until: from + ACT };
-            self.acts.lock().unwrap().push(act);
+            let now = Instant::now();
+            let act = Act { replica: self.replica, term: term.number(), from: now, until: now };
+            let _ends = Ends { act, acts: self.acts.clone() };
+            // As long as it has said that it needs; a stop waits for it, a kill breaks it off.
+            tokio::time::sleep(ACT).await;
         }
         let _timer = myself.send_after(100 * MS, || Do::Act);
         Ok(())
