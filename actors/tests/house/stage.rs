@@ -203,7 +203,7 @@ impl Stage {
 /// Lets a controller lead.
 pub fn lead(controller: &Controller, term: u64) {
     let valid_until = Instant::now() + Duration::from_secs(1_000_000);
-    controller.edges.leadership.send_replace(Some(Leadership { term, valid_until }));
+    controller.edges.leadership.send_replace(Some(Leadership::new(term, valid_until)));
     controller.edges.gate.send_replace(Gate::Open(term));
 }
 
