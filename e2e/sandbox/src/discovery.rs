@@ -1,6 +1,8 @@
 //! The documents below `/api`, `/apis` and `/version`, and the health checks.
 //!
-//! Owns nothing. Called for every path that names no resource. It refuses OpenAPI: clients go without.
+//! Owns nothing. Called for every path that names no resource. Of OpenAPI it says no more than that fields are validated.
+
+mod openapi;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +52,7 @@ pub(crate) fn document(kinds: &Kinds, path: &[String], accept: &str) -> Option<D
         ["apis", group] => Document::Json(group_document(kinds, group)?),
         ["api", version] => Document::Json(resource_list(kinds, "", version)?),
         ["apis", group, version] => Document::Json(resource_list(kinds, group, version)?),
+        ["openapi", ..] => openapi::document(kinds, &words)?,
         _ => return None,
     })
 }

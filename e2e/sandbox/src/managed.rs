@@ -157,7 +157,11 @@ pub(crate) fn step_to(item: &Value, list: &ListType) -> Step {
 pub(crate) fn at<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, step| match step {
         Step::Field(name) => value.get(name),
-        Step::Key(keys) => value.as_array()?.iter().find(|item| has_keys(item, keys)),
+        Step::Key(keys) => {
+            let items = value.as_array()?;
+            let exact = items.iter().find(|item| has_keys(item, keys));
+            exact.or_else(|| items.iter().find(|item| leaves_keys_out(item, keys)))
+        }
         Step::Item(text) => value.as_array()?.iter().find(|item| is_item(item, text)),
     })
 }
@@ -166,6 +170,12 @@ pub(crate) fn at<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
 pub(crate) fn has_keys(item: &Value, keys: &str) -> bool {
     let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
     keys.iter().all(|(name, value)| item.get(name) == Some(value))
+}
+
+/// Whether an item has some of these keys and leaves the rest to their defaults.
+fn leaves_keys_out(item: &Value, keys: &str) -> bool {
+    let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+    keys.iter().all(|(name, value)| item.get(name).is_none_or(|given| given == value))
 }
 
 /// Whether an item of a set is the one that `text` writes.

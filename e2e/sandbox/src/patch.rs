@@ -89,7 +89,7 @@ fn merge_list(target: &mut Value, patch: &[Value], shape: Option<&Schema>) {
     for change in patch {
         let same = |item: &Value| match &list {
             // The merge key of strategic patches is the first key alone.
-            ListType::Map(keys) => keys.first().is_some_and(|key| item[key] == change[key]),
+            ListType::Map(keys) => keys.first().is_some_and(|key| item[&key.name] == change[&key.name]),
             _ => item == change,
         };
         let found = items.iter().position(same);

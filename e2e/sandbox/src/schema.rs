@@ -51,7 +51,14 @@ pub(crate) enum ListType {
     #[default]
     Atomic,
     Set,
-    Map(Vec<String>),
+    Map(Vec<MapKey>),
+}
+
+/// A key of a list's items, and what it is when it is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MapKey {
+    pub(crate) name: String,
+    pub(crate) default: Option<Value>,
 }
 
 /// A regular expression that is compiled when it is first needed.
@@ -153,7 +160,11 @@ impl Schema {
         };
         let list = match document["x-kubernetes-list-type"].as_str() {
             Some("set") => ListType::Set,
-            Some("map") => ListType::Map(texts("x-kubernetes-list-map-keys")),
+            Some("map") => {
+                let default = |name: &str| document["items"]["properties"][name].get("default").cloned();
+                let keys = texts("x-kubernetes-list-map-keys").into_iter();
+                ListType::Map(keys.map(|name| MapKey { default: default(&name), name }).collect())
+            }
             _ => ListType::Atomic,
         };
         Ok(Self {
@@ -200,7 +211,7 @@ impl Schema {
             }
             here.list = match keys {
                 [] => ListType::Set,
-                keys => ListType::Map(keys.iter().map(|&key| key.to_owned()).collect()),
+                keys => ListType::Map(keys.iter().copied().map(MapKey::built_in).collect()),
             };
         }
         root
@@ -209,6 +220,13 @@ impl Schema {
     /// The schema of a field, if one is known.
     pub(crate) fn field(&self, name: &str) -> Option<&Self> {
         self.properties.get(name).or(self.additional.as_deref())
+    }
+}
+
+impl MapKey {
+    /// Of a built-in kind: there a protocol that is left out is TCP.
+    fn built_in(name: &str) -> Self {
+        Self { name: name.to_owned(), default: (name == "protocol").then(|| "TCP".into()) }
     }
 }
 

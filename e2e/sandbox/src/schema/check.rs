@@ -187,7 +187,12 @@ impl ListType {
             Self::Atomic => None,
             Self::Set => Some(item.clone()),
             Self::Map(keys) => Some(Value::Object(
-                keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect(),
+                keys.iter()
+                    .filter_map(|key| {
+                        let value = item.get(&key.name).or(key.default.as_ref())?;
+                        Some((key.name.clone(), value.clone()))
+                    })
+                    .collect(),
             )),
         }
     }

@@ -36,6 +36,23 @@ pub(crate) async fn managers(talk: &mut Talk) {
     talk.patch(&one, APPLY, &settings(json!({"b": "2"}))).await;
 }
 
+pub(crate) async fn services(talk: &mut Talk) {
+    let one = format!("{}/web", talk.path(CORE, "services"));
+    let service = |ports: Value| {
+        let spec = json!({"clusterIP": "None", "selector": {"app": "web"}, "ports": ports});
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec})
+    };
+    let by = |manager: &str| format!("{one}?fieldManager={manager}");
+    talk.note("a port is the same with and without the protocol that it has anyway");
+    talk.patch(&by("a"), APPLY, &service(json!([{"name": "http", "port": 80}]))).await;
+    let both = json!([
+        {"name": "http", "port": 80, "protocol": "TCP"}, {"name": "http3", "port": 80, "protocol": "UDP"},
+    ]);
+    talk.patch(&by("b"), APPLY, &service(both)).await;
+    talk.patch(&by("a"), APPLY, &service(json!([{"name": "other", "port": 80}]))).await;
+    talk.patch(&by("b"), APPLY, &service(json!([]))).await;
+}
+
 pub(crate) async fn status(talk: &mut Talk) {
     talk.show_managers();
     let all = talk.path(WIDGETS, "widgets");

@@ -32,6 +32,7 @@ const CASES: &[(&str, Case)] = &[
     ("admission-route", |talk| Box::pin(admission::routes(talk))),
     ("admission-types", |talk| Box::pin(admission::types(talk))),
     ("apply", |talk| Box::pin(apply::managers(talk))),
+    ("apply-services", |talk| Box::pin(apply::services(talk))),
     ("apply-status", |talk| Box::pin(apply::status(talk))),
     ("custom", |talk| Box::pin(custom::fields(talk))),
     ("custom-status", |talk| Box::pin(custom::status(talk))),
