@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use jiff::SignedDuration;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tokio::sync::watch;
 
 use crate::call::{Call, Verb};
 
@@ -164,17 +165,32 @@ impl Faults {
     }
 }
 
-/// The rules of one client in use: what they matched so far, and the dice.
+/// The rules of one client in use: what they matched so far, the dice, and how often its watches were cut.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) faults: Faults,
+    pub(crate) cuts: watch::Sender<u64>,
     matched: Vec<u32>,
     dice: StdRng,
 }
 
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            faults: Faults::none(),
+            cuts: watch::Sender::new(0),
+            matched: Vec::new(),
+            dice: StdRng::seed_from_u64(0),
+        }
+    }
+}
+
 impl Plan {
-    pub(crate) fn new(faults: Faults) -> Self {
-        Self { matched: vec![0; faults.rules.len()], dice: StdRng::seed_from_u64(faults.seed), faults }
+    /// Begins a client's rules anew; its open watches stay.
+    pub(crate) fn set(&mut self, faults: Faults) {
+        self.matched = vec![0; faults.rules.len()];
+        self.dice = StdRng::seed_from_u64(faults.seed);
+        self.faults = faults;
     }
 
     /// What strikes this request.

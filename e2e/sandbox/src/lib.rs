@@ -24,16 +24,17 @@ mod serve;
 mod service;
 mod state;
 mod store;
-mod watch;
+mod watching;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::sync::watch::Sender;
+use tokio::sync::watch;
 
 pub use access_log::Access;
 pub use call::Verb;
@@ -82,17 +83,23 @@ impl Default for Options {
 }
 
 /// One API server in memory. Clones are handles to the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sandbox {
     shared: Arc<Shared>,
 }
 
+/// Without the objects: some are Secrets.
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Sandbox").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
 /// What all handles, services and watches of one sandbox share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
     /// The revision of the last write, for watches to wait on.
-    pub(crate) changed: Sender<u64>,
+    pub(crate) changed: watch::Sender<u64>,
     clock: Clock,
     state: Mutex<State>,
     clients: Mutex<BTreeMap<String, Plan>>,
@@ -111,6 +118,11 @@ impl Shared {
     pub(crate) fn strike(&self, client: &str, call: &Call) -> Option<Fault> {
         let mut clients = self.clients();
         clients.get_mut(client)?.strike(call)
+    }
+
+    /// Changes when a client's watches are cut.
+    pub(crate) fn cuts(&self, client: &str) -> watch::Receiver<u64> {
+        self.clients().entry(client.to_owned()).or_default().cuts.subscribe()
     }
 
     pub(crate) fn log(&self, access: Access) {
@@ -134,7 +146,7 @@ impl Sandbox {
         let leniency = Leniency { loopback_endpoints: options.loopback_endpoints };
         let state = State::new(clock.clone(), leniency, options.history, options.seed);
         let shared = Shared {
-            changed: Sender::new(state.store.revision()),
+            changed: watch::Sender::new(state.store.revision()),
             clock,
             state: Mutex::new(state),
             clients: Mutex::default(),
@@ -165,8 +177,13 @@ impl Sandbox {
 
     /// Replaces what goes wrong for a client from its next request on; watches that are open go on.
     pub fn set_faults(&self, client: &str, faults: Faults) {
-        let plan = Plan::new(faults);
-        self.shared.clients().insert(client.to_owned(), plan);
+        self.shared.clients().entry(client.to_owned()).or_default().set(faults);
+    }
+
+    /// Breaks all open watches of a client, as [`Faults::cut_off`] does its next requests.
+    pub fn cut_watches(&self, client: &str) {
+        let mut clients = self.shared.clients();
+        clients.entry(client.to_owned()).or_default().cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// What the wall clock of a client's machine shows: the server's, and the client's offset.

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -27,7 +28,7 @@ use crate::{
     faults::Fault,
     refusal::Refusal,
     state::Done,
-    watch::Watch,
+    watching::Watch,
 };
 
 /// The body of an answer.
@@ -51,10 +52,16 @@ pub enum Broken {
 }
 
 /// The API server as one client reaches it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiService {
     shared: Arc<Shared>,
     client: Arc<str>,
+}
+
+impl fmt::Debug for ApiService {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ApiService").field("client", &self.client).finish_non_exhaustive()
+    }
 }
 
 impl ApiService {
@@ -163,7 +170,7 @@ impl ApiService {
         };
         let done = match call.verb {
             Verb::Watch => {
-                let watch = Watch::open(&self.shared, &state, on, call, fault);
+                let watch = Watch::open(&self.shared, &state, on, call, (&self.client, fault));
                 return (watch.map_or_else(|refusal| refused(&refusal), streamed), false);
             }
             Verb::Get => state.get(&on, call, stale),

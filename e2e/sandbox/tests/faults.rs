@@ -157,6 +157,24 @@ async fn a_watch_is_cut_muted_or_expired() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_open_watches_of_one_client_are_cut() {
+    let sandbox = sandbox_with(&["a"]).await;
+    let mut streams = Vec::new();
+    for name in ["one", "other"] {
+        let api = config_maps(&sandbox.client_with(name, Faults::none()));
+        let params = WatchParams::default().timeout(9);
+        streams.push(api.watch(&params, "0").await.unwrap().boxed());
+    }
+    sandbox.cut_watches("one");
+    sandbox.set_faults("one", Faults::cut_off());
+    let mut outcomes = Vec::new();
+    for stream in streams {
+        outcomes.push(stream.try_collect::<Vec<_>>().await.is_ok());
+    }
+    assert_eq!(outcomes, [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn forgotten_history_is_gone_for_watches_lists_and_pages() {
     let sandbox = sandbox_with(&["a", "b", "c"]).await;
     let api = config_maps(&sandbox.client());

@@ -43,6 +43,7 @@ enum Ending {
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     changed: watch::Receiver<u64>,
+    cut: watch::Receiver<u64>,
     on: Subject,
     form: Form,
     selector: Selector,
@@ -61,7 +62,7 @@ impl Watch {
         state: &State,
         on: Subject,
         call: &Call,
-        fault: Option<&Fault>,
+        (client, fault): (&str, Option<&Fault>),
     ) -> Result<Self, Refusal> {
         let selector = Selector::read(call, &on.kind)?;
         let asked = call.number("resourceVersion")?.unwrap_or(0);
@@ -82,6 +83,7 @@ impl Watch {
         }
         let mut opened = Self {
             changed: shared.changed.subscribe(),
+            cut: shared.cuts(client),
             form: call.form,
             selector,
             position: asked,
@@ -158,6 +160,10 @@ impl Watch {
                 () = sleep_until(bookmark), if bookmark < self.ends => {
                     self.bookmark(None);
                     self.bookmarks = Some(Instant::now() + self.shared.options.bookmark_every);
+                }
+                _ = self.cut.changed() => {
+                    self.over = true;
+                    return Some(Err(Broken::Cut));
                 }
                 // The sender lives in `shared`, which this watch holds: it can't be gone.
                 _ = self.changed.changed(), if !self.muted => {}
