@@ -207,14 +207,10 @@ pub(super) const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 pub fn answer(reason: Reason, to_head: bool, close: bool, out: &mut Vec<u8>) {
     let status = reason.status();
     let text = phrase(status);
+    begin(status, out);
     let mut push = |part: &str| out.extend_from_slice(part.as_bytes());
-    let mut digits = itoa::Buffer::new();
-    push("HTTP/1.1 ");
-    push(digits.format(status));
-    push(" ");
-    push(text);
-    push("\r\nContent-Type: text/plain\r\nContent-Length: ");
-    push(digits.format(text.len() + 1));
+    push("Content-Type: text/plain\r\nContent-Length: ");
+    push(itoa::Buffer::new().format(text.len() + 1));
     push("\r\n");
     if status == 405 {
         push("Allow: ");
@@ -236,16 +232,20 @@ pub fn redirect(
     close: bool,
     out: &mut Vec<u8>,
 ) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.extend_from_slice(b" ");
-    out.extend_from_slice(phrase(status).as_bytes());
-    out.extend_from_slice(b"\r\nLocation: ");
+    begin(status, out);
+    out.extend_from_slice(b"Location: ");
     location(out);
     out.extend_from_slice(b"\r\nContent-Length: 0\r\n");
     out.extend_from_slice(if close { b"Connection: close\r\n" } else { b"" });
     out.extend_from_slice(edits.lines());
     out.extend_from_slice(b"\r\n");
+}
+
+/// The status line and Date, which an origin must send (RFC 9110 section 6.6.1): here the proxy is one.
+fn begin(status: u16, out: &mut Vec<u8>) {
+    let now = httpdate::HttpDate::from(std::time::SystemTime::now());
+    let head = format!("HTTP/1.1 {status} {}\r\nDate: {now}\r\n", phrase(status));
+    out.extend_from_slice(head.as_bytes());
 }
 
 /// The words of a status that the proxy answers with.

@@ -449,3 +449,35 @@ fn an_endpoint_that_says_nothing_is_504_and_one_that_closes_502() {
     let got = Rig::to(&closing).send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(got.starts_with("HTTP/1.1 502 "), "{got:?}");
 }
+
+#[test]
+fn a_client_that_resets_its_connection_while_it_waits_takes_its_request_with_it() {
+    let origin = Origin::new(|stream, log| {
+        log.push(&read_message(stream).unwrap());
+        log.push(read_to_end(stream).as_bytes());
+    });
+    let rig = Rig::to(&origin);
+    let mut client = rig.connect();
+    client.write_all(GET).unwrap();
+    let wait_for = |count: usize| {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while origin.log.all().len() < count && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        assert_eq!(origin.log.all().len(), count);
+    };
+    wait_for(1);
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    wait_for(2);
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_still_gets_its_answer() {
+    let origin = Origin::new(|stream, _| {
+        read_message(stream).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+    });
+    assert!(Rig::to(&origin).send(GET).ends_with("\r\n\r\nok"));
+}

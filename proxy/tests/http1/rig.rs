@@ -320,3 +320,8 @@ pub(crate) fn read_to_end(stream: &mut TcpStream) -> String {
         }
     }
 }
+
+/// A message without its Date, which is another one each time.
+pub(crate) fn without_date(message: &str) -> String {
+    message.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: ")).collect()
+}

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,13 +21,12 @@ use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
 use crate::http::filters::Filters;
 use crate::http::head::{Head, Response};
 use crate::http::plan::Target;
-use crate::http::render::{self, Persistence};
+use crate::http::render;
 use crate::http::respond::Reason;
 use crate::http::timers::Limit;
-use crate::http::tunnel::{Side, tunnel};
+use crate::http::validate::Upgrade;
 use crate::http::validate::framing::Framing;
-use crate::http::validate::{Method, Upgrade, Version};
-use crate::table::route::Routed;
+use crate::table::route::{Routed, Timeouts};
 use crate::upstream::pool;
 use crate::upstream::registry::{Endpoint, InFlight};
 
@@ -41,6 +41,10 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn timeouts(&self) -> Timeouts {
+        self.routed.rule().timeouts
+    }
+
     pub(super) fn filters(&self) -> &Filters {
         &self.routed.rule().backends[self.target.share].filters
     }
@@ -70,6 +74,8 @@ pub(super) struct Forwarding<'a, 'c, S> {
     pub sending: Pump<'a>,
     /// All of the request is sent, or no more of it will be.
     is_sent: bool,
+    /// The client sends nothing more.
+    has_client_ended: bool,
 }
 
 /// Forwards a request and its response.
@@ -99,8 +105,14 @@ where
         out,
     );
     let (reader, writer) = (BodyReader::new(request.framing), BodyWriter::new(request.framing));
-    let mut forwarding =
-        Forwarding { connection, job, exchange, sending: Pump::new(reader, writer, out), is_sent: false };
+    let mut forwarding = Forwarding {
+        connection,
+        job,
+        exchange,
+        sending: Pump::new(reader, writer, out),
+        is_sent: false,
+        has_client_ended: false,
+    };
     forwarding.run(response, reply).await
 }
 
@@ -112,21 +124,16 @@ where
         if let Err(reason) = self.sending.take(&mut self.connection.buffer) {
             return self.answer(reason, reply).await;
         }
-        let timeouts = self.job.routed.rule().timeouts;
-        let timer = &self.connection.timer;
-        if let Some(timeout) = timeouts.request.filter(|timeout| !timeout.is_zero()) {
-            timer.set(Limit::Request, timeout);
-        }
+        self.limit(Limit::Request, self.job.timeouts().request);
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
+        let mut may_reuse = true;
         loop {
             let Some(endpoint) = self.job.target.backend.pick(&failed) else {
                 return self.answer(Reason::NoEndpoint, reply).await;
             };
-            if let Some(timeout) = timeouts.backend_request.filter(|timeout| !timeout.is_zero()) {
-                self.connection.timer.set(Limit::Attempt, timeout);
-            }
+            self.limit(Limit::Attempt, self.job.timeouts().backend_request);
             self.exchange.attempt();
-            let (failure, reused) = match self.connect(&endpoint).await {
+            let (failure, reused) = match self.connect(&endpoint, may_reuse).await {
                 Ok(mut upstream) => match self.converse(&mut upstream, head, reply).await {
                     Ok((response, received)) => {
                         return self.finish(upstream, head, (response, received), reply).await;
@@ -141,6 +148,8 @@ where
                 Next::Retry => {
                     self.sending.rewind();
                     self.is_sent = false;
+                    // Where one pooled connection is dead, the others may be: the next one is new.
+                    may_reuse &= !reused;
                     if !reused {
                         failed.push(endpoint);
                     }
@@ -151,10 +160,17 @@ where
         }
     }
 
-    async fn connect(&mut self, endpoint: &Arc<Endpoint>) -> Result<Upstream<'c>, Failure> {
+    fn limit(&self, limit: Limit, timeout: Option<Duration>) {
+        if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
+            self.connection.timer.set(limit, timeout);
+        }
+    }
+
+    async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'c>, Failure> {
         let context = self.connection.context;
         let in_flight = endpoint.enter();
-        let made = match context.pool.reuse(endpoint) {
+        let pooled = if may_reuse { context.pool.reuse(endpoint) } else { None };
+        let made = match pooled {
             Some(reused) => reused,
             None => match within(&self.connection.timer, pool::connect(endpoint)).await {
                 Ok(Ok(made)) => made,
@@ -202,6 +218,7 @@ where
         head: &mut Head,
     ) -> Poll<Result<usize, Broken>> {
         self.poll_request(cx, &mut upstream.stream)?;
+        self.poll_client(cx)?;
         loop {
             if !upstream.buffer.data().is_empty() {
                 match head.parse(upstream.buffer.data()) {
@@ -217,6 +234,33 @@ where
                     return self.connection.timer.poll_expired(cx).map(|limit| Err(self.broken_by(limit)));
                 }
             }
+        }
+    }
+
+    /// While the upstream is waited for, a client that resets its connection takes its request with it.
+    /// One that has merely ended its side may still read the answer. What it sends meanwhile is its next
+    /// request; no more than a buffer of it is read.
+    fn poll_client(&mut self, cx: &mut TaskContext<'_>) -> Result<(), Broken> {
+        let Connection { stream, buffer, timer, .. } = &mut *self.connection;
+        while self.is_sent && !self.has_client_ended && !buffer.is_full() {
+            match buffer.poll_fill(cx, stream) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => {
+                    self.has_client_ended = true;
+                    timer.set(Limit::Idle, IDLE_TIMEOUT);
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Err(Broken::Client(Reason::ClientGone)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Once the request is sent, a rule's own timeouts take the place of the proxy's.
+    fn wait_for_response(&self) {
+        let timeouts = self.job.timeouts();
+        if timeouts.request.is_some() || timeouts.backend_request.is_some() {
+            self.connection.timer.clear(Limit::Idle);
         }
     }
 
@@ -250,10 +294,12 @@ where
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 self.is_sent = true;
+                self.wait_for_response();
                 self.exchange.request_sent();
             }
             Poll::Ready(Err(PumpError::Write(_))) => {
                 self.is_sent = true;
+                self.wait_for_response();
                 self.exchange.request_refused();
             }
             Poll::Ready(Err(PumpError::Read(_))) => return Err(Broken::Client(Reason::ClientGone)),
