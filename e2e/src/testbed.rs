@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use cluster::{Channel, Cluster};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
+use kube::api::ListParams;
 
 use crate::fleet::{self, Portreeve};
 use crate::manifests;
@@ -18,8 +19,6 @@ use crate::wait;
 
 /// Where Lease and CA are kept.
 pub const SYSTEM: &str = "portreeve-system";
-/// The name of the controllers' Lease.
-pub const LEASE: &str = "portreeve-controller";
 /// How long something may take that a test waits for, where the time itself is not what is tested.
 pub const SOON: Duration = Duration::from_secs(30);
 
@@ -115,9 +114,10 @@ impl Testbed {
         .await
     }
 
-    /// The controllers' Lease.
+    /// The controllers' Lease: the only one of their namespace.
     pub async fn lease(&self) -> Result<Lease> {
-        Ok(Api::namespaced(self.cluster.client(), SYSTEM).get(LEASE).await?)
+        let leases = Api::namespaced(self.cluster.client(), SYSTEM).list(&ListParams::default()).await?;
+        leases.items.into_iter().next().context("there is no Lease yet")
     }
 
     /// The index of the controller that holds the Lease.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use cluster::process::run;
 use e2e::fleet::Portreeve;
 use e2e::manifests::route;
-use e2e::testbed::{LEASE, SOON, SYSTEM, Testbed};
+use e2e::testbed::{SOON, SYSTEM, Testbed};
 use e2e::traffic::Client;
 use e2e::wait::until;
 
@@ -86,7 +86,7 @@ async fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Resul
     }
     assert_eq!(refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?, settled);
 
-    let lease = testbed.cluster.kubectl(&["get", "lease", LEASE, "--namespace", SYSTEM])?;
+    let lease = testbed.cluster.kubectl(&["get", "lease", "--namespace", SYSTEM])?;
     assert!(lease.contains(leader_name), "{lease}");
     assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
     Ok(())
