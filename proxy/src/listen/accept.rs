@@ -140,12 +140,14 @@ impl Acceptor {
         local: SocketAddr,
         accepting: &mut watch::Receiver<bool>,
     ) {
+        let _accepting = self.drain.accept_loop();
         let mut random = SmallRng::from_os_rng();
         loop {
             let accepted = tokio::select! {
                 biased;
-                accepted = next(socket) => accepted,
+                // First, or a flood of connections would keep a drain from its end.
                 _ = accepting.wait_for(|accepting| !accepting) => break,
+                accepted = next(socket) => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => self.hand_over(stream, local, peer, random.next_u64()).await,

@@ -5,10 +5,10 @@
 //! HTTP/1.1 answers with `Connection: close` and HTTP/2 with GOAWAY because they watch [`Drain::draining`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
@@ -34,16 +34,53 @@ pub struct Drained {
     pub cut: u32,
 }
 
+/// What is not over yet.
+#[derive(Debug, Default)]
+struct Open {
+    connections: AtomicU32,
+    accept_loops: AtomicU32,
+    ended: Notify,
+}
+
+impl Open {
+    fn end(&self, count: &AtomicU32) {
+        if count.fetch_sub(1, AcqRel) == 1 {
+            self.ended.notify_waiters();
+        }
+    }
+
+    async fn all_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            // Loops first: the last thing that one does is to admit connections.
+            if self.accept_loops.load(Acquire) == 0 && self.connections.load(Acquire) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
 /// One connection's share of the limit, until it is dropped.
 #[derive(Debug)]
 pub struct Admitted {
-    open: Arc<AtomicU32>,
+    open: Arc<Open>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
+        self.open.end(&self.open.connections);
+    }
+}
+
+/// An accept loop that may still admit connections, until it is dropped.
+#[derive(Debug)]
+pub struct Accepting(Arc<Open>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.end(&self.0.accept_loops);
     }
 }
 
@@ -53,8 +90,7 @@ pub struct Drain {
     draining: watch::Sender<bool>,
     accepting: watch::Sender<bool>,
     shares: Arc<Semaphore>,
-    limit: u32,
-    open: Arc<AtomicU32>,
+    open: Arc<Open>,
 }
 
 impl Drain {
@@ -64,7 +100,6 @@ impl Drain {
             draining: watch::Sender::new(false),
             accepting: watch::Sender::new(true),
             shares: Arc::new(Semaphore::new(limit as usize)),
-            limit,
             open: Arc::default(),
         }
     }
@@ -82,13 +117,19 @@ impl Drain {
     /// A share of the limit on connections; waits while there is none.
     pub async fn admit(&self) -> Admitted {
         let permit = self.shares.clone().acquire_owned().await.expect("the semaphore is never closed");
-        self.open.fetch_add(1, Relaxed);
+        self.open.connections.fetch_add(1, AcqRel);
         Admitted { open: self.open.clone(), _permit: permit }
     }
 
     /// How many connections are open.
     pub fn open(&self) -> u32 {
-        self.open.load(Relaxed)
+        self.open.connections.load(Acquire)
+    }
+
+    /// Says that an accept loop is at work; a drain waits for it.
+    pub fn accept_loop(&self) -> Accepting {
+        self.open.accept_loops.fetch_add(1, AcqRel);
+        Accepting(self.open.clone())
     }
 
     /// Drains: says so, accepts for a while, then waits until the last connection has ended, or for the
@@ -99,7 +140,7 @@ impl Drain {
         info!(connections = self.open(), "draining");
         tokio::time::sleep(settings.accept_for.min(settings.finish_within)).await;
         self.accepting.send_replace(false);
-        let all_ended = timeout_at(deadline, self.shares.acquire_many(self.limit)).await;
+        let all_ended = timeout_at(deadline, self.open.all_ended()).await;
         let cut = if all_ended.is_ok() { 0 } else { self.open() };
         info!(cut, "drained");
         Drained { cut }
@@ -142,6 +183,24 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(drain.run(SETTINGS).await, Drained { cut: 2 });
         assert_eq!(begun.elapsed(), Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_accept_loop_still_finds_in_its_queue_is_admitted_and_waited_for() {
+        let drain = Arc::new(Drain::new(2));
+        let (_open, accepting, begun) = (drain.admit().await, drain.accept_loop(), Instant::now());
+        let run = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.run(DrainSettings { accept_for: Duration::ZERO, ..SETTINGS }).await }
+        });
+        drain.accepting().wait_for(|accepting| !*accepting).await.unwrap();
+        let late = drain.admit().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drop((_open, accepting));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!run.is_finished());
+        drop(late);
+        assert_eq!(run.await.unwrap(), Drained { cut: 0 });
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,7 +98,7 @@ async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
 }
 
 /// Sends content in pieces as the window allows.
-async fn write(stream: &mut SendStream<Bytes>, mut content: Bytes, is_last: bool) {
+pub async fn write(stream: &mut SendStream<Bytes>, mut content: Bytes, is_last: bool) {
     while !content.is_empty() {
         stream.reserve_capacity(content.len());
         let room = poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();

@@ -130,6 +130,18 @@ impl Site {
     }
 }
 
+impl Site {
+    /// The route alone.
+    pub fn route(&self) -> EncodedUnit {
+        let https = self.certificates.iter().map(|(_, subject)| format!("https-{subject}"));
+        let attachments = ["http".to_owned()].into_iter().chain(https).map(|listener| Attachment {
+            listener: UnitId::listener(&name("gateway"), &listener),
+            hostnames: Vec::new(),
+        });
+        route(attachments.collect(), self.generation)
+    }
+}
+
 fn name(name: &str) -> ObjectName {
     ObjectName::new("test", name)
 }
