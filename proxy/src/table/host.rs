@@ -36,12 +36,13 @@ impl Host {
     }
 
     /// The keys that cover this host, most specific first: the name itself, each wildcard as its
-    /// suffix from the first dot on, and the key of what takes every host.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    /// suffix from the first dot on (where there is any wildcard at all), and the key of what takes
+    /// every host.
+    pub(super) fn keys(&self, wildcards: bool) -> impl Iterator<Item = &[u8]> {
         let host = self.as_bytes();
-        let wildcards = memchr::memchr_iter(b'.', host).map(move |dot| &host[dot..]);
+        let dots = memchr::memchr_iter(b'.', if wildcards { host } else { b"" });
         let own = (!host.is_empty()).then_some(host);
-        own.into_iter().chain(wildcards).chain([&b""[..]])
+        own.into_iter().chain(dots.map(move |dot| &host[dot..])).chain([&b""[..]])
     }
 }
 
@@ -50,7 +51,39 @@ pub(super) fn key(pattern: Option<&HostPattern>) -> &str {
     pattern.map_or("", |pattern| pattern.suffix().unwrap_or(pattern.as_str()))
 }
 
+fn is_wildcard(key: &[u8]) -> bool {
+    key.first() == Some(&b'.')
+}
+
 pub(super) type Map<V> = std::collections::HashMap<Box<[u8]>, V, GlobalState>;
+
+/// The listeners of a port by their hostnames: a place for each host key.
+#[derive(Debug, Default)]
+pub(super) struct Hostnames {
+    places: Map<usize>,
+    wildcards: bool,
+}
+
+impl Hostnames {
+    pub(super) fn get(&self, key: &[u8]) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
+    pub(super) fn insert(&mut self, key: &[u8], place: usize) {
+        self.wildcards |= is_wildcard(key);
+        self.places.insert(key.into(), place);
+    }
+
+    /// The place under the most specific key that covers a host.
+    pub(super) fn covering(&self, host: &Host) -> Option<usize> {
+        host.keys(self.wildcards).find_map(|key| self.get(key))
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        self.places.iter().map(|(key, place)| (&**key, *place))
+    }
+}
 
 const SHARDS: usize = 256;
 
@@ -58,12 +91,14 @@ const SHARDS: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
     shards: Box<[Arc<Map<Arc<Paths>>>; SHARDS]>,
+    /// How many keys are wildcards: mostly none, and then none is looked up.
+    wildcards: usize,
 }
 
 impl Default for Hosts {
     fn default() -> Self {
         static EMPTY: LazyLock<Arc<Map<Arc<Paths>>>> = LazyLock::new(Arc::default);
-        Self { shards: Box::new(std::array::from_fn(|_| Arc::clone(&EMPTY))) }
+        Self { shards: Box::new(std::array::from_fn(|_| Arc::clone(&EMPTY))), wildcards: 0 }
     }
 }
 
@@ -77,13 +112,22 @@ impl Hosts {
         self.shards[shard_of(key)].get(key)
     }
 
+    /// What is served under the keys that cover a host, most specific first.
+    pub(super) fn covering(&self, host: &Host) -> impl Iterator<Item = &Arc<Paths>> {
+        host.keys(self.wildcards > 0).filter_map(|key| self.get(key))
+    }
+
     /// Puts what is served under a key; `None` takes it out.
     pub(super) fn set(&mut self, key: &[u8], paths: Option<Arc<Paths>>) {
         let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
-        match paths {
+        let is_there = paths.is_some();
+        let was_there = match paths {
             Some(paths) => shard.insert(key.into(), paths),
             None => shard.remove(key),
         };
+        if is_wildcard(key) {
+            self.wildcards = self.wildcards + usize::from(is_there) - usize::from(was_there.is_some());
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Paths>)> {
@@ -98,7 +142,7 @@ mod tests {
     #[track_caller]
     fn check(host: &str, want: &[&str]) {
         let host = Host::new(host.as_bytes()).unwrap();
-        let keys: Vec<&str> = host.keys().map(|key| std::str::from_utf8(key).unwrap()).collect();
+        let keys: Vec<&str> = host.keys(true).map(|key| std::str::from_utf8(key).unwrap()).collect();
         assert_eq!(keys, want);
     }
 

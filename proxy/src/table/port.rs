@@ -7,7 +7,7 @@ use proxy_config::name::UnitId;
 use rustls::sign::CertifiedKey;
 
 use super::certificate::ServerCertificate;
-use super::host::{Host, Hosts, Map};
+use super::host::{Host, Hostnames, Hosts};
 use super::request::{Refusal, RequestView};
 use super::route::Routed;
 
@@ -16,7 +16,7 @@ use super::route::Routed;
 pub struct Port {
     pub(super) protocol: Protocol,
     /// Places in `listeners` by host key. Shared with the table before where only routes changed.
-    pub(super) hostnames: Arc<Map<usize>>,
+    pub(super) hostnames: Arc<Hostnames>,
     pub(super) listeners: Vec<Arc<Listener>>,
 }
 
@@ -61,12 +61,11 @@ impl Port {
                 return Err(Refusal::Misdirected);
             }
         }
-        let hosts = host.keys().filter_map(|key| listener.hosts.get(key));
-        hosts.filter_map(|paths| paths.route(request)).next().ok_or(Refusal::NotFound)
+        listener.hosts.covering(&host).find_map(|paths| paths.route(request)).ok_or(Refusal::NotFound)
     }
 
     fn listener(&self, host: &Host) -> Option<(usize, &Listener)> {
-        let place = host.keys().find_map(|key| self.hostnames.get(key))?;
-        Some((*place, &self.listeners[*place]))
+        let place = self.hostnames.covering(host)?;
+        Some((place, &self.listeners[place]))
     }
 }

@@ -13,7 +13,7 @@ use proxy_config::name::UnitId;
 use super::certificates::CertificateStage;
 use super::routes::RouteStage;
 use super::{Dirty, Problems};
-use crate::table::host::{Map, key};
+use crate::table::host::{Hostnames, key};
 use crate::table::port::{Listener, Port};
 
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl PortStage {
     }
 
     fn port(&self, ids: &BTreeSet<UnitId>, context: &Context<'_>, broken: &mut Problems) -> Port {
-        let mut hostnames: Map<usize> = Map::default();
+        let mut hostnames = Hostnames::default();
         let mut listeners: Vec<Arc<Listener>> = Vec::with_capacity(ids.len());
         let mut protocol = None;
         for id in ids {
@@ -123,14 +123,14 @@ impl PortStage {
                 let first = &listeners[0].id;
                 broken.insert(id.clone(), format!("its port is served with another protocol by {first}"));
             } else if let Some(place) = hostnames.get(name) {
-                let first = &listeners[*place].id;
+                let first = &listeners[place].id;
                 broken.insert(id.clone(), format!("its hostname is served on its port by {first}"));
             } else {
                 let listener = listener(id, unit, context);
                 if unit.protocol == Protocol::Https && listener.certificates.is_empty() {
                     broken.insert(id.clone(), "none of its certificates can be used".to_owned());
                 }
-                hostnames.insert(name.into(), listeners.len());
+                hostnames.insert(name, listeners.len());
                 listeners.push(Arc::new(listener));
             }
         }
@@ -141,7 +141,7 @@ impl PortStage {
 
 /// Gives a port the new routes of one of its listeners.
 fn refresh(port: &mut Arc<Port>, id: &UnitId, unit: &ListenerUnit, context: &Context<'_>) {
-    let Some(place) = port.hostnames.get(key(unit.hostname.as_ref()).as_bytes()).copied() else { return };
+    let Some(place) = port.hostnames.get(key(unit.hostname.as_ref()).as_bytes()) else { return };
     // Not so for one that lost its hostname to another listener.
     if port.listeners[place].id == *id {
         let mut listeners = port.listeners.clone();

@@ -56,7 +56,7 @@ fn dump(table: &Table) -> Vec<String> {
         lines.push(format!("{address} {:?}", port.protocol));
         let names: BTreeMap<_, _> = port.hostnames.iter().collect();
         for (name, place) in names {
-            let listener = &port.listeners[*place];
+            let listener = &port.listeners[place];
             lines.push(format!("{:?} {} {}", name, listener.id, listener.certificates.len()));
             let hosts: BTreeMap<_, _> = listener.hosts.iter().collect();
             for (key, paths) in hosts {
