@@ -278,3 +278,62 @@ fn is_controller(leaf: &CertificateDer<'_>) -> bool {
     let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
     matches!(names.value.general_names[..], [GeneralName::URI(uri)] if uri == CONTROLLER_URI)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An identity whose one certificate is also its authority.
+    fn identity() -> Identity {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem: Arc<str> = params.self_signed(&key).unwrap().pem().into();
+        Identity { authorities: pem.clone(), chain: pem, key: key.serialize_pem().into() }
+    }
+
+    fn write(folder: &Path, identity: &Identity) {
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        write("ca.crt", &identity.authorities);
+        write("tls.key", &identity.key);
+        write("tls.crt", &identity.chain);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_change_are_read_again_and_bad_ones_leave_what_was() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &identity());
+        let mut followed = follow(TlsSource::Files(folder.path().to_owned())).unwrap();
+        tokio::time::sleep(3 * LOOK_EVERY).await;
+        assert!(!followed.config.has_changed().unwrap(), "nothing was written");
+        // Half of a change: the certificate does not fit the key.
+        fs::write(folder.path().join("tls.crt"), &*identity().chain).unwrap();
+        tokio::time::sleep(3 * LOOK_EVERY).await;
+        assert!(!followed.config.has_changed().unwrap(), "it can't be used");
+        write(folder.path(), &identity());
+        tokio::time::timeout(2 * LOOK_EVERY, followed.config.changed()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_from_within_the_process_is_followed() {
+        let (sender, held) = watch::channel(Arc::new(identity()));
+        let mut followed = follow(TlsSource::Held(held)).unwrap();
+        let before = followed.config.borrow().clone();
+        sender.send_replace(Arc::new(identity()));
+        let changed = followed.config.wait_for(|config| !Arc::ptr_eq(config, &before));
+        tokio::time::timeout(LOOK_EVERY, changed).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn an_identity_never_shows_its_key() {
+        assert_eq!(format!("{:?}", identity()), "Identity { .. }");
+    }
+
+    #[test]
+    fn reasons_name_the_file_or_the_text() {
+        let missing = TlsSource::Files("/nowhere".into()).read().unwrap_err().to_string();
+        assert!(missing.contains("/nowhere/ca.crt"), "{missing}");
+        let broken = Identity { key: "no key".into(), ..identity() };
+        assert!(server_config(&broken).unwrap_err().to_string().contains("private key"));
+    }
+}

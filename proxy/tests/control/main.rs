@@ -225,6 +225,23 @@ async fn the_status_port_shows_health_and_the_live_tree() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_drains_says_so_and_still_serves() {
+    let blue = Origin::named("blue").await;
+    let rig = Rig::start().await;
+    acked(rig.controller().push(&World::new(rig.port).route("/", &blue).units(), 1).await);
+    let looks = async {
+        while rig.status("/readyz").await.0 == 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(rig.status("/readyz").await, (503, "draining\n".to_owned()));
+        assert_eq!(rig.status("/healthz").await.0, 200);
+        assert_eq!(rig.get("/").await, "blue");
+    };
+    let (drained, ()) = tokio::join!(rig.proxy().drain(), looks);
+    assert_eq!(drained.unwrap().cut, 0);
+}
+
+#[tokio::test]
 async fn units_from_within_the_process_are_served_like_pushed_ones() {
     let blue = Origin::named("blue").await;
     let mut rig = Rig::start().await;

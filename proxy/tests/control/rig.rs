@@ -29,6 +29,8 @@ use crate::authority::{Authority, Leaf};
 /// The node's address: this suite's own.
 pub(crate) const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 21));
 const ANY: SocketAddr = SocketAddr::new(NODE, 0);
+/// How long a drain still accepts.
+pub(crate) const DRAIN: Duration = Duration::from_millis(500);
 const CONTROLLER: &str = "urn:portreeve:controller";
 
 /// An HTTP/1.1 server whose every answer is its name.
@@ -89,7 +91,7 @@ impl Rig {
             state_dir: Some(self.folder.path().join("state")),
             workers: 2,
             connections: 1000,
-            drain: DrainSettings::default(),
+            drain: DrainSettings { accept_for: DRAIN, finish_within: 10 * DRAIN },
         };
         self.proxy = Some(run(settings).await.unwrap());
     }

@@ -140,8 +140,6 @@ impl BackendStage {
                 }
             }
         }
-        // One that is ready in any slice is ready.
-        fallback.retain(|address, _| !ready.contains_key(address));
         Backend {
             id: id.clone(),
             protocol: unit.protocol,

@@ -106,6 +106,18 @@ proptest! {
     }
 
     #[test]
+    fn of_matches_that_all_hold_the_most_specific_and_oldest_takes_it(
+        world in world::close_world(),
+        requests in world::close_requests(),
+    ) {
+        let (table, _) = compile(&set(world.clone()));
+        let reference = Reference::of(&world, NODE.into());
+        for request in &requests {
+            prop_assert_eq!(answer(&table, request), reference.answer(request), "{:?}", request);
+        }
+    }
+
+    #[test]
     fn applying_changes_one_by_one_gives_what_compiling_the_whole_gives(
         steps in prop::collection::vec(world::world(), 1..6),
         requests in world::requests(),
@@ -260,6 +272,23 @@ fn of_two_listeners_that_can_not_share_a_port_one_is_broken() {
     let broken: Vec<UnitId> = compiler.broken().map(|broken| broken.unit).collect();
     assert_eq!(broken, [id, listener("c", 80, None).0]);
     assert_eq!(table.binds().collect::<Vec<_>>(), [((NODE, 80).into(), Protocol::Http)]);
+}
+
+#[test]
+fn a_listener_that_lost_its_hostname_stays_out_when_its_routes_change() {
+    let all =
+        |name, listener| route(name, 1, &[listener], &[], vec![rule(PathMatch::Prefix("/".into()), None)]);
+    let first = set([listener("a", 80, None), listener("b", 80, None), all("winner", "a")]);
+    let (_, mut compiler) = compile(&first);
+    let (id, unit) = all("loser", "b");
+    let table = compiler.apply([&EncodedUnit::new(id, &unit)], [], version(), first.root());
+    let (winner, ..) = answer(&table, &get("x.example", "/")).unwrap();
+    assert_eq!(winner, all("winner", "a").0);
+    // Once the other one is gone, it serves.
+    let table = compiler.apply([], [&listener("a", 80, None).0], version(), first.root());
+    let (loser, ..) = answer(&table, &get("x.example", "/")).unwrap();
+    assert_eq!(loser, all("loser", "b").0);
+    assert_eq!(compiler.broken().count(), 0);
 }
 
 #[test]

@@ -84,6 +84,51 @@ const HOSTNAMES: [&str; 5] = ["shop.example.com", "*.example.com", "*.shop.examp
 const PATHS: [&str; 8] = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/A", "/a//b"];
 const PATTERNS: [&str; 4] = ["/a.*", "/[a-b]+", "/", ".*b"];
 
+/// Conditions that often hold together, on few paths: what is left to decide is the order.
+fn a_close_match() -> impl Strategy<Value = Match> {
+    let path = select(vec![PathMatch::Prefix("/".to_owned()), PathMatch::Exact("/a".to_owned())]);
+    let method = prop_oneof![Just(None), Just(Some("POST".to_owned()))];
+    let values = || {
+        subsequence(vec!["x-a", "x-b"], 0..=2).prop_map(|names| {
+            let one =
+                |name: &str| ValueMatch { name: name.to_owned(), value: ValuePattern::Exact("1".to_owned()) };
+            names.into_iter().map(one).collect::<Vec<_>>()
+        })
+    };
+    (path, method, values(), values()).prop_map(|(path, method, headers, query)| Match {
+        path,
+        method,
+        headers,
+        query,
+    })
+}
+
+fn a_close_route() -> impl Strategy<Value = Named> {
+    let rules = prop::collection::vec(prop::collection::vec(a_close_match(), 1..4), 1..3);
+    (select(vec!["r1", "r2", "r3", "r4"]), 0..3_i64, rules).prop_map(|(name, created, rules)| {
+        let rule = |matches| Rule { matches, ..rule(PathMatch::Prefix("/".to_owned()), None) };
+        route(name, created, &["any"], &[], rules.into_iter().map(rule).collect())
+    })
+}
+
+/// One listener with routes that differ in little.
+pub(super) fn close_world() -> impl Strategy<Value = Vec<Named>> {
+    prop::collection::vec(a_close_route(), 2..6).prop_map(|routes| {
+        let all = routes.into_iter().chain([listener("any", 80, None)]);
+        all.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
+    })
+}
+
+/// Requests to it.
+pub(super) fn close_requests() -> impl Strategy<Value = Vec<Request>> {
+    let values = || subsequence(vec![("x-a", "1"), ("x-b", "1")], 0..=2);
+    let method = select(vec!["GET", "POST"]);
+    let one = (select(vec!["/", "/a", "/b"]), method, values(), values());
+    let one =
+        one.prop_map(|(path, method, headers, query)| a_request(80, "x.org", path, method, headers, query));
+    prop::collection::vec(one, 40)
+}
+
 fn path() -> impl Strategy<Value = PathMatch> {
     prop_oneof![
         3 => select(&PATHS[..]).prop_map(|path| PathMatch::Prefix(path.to_owned())),
@@ -197,17 +242,21 @@ fn request() -> impl Strategy<Value = Request> {
     let method = select(vec!["GET", "POST"]);
     (80..82_u16, select(hosts.to_vec()), select(paths.to_vec()), method, sent_values(), sent_values())
         .prop_map(|(port, host, path, method, headers, query)| {
-            let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            Request {
-                port,
-                host: host.to_owned(),
-                path: path.to_owned(),
-                method: method.to_owned(),
-                headers,
-                query,
-                text: pairs.join("&"),
-            }
+            a_request(port, host, path, method, headers, query)
         })
+}
+
+fn a_request(
+    port: u16,
+    host: &str,
+    path: &str,
+    method: &str,
+    headers: Vec<(&'static str, &'static str)>,
+    query: Vec<(&'static str, &'static str)>,
+) -> Request {
+    let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let (host, path, method) = (host.to_owned(), path.to_owned(), method.to_owned());
+    Request { port, host, path, method, headers, query, text: pairs.join("&") }
 }
 
 pub(super) fn requests() -> impl Strategy<Value = Vec<Request>> {
