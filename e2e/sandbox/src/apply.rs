@@ -164,7 +164,8 @@ mod tests {
     fn a_manager_changes_and_removes_only_what_is_its_own() {
         let ports = |all: Value| json!({"metadata": {}, "spec": {"ports": all}});
         let live = json!({"metadata": {}});
-        let live = step(&live, "a", false, &ports(json!([{"port": 80, "name": "a"}]))).unwrap();
+        let live =
+            step(&live, "a", false, &ports(json!([{"port": 80, "protocol": "TCP", "name": "a"}]))).unwrap();
         let mine = json!([{"port": 81, "protocol": "TCP", "name": "b"}]);
         let live = step(&live, "b", false, &ports(mine)).unwrap();
         assert_eq!(live["spec"]["ports"].as_array().unwrap().len(), 2);
