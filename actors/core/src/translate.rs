@@ -55,7 +55,7 @@ use crate::snapshot::{Snapshot, Store};
 use crate::status::DesiredStatus;
 use conditions::Fault;
 use derived::{Derived, Result as Derivation};
-use emission::Emission;
+use emission::{Emission, SecretState};
 use graph::{Graph, Key, Task};
 use reader::Reader;
 
@@ -162,6 +162,9 @@ pub struct Translation {
     /// Those of them that exist and have not been read: until they are, `units` lack their listeners,
     /// so that proxies which serve them must not be told yet.
     pub unread_secrets: OrdSet<ObjectName>,
+    /// When the certificate of each Secret that is served ceases to be valid, in seconds since 1970. An
+    /// expired one is served all the same: what clients make of it is theirs to decide.
+    pub expiries: OrdMap<ObjectName, i64>,
 }
 
 /// Translates snapshots, recomputing only what depends on what changed.
@@ -182,7 +185,7 @@ pub struct Translator {
 struct Emitted {
     object: Option<ObjectRef>,
     units: Vec<UnitId>,
-    unread: Option<ObjectName>,
+    secret: Option<ObjectName>,
 }
 
 /// Units to put and to delete, gathered over an update.
@@ -310,17 +313,23 @@ impl Translator {
                 self.translation.wanted_secrets.remove(name);
             }
         }
-        if let Some(name) = old.unread {
+        if let Some(name) = old.secret {
             self.translation.unread_secrets.remove(&name);
+            self.translation.expiries.remove(&name);
         }
-        if let Some(name) = &emission.unread {
-            self.translation.unread_secrets.insert(name.clone());
+        match &emission.secret {
+            Some((name, SecretState::Unread)) => drop(self.translation.unread_secrets.insert(name.clone())),
+            Some((name, SecretState::Served { not_after })) => {
+                self.translation.expiries.insert(name.clone(), *not_after);
+            }
+            None => {}
         }
         let units: Vec<_> = emission.units.iter().map(|unit| unit.id.clone()).collect();
         changes.delete.extend(old.units.into_iter().filter(|id| !units.contains(id)));
         let known = &self.translation.units;
         changes.put.extend(emission.units.into_iter().filter(|unit| known.get(&unit.id) != Some(unit)));
-        let emitted = Emitted { object, units, unread: emission.unread };
+        let secret = emission.secret.map(|(name, _)| name);
+        let emitted = Emitted { object, units, secret };
         if emitted != Emitted::default() {
             self.emitted.insert(task, emitted);
         }

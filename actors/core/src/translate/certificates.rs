@@ -14,7 +14,7 @@ use crate::snapshot::meta::{Kind, ObjectRef};
 
 use super::Problem;
 use super::conditions::Fault;
-use super::emission::Emission;
+use super::emission::{Emission, SecretState};
 use super::grants::{Referrer, permits};
 use super::reader::{Lookup, Reader};
 
@@ -90,6 +90,7 @@ fn resolve_one(
 struct Served {
     chain: String,
     key: String,
+    not_after: i64,
 }
 
 /// Whether a Secret can be served; `None` where it has not been read.
@@ -103,8 +104,9 @@ fn check(secret: &Secret) -> Result<Option<Served>, String> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("tls.crt is not PEM: {error}"))?;
     let leaf = certificates.first().ok_or("tls.crt holds no certificate in PEM")?;
-    x509_parser::parse_x509_certificate(leaf)
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|error| format!("the first certificate of tls.crt can't be read: {error}"))?;
+    let not_after = parsed.validity().not_after.timestamp();
     // The error of a key is not shown: it must not lead to what the key holds.
     let private = PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key holds no private key in PEM")?;
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private).map_err(
@@ -115,7 +117,7 @@ fn check(secret: &Secret) -> Result<Option<Served>, String> {
         .map_err(|_| "tls.key is not the key of the first certificate of tls.crt")?;
     let text =
         |bytes: &[u8], field| String::from_utf8(bytes.to_vec()).map_err(|_| format!("{field} is not text"));
-    Ok(Some(Served { chain: text(chain, "tls.crt")?, key: text(key, "tls.key")? }))
+    Ok(Some(Served { chain: text(chain, "tls.crt")?, key: text(key, "tls.key")?, not_after }))
 }
 
 /// The units of a Secret that listeners name.
@@ -128,8 +130,9 @@ pub(super) fn emit(reader: &Reader<'_>, name: &ObjectName) -> Emission {
     }
     let Some(secret) = lookup.found().filter(|_| reader.is_wanted(name)) else { return emission };
     match check(secret) {
-        Ok(None) => emission.unread = Some(name.clone()),
-        Ok(Some(Served { chain, key })) => {
+        Ok(None) => emission.secret = Some((name.clone(), SecretState::Unread)),
+        Ok(Some(Served { chain, key, not_after })) => {
+            emission.secret = Some((name.clone(), SecretState::Served { not_after }));
             let id = UnitId::key(name);
             let certificate = Unit::Certificate(Certificate { chain, key: id.clone() });
             emission.units.push(EncodedUnit::new(UnitId::certificate(name), &certificate));

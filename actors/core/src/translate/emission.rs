@@ -19,8 +19,20 @@ pub(super) struct Emission {
     pub(super) status: Option<DesiredStatus>,
     /// What is wrong with the object.
     pub(super) problems: Vec<Problem>,
-    /// A Secret that must be read first.
-    pub(super) unread: Option<ObjectName>,
+    /// What became of a Secret that listeners name.
+    pub(super) secret: Option<(ObjectName, SecretState)>,
+}
+
+/// What became of a Secret that listeners name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SecretState {
+    /// It must be read first.
+    Unread,
+    /// It is served.
+    Served {
+        /// The last second at which its certificate is valid, since 1970.
+        not_after: i64,
+    },
 }
 
 impl Emission {

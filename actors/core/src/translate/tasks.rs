@@ -106,3 +106,55 @@ pub(super) fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emissio
         _ => (Derivation::Nothing, Emission::default()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::observe::observe;
+    use crate::snapshot::Snapshot;
+    use crate::status::{ConditionStatus, StatusContent};
+    use crate::translate::derived::Derived;
+    use crate::translate::{Settings, Translator};
+
+    #[test]
+    fn an_object_whose_translation_panics_is_taken_out_and_says_so() {
+        let settings = Settings::default();
+        let mut snapshot = Snapshot::default();
+        let class =
+            json!({ "metadata": { "name": "us" }, "spec": { "controllerName": settings.controller_name } });
+        let gateway = json!({
+            "metadata": { "name": "edge", "namespace": "shop" },
+            "spec": { "gatewayClassName": "us", "listeners": [{ "name": "http", "port": 80, "protocol": "HTTP" }] },
+        });
+        let route = json!({
+            "metadata": { "name": "cart", "namespace": "shop" },
+            "spec": { "parentRefs": [{ "name": "edge" }] },
+        });
+        snapshot.put(observe(Kind::GatewayClass, &class));
+        snapshot.put(observe(Kind::Gateway, &gateway));
+        snapshot.put(observe(Kind::HttpRoute, &route));
+        let mut translator = Translator::new(settings);
+        translator.update(&snapshot);
+        let reader = Reader::new(&translator.settings, &snapshot, &translator.derived);
+
+        let name = ObjectName::new("shop", "cart");
+        let (result, emission) = panicked(&reader, &Task::HttpRoute(name));
+        assert!(matches!(result, Derivation::Route(None)) && emission.units.is_empty());
+        assert_eq!(emission.problems[0].reason, "Panicked");
+        let Some(StatusContent::Route { parents, .. }) = emission.status.map(|status| status.content) else {
+            panic!("a route's status")
+        };
+        assert_eq!(parents[0].conditions[0].status, ConditionStatus::False);
+
+        let (result, _) = panicked(&reader, &Task::Claims(ObjectName::new("shop", "edge")));
+        let Derivation::Claims(Some(claims)) = result else { panic!("claims: {result:?}") };
+        assert!(!claims.is_accepted() && claims.ports().is_empty());
+
+        let nothing = Derived::default();
+        let strange = Reader::new(&translator.settings, &snapshot, &nothing);
+        let (result, _) = panicked(&strange, &Task::Claims(ObjectName::new("shop", "edge")));
+        assert!(matches!(result, Derivation::Claims(None)), "a Gateway that is not ours stays so");
+    }
+}
