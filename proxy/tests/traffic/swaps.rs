@@ -72,9 +72,8 @@ async fn streams(rig: Arc<Rig>, traffic: Arc<Traffic>) {
 }
 
 async fn secured(rig: Arc<Rig>, traffic: Arc<Traffic>) {
-    let trust = Trust::default();
     while traffic.goes_on() {
-        let mut client = Client::over(trust.connect(rig.https, "a.example", &[]).await.unwrap());
+        let mut client = Client::over(Trust.connect(rig.https, "a.example", &[]).await.unwrap());
         check(&client.get("/quiet").await.expect("an answer"));
         traffic.served(3);
     }
