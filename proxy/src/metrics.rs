@@ -110,6 +110,22 @@ impl WorkerMetrics {
     pub fn refused(&self, reason: Reason) {
         self.reasons[reason as usize].fetch_add(1, Relaxed);
     }
+
+    /// Counts a request as being served until the guard is dropped.
+    pub fn active(&self) -> Active<'_> {
+        self.active_requests.fetch_add(1, Relaxed);
+        Active(self)
+    }
+}
+
+/// A request that is being served.
+#[derive(Debug)]
+pub struct Active<'m>(&'m WorkerMetrics);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active_requests.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The series of one route.

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tracing::trace;
+use tracing::debug;
 
 use super::body::BodyReader;
 use super::plan::{self, Plan, Planned};
@@ -20,6 +20,7 @@ use super::timers::{Limit, Timer};
 use super::validate::framing::Framing;
 use super::validate::{self, Method, Request};
 use crate::listen::context::{Client, Context};
+use crate::table::route::Routed;
 
 pub mod buffer;
 mod forward;
@@ -179,6 +180,7 @@ where
     }
 
     async fn exchange(&mut self, scratch: &mut Scratch, begun: Instant) -> bool {
+        let _active = self.context.metrics().active();
         let Scratch { bytes, head, response, out, reply } = scratch;
         self.timer.set(Limit::Idle, IDLE_TIMEOUT);
         let line = head.request_line(bytes);
@@ -192,34 +194,41 @@ where
             }
         };
         let view = View { request: &request, head, bytes };
-        let Planned { routed, plan } = self.context.table(|table| plan::plan(table, &view, &self.client));
-        let outcome = match plan {
-            Plan::Answer(reason) => self.refuse(reason, &request, out).await,
-            Plan::Redirect => match &routed {
-                Some(routed) => self.redirect(routed, &request, out).await,
-                None => self.refuse(Reason::RouteNotFound, &request, out).await,
-            },
-            Plan::Forward(target) => match &routed {
-                Some(routed) => {
-                    let job = forward::Job { view, routed, target };
-                    forward::forward(self, &job, response, out, reply).await
-                }
-                None => self.refuse(Reason::RouteNotFound, &request, out).await,
-            },
+        let (outcome, routed) = match self.context.table(|table| plan::plan(table, &view, &self.client)) {
+            Planned::Unrouted(reason) => (self.refuse(reason, &request, out).await, None),
+            Planned::Routed(routed, plan) => {
+                let outcome = match plan {
+                    Plan::Answer(reason) => self.refuse(reason, &request, out).await,
+                    Plan::Redirect => self.redirect(&routed, &request, out).await,
+                    Plan::Forward(target) => {
+                        let job = forward::Job { view, routed: &routed, target };
+                        forward::forward(self, &job, response, out, reply).await
+                    }
+                };
+                (outcome, Some(routed))
+            }
         };
         self.timer.clear(Limit::Request);
         self.timer.clear(Limit::Attempt);
-        if let Some(reason) = outcome.reason {
-            self.context.metrics().refused(reason);
-            trace!(reason = reason.label(), "not the upstream's answer");
-        }
-        if let Some(routed) = &routed {
-            routed.route.metrics.record(self.context.worker(), outcome.status, begun.elapsed());
-        }
-        if !outcome.keep {
-            self.linger().await;
+        self.record(&outcome, routed.as_ref(), begun);
+        match outcome.reason {
+            Some(Reason::ClientGone | Reason::ResponseCut) => return false,
+            _ if !outcome.keep => self.linger().await,
+            _ => {}
         }
         outcome.keep
+    }
+
+    fn record(&self, outcome: &Outcome, routed: Option<&Routed>, begun: Instant) {
+        let reason = outcome.reason.map(Reason::label);
+        let route = routed.map(|routed| routed.route.id.as_str());
+        debug!(status = outcome.status, reason, route, peer = %self.client.peer, "served");
+        if let Some(reason) = outcome.reason {
+            self.context.metrics().refused(reason);
+        }
+        if let Some(routed) = routed {
+            routed.route.metrics.record(self.context.worker(), outcome.status, begun.elapsed());
+        }
     }
 
     /// Answers a valid request; the connection goes on if all of the request is here.
@@ -229,12 +238,7 @@ where
         Outcome::of(reason, keep && self.discard(&mut BodyReader::new(request.framing)).await)
     }
 
-    async fn redirect(
-        &mut self,
-        routed: &crate::table::route::Routed,
-        request: &Request<'_>,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
+    async fn redirect(&mut self, routed: &Routed, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
         let filters = &routed.rule().filters;
         let Some(redirect) = &filters.redirect else {
             return self.refuse(Reason::InvalidRule, request, out).await;

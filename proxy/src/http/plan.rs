@@ -34,21 +34,23 @@ pub struct Target {
 
 /// A plan, and the route that it follows.
 #[derive(Debug)]
-pub struct Planned {
-    /// The route, if one takes the request.
-    pub routed: Option<Routed>,
-    /// What is to be done.
-    pub plan: Plan,
+pub enum Planned {
+    /// No route takes the request: answer for this reason.
+    Unrouted(Reason),
+    /// The route, and what it wants done.
+    Routed(Routed, Plan),
 }
 
 /// Plans a request of a client.
 pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Planned {
-    let refused = |reason| Planned { routed: None, plan: Plan::Answer(reason) };
-    let Some(port) = table.port(client.local) else { return refused(Reason::RouteNotFound) };
+    let Some(port) = table.port(client.local) else { return Planned::Unrouted(Reason::RouteNotFound) };
     match port.route(request, client.sni.as_deref()) {
-        Ok(routed) => Planned { plan: follow(table, routed.rule()), routed: Some(routed) },
-        Err(Refusal::NotFound) => refused(Reason::RouteNotFound),
-        Err(Refusal::Misdirected) => refused(Reason::Misdirected),
+        Ok(routed) => {
+            let plan = follow(table, routed.rule());
+            Planned::Routed(routed, plan)
+        }
+        Err(Refusal::NotFound) => Planned::Unrouted(Reason::RouteNotFound),
+        Err(Refusal::Misdirected) => Planned::Unrouted(Reason::Misdirected),
     }
 }
 

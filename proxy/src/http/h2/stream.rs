@@ -3,7 +3,6 @@
 //! Called by the connection for each request. Has it validated and routed, and answers: by itself, or by
 //! [`forward`](super::forward).
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,7 +18,6 @@ use crate::http::filters::redirect::Redirected;
 use crate::http::plan::{self, Plan, Planned};
 use crate::http::respond::Reason;
 use crate::http::validate::Method;
-use crate::listen::context::Context;
 use crate::table::route::Routed;
 
 /// How an exchange went.
@@ -36,27 +34,11 @@ impl Outcome {
     }
 }
 
-/// Counts a request while it is served.
-struct Active<'c>(&'c Context);
-
-impl<'c> Active<'c> {
-    fn new(context: &'c Context) -> Self {
-        context.metrics().active_requests.fetch_add(1, Relaxed);
-        Self(context)
-    }
-}
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.metrics().active_requests.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Serves one request.
 pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<Bytes>, shared: &Shared<'_>) {
     let begun = Instant::now();
     let context = shared.context;
-    let (_stream, _active) = (context.load().stream(), Active::new(context));
+    let (_stream, _active) = (context.load().stream(), context.metrics().active());
     let (parts, body) = request.into_parts();
     let joined = Joined::new(&parts);
     let checked = match check(&parts, &joined, body.is_end_stream()) {
@@ -67,14 +49,19 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
             return;
         }
     };
-    let Planned { routed, plan } = context.table(|table| plan::plan(table, &checked, &shared.client));
-    let outcome = match (plan, &routed) {
-        (Plan::Forward(target), Some(routed)) => {
-            forward::forward(Job { checked: &checked, routed, target }, body, &mut respond, shared).await
+    let (outcome, routed) = match context.table(|table| plan::plan(table, &checked, &shared.client)) {
+        Planned::Unrouted(reason) => (refuse(reason, &checked, &mut respond), None),
+        Planned::Routed(routed, plan) => {
+            let outcome = match plan {
+                Plan::Answer(reason) => refuse(reason, &checked, &mut respond),
+                Plan::Redirect => redirect(&routed, &checked, shared, &mut respond),
+                Plan::Forward(target) => {
+                    let job = Job { checked: &checked, routed: &routed, target };
+                    forward::forward(job, body, &mut respond, shared).await
+                }
+            };
+            (outcome, Some(routed))
         }
-        (Plan::Redirect, Some(routed)) => redirect(routed, &checked, shared, &mut respond),
-        (Plan::Answer(reason), _) => refuse(reason, &checked, &mut respond),
-        (Plan::Forward(_) | Plan::Redirect, None) => refuse(Reason::RouteNotFound, &checked, &mut respond),
     };
     if let Some(reason) = outcome.reason {
         context.metrics().refused(reason);
