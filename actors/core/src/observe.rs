@@ -187,3 +187,6 @@ fn edge_parameters(raw: &Value) -> Result<Object, Fault> {
     let address_provider = spec.address_provider;
     Ok(Object::EdgeParameters(Arc::new(EdgeParameters { meta: metadata.into(), address_provider })))
 }
+
+#[cfg(test)]
+mod tests;

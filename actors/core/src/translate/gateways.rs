@@ -8,6 +8,7 @@ use proxy_config::name::{HostPattern, ObjectName};
 use crate::snapshot::gateway::{AllowedNamespaces, Gateway, Listener};
 use crate::snapshot::meta::{GATEWAY_GROUP, Meta};
 
+use super::AddressSource;
 use super::addresses::{Assigned, Provider, Refused};
 use super::certificates::{self, Certificates};
 use super::conditions::Fault;
@@ -99,6 +100,19 @@ pub(super) fn claim(reader: &Reader<'_>, name: &ObjectName) -> Derivation {
     })
 }
 
+/// What a Gateway's class provides; `None` where the class is not ours. Without a cluster nobody has
+/// written a class down: then one that is not there is ours.
+pub(super) fn class_of(reader: &Reader<'_>, name: &str) -> Option<Result<Provider, Fault>> {
+    let name = ObjectName::new("", name);
+    match (reader.class(&name), reader.settings.addresses) {
+        (Some(class), _) => Some(class.provider.clone()),
+        (None, AddressSource::AsWritten { default }) => {
+            matches!(reader.gateway_class(&name), Lookup::Missing).then_some(Ok(Provider::AsWritten(default)))
+        }
+        (None, AddressSource::Class) => None,
+    }
+}
+
 /// A Gateway whose translation failed.
 pub(super) fn failed(meta: &Meta, message: &str) -> Claims {
     rejected(meta, Fault::new("Invalid", message))
@@ -115,7 +129,7 @@ fn rejected(meta: &Meta, fault: Fault) -> Claims {
 }
 
 fn claim_found(reader: &Reader<'_>, gateway: &Gateway) -> Option<Claims> {
-    let class = reader.class(&ObjectName::new("", &*gateway.spec.gateway_class_name))?;
+    let provider = class_of(reader, &gateway.spec.gateway_class_name)?;
     let mut claims = Claims {
         meta: gateway.meta.clone(),
         rejected: unsupported(gateway),
@@ -123,8 +137,8 @@ fn claim_found(reader: &Reader<'_>, gateway: &Gateway) -> Option<Claims> {
         assigned: Err(String::new()),
         listeners: Vec::new(),
     };
-    let provider = match &class.provider {
-        Ok(provider) => *provider,
+    let provider = match provider {
+        Ok(provider) => provider,
         Err(fault) => {
             let class = &gateway.spec.gateway_class_name;
             claims.waiting = Some(format!("GatewayClass {class} is not accepted: {}", fault.message));

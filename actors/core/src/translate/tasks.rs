@@ -81,9 +81,8 @@ pub(super) fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emissio
     match task {
         Task::Claims(name) => {
             let gateway = reader.gateway(name).found();
-            let ours = gateway.filter(|gateway| {
-                reader.class(&ObjectName::new("", &*gateway.spec.gateway_class_name)).is_some()
-            });
+            let ours = gateway
+                .filter(|gateway| gateways::class_of(reader, &gateway.spec.gateway_class_name).is_some());
             let claims = ours.map(|gateway| gateways::failed(&gateway.meta, MESSAGE));
             (Derivation::Claims(claims), Emission::default())
         }
