@@ -6,9 +6,9 @@
 //! Called by `config_store`, which never fails because of it. Refuses to know what units mean.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -107,6 +107,8 @@ impl LastGood {
     pub fn open(folder: &Path) -> Result<(Self, Option<Remembered>), LastGoodError> {
         let fail = |source| LastGoodError::File { path: folder.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
+        // It may have been there before, open to others.
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(fail)?;
         let mut numbers = Vec::new();
         for entry in fs::read_dir(folder).map_err(fail)? {
             numbers.extend(entry.map_err(fail)?.file_name().to_str().and_then(number_of));

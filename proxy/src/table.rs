@@ -74,7 +74,8 @@ impl Table {
         self.ports.iter().map(|(address, port)| (*address, port.protocol()))
     }
 
-    /// The backend that a rule names; `None` where its unit is missing or can't be used: 503... 500.
+    /// The backend that a rule names; `None` where its unit is missing or can't be read, or where the rule
+    /// is of an older table: requests are answered by 500.
     pub fn backend(&self, slot: Slot) -> Option<&Arc<Backend>> {
         self.backends.get(slot)
     }

@@ -103,6 +103,14 @@ pub async fn run(settings: Settings) -> Result<Proxy, RunError> {
     Ok(Proxy { running, settings, beside })
 }
 
+/// The tree as text, as docs/supervision.md shows it.
+///
+/// # Errors
+/// As [`run`]: what outlives restarts is made, though nothing is started.
+pub fn render(settings: &Settings) -> Result<String, RunError> {
+    beside(settings, Arc::default()).map(|beside| supervisor::render(&tree(&beside)))
+}
+
 fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, RunError> {
     let identity: Arc<str> = settings.identity.as_str().into();
     let table: SharedTable = Arc::new(arc_swap::ArcSwap::from_pointee(Table::default()));
@@ -246,7 +254,6 @@ mod tests {
             connections: 100,
             drain: crate::listen::drain::DrainSettings::default(),
         };
-        let beside = beside(&settings, Arc::default()).unwrap();
-        insta::assert_snapshot!(supervisor::render(&tree(&beside)));
+        insta::assert_snapshot!(render(&settings).unwrap());
     }
 }

@@ -1,7 +1,5 @@
 //! What is written is what is read; what is damaged is never served.
 
-use std::os::unix::fs::PermissionsExt;
-
 use proxy_config::certificate::PrivateKey;
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::ObjectName;
@@ -92,6 +90,9 @@ fn keys_are_in_a_file_of_their_own_for_the_owner_alone() {
     let keys = rig.files("keys");
     assert_eq!(keys.len(), 1);
     assert_eq!(mode(&keys[0]), 0o600);
+    fs::set_permissions(rig.folder.path(), Permissions::from_mode(0o755)).unwrap();
+    rig.reopen();
+    assert_eq!(mode(rig.folder.path()), 0o700);
     assert!(rig.reopen().unwrap().units.get(&key("l", SECRET).id).is_some());
 }
 
