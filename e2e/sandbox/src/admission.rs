@@ -62,7 +62,7 @@ pub(crate) fn check(
 ) -> Vec<Cause> {
     let mut causes = names::check(kind, object);
     if !kind.is_custom() {
-        causes.extend(builtin::check(&kind.kind, leniency, object));
+        causes.extend(builtin::check(&kind.qualified_kind(), leniency, object));
         return causes;
     }
     causes.extend(version.schema.check(object, ""));

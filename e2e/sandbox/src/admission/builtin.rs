@@ -81,10 +81,11 @@ fn fill_secret(object: &mut Value) {
 
 pub(super) fn check(kind: &str, leniency: Leniency, object: &Value) -> Vec<Cause> {
     match kind {
-        "EndpointSlice" => check_endpoint_slice(leniency, object),
+        "EndpointSlice.discovery.k8s.io" => check_endpoint_slice(leniency, object),
         "Service" => check_service(object),
         "Secret" => check_secret(object),
-        "Lease" => check_lease(object),
+        "Lease.coordination.k8s.io" => check_lease(object),
+        "Event.events.k8s.io" => check_event(object),
         _ => Vec::new(),
     }
 }
@@ -227,6 +228,25 @@ fn check_lease(object: &Value) -> Vec<Cause> {
     if transitions.as_i64().is_some_and(|count| count < 0) {
         let words = "must be greater than or equal to 0";
         causes.push(Cause::invalid("spec.leaseTransitions", transitions, words));
+    }
+    causes
+}
+
+fn check_event(object: &Value) -> Vec<Cause> {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let needed = ["eventTime", "reason", "action", "reportingController", "reportingInstance"];
+    let missing = needed.into_iter().filter(|field| text(field).is_empty());
+    let mut causes: Vec<Cause> = missing.map(|field| Cause::required(field, "")).collect();
+    if text("reportingController").is_empty() {
+        causes.push(Cause::invalid("reportingController", &"".into(), "name part must be non-empty"));
+    }
+    if !matches!(text("type"), "Normal" | "Warning") {
+        causes.push(Cause::invalid("type", &object["type"], "has invalid value"));
+    }
+    let about = object["regarding"]["namespace"].as_str().unwrap_or_default();
+    if about.is_empty() && object["metadata"]["namespace"] != "default" {
+        let words = "does not match event.namespace: one about the cluster is in default";
+        causes.push(Cause::invalid("involvedObject.namespace", &about.into(), words));
     }
     causes
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::talk::{MERGE, STRATEGIC, Talk, WIDGETS};
+use crate::talk::{GATEWAY, JSON, MERGE, STRATEGIC, Talk, WIDGETS};
 
 fn widget(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "test.portreeve.dev/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
@@ -61,6 +61,24 @@ pub(crate) async fn status(talk: &mut Talk) {
     talk.patch(&format!("{one}/status"), MERGE, &json!({"status": {"count": 3}})).await;
     talk.patch(&format!("{one}/status"), MERGE, &json!({"status": {"count": "3"}})).await;
     talk.patch(&format!("{all}/none/status"), MERGE, &json!({"status": {"count": 3}})).await;
+}
+
+pub(crate) async fn versions(talk: &mut Talk) {
+    const BETA: &str = "/apis/gateway.networking.k8s.io/v1beta1";
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "web"},
+        "spec": {"parentRefs": [{"name": "edge"}]},
+    });
+    let stable = talk.path(GATEWAY, "httproutes");
+    let beta = talk.path(BETA, "httproutes");
+    talk.post(&stable, &route).await;
+    talk.note("one object in two versions");
+    talk.get(&format!("{beta}/web")).await;
+    talk.get(&beta).await;
+    talk.post(&beta, &route).await;
+    talk.patch(&format!("{beta}/web"), MERGE, &json!({"spec": {"hostnames": ["example.org"]}})).await;
+    talk.get(&format!("{stable}/web")).await;
+    talk.watch(&format!("{beta}?watch=true&resourceVersion=0"), JSON, 1).await;
 }
 
 pub(crate) async fn discovery(talk: &mut Talk) {

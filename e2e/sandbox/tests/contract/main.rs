@@ -9,6 +9,7 @@
 mod admission;
 mod apply;
 mod custom;
+mod events;
 mod leases;
 mod lists;
 mod objects;
@@ -36,7 +37,9 @@ const CASES: &[(&str, Case)] = &[
     ("apply-status", |talk| Box::pin(apply::status(talk))),
     ("custom", |talk| Box::pin(custom::fields(talk))),
     ("custom-status", |talk| Box::pin(custom::status(talk))),
+    ("custom-versions", |talk| Box::pin(custom::versions(talk))),
     ("discovery", |talk| Box::pin(custom::discovery(talk))),
+    ("events", |talk| Box::pin(events::recording(talk))),
     ("leases", |talk| Box::pin(leases::locking(talk))),
     ("lists", |talk| Box::pin(lists::reading(talk))),
     ("lists-paging", |talk| Box::pin(lists::paging(talk))),
@@ -56,16 +59,24 @@ async fn transcript(case: Case, name: &str, client: &Client) -> Vec<Value> {
     talk.end()
 }
 
-/// Compares with what the real API server said; all cases are seen before any fails.
-async fn keep_the_contract(client: &Client) {
+/// Compares with what the real API server said; all cases are seen before any fails. `forget` makes the server lose its
+/// history: none does on a word of a client.
+async fn keep_the_contract(client: &Client, forget: impl AsyncFnOnce()) {
     let mut broken = Vec::new();
-    for (name, case) in CASES {
-        let transcript = transcript(*case, name, client).await;
-        let compared = std::panic::catch_unwind(|| insta::assert_json_snapshot!(*name, transcript));
+    let mut compare = |name: &'static str, transcript: Vec<Value>| {
+        let compared = std::panic::catch_unwind(|| insta::assert_json_snapshot!(name, transcript));
         if compared.is_err() {
-            broken.push(*name);
+            broken.push(name);
         }
+    };
+    for (name, case) in CASES {
+        compare(name, transcript(*case, name, client).await);
     }
+    let mut talk = Talk::begin(client.clone(), "expired").await;
+    let old = watches::before_expiry(&mut talk).await;
+    forget().await;
+    watches::after_expiry(&mut talk, &old).await;
+    compare("watches-expired", talk.end());
     assert!(broken.is_empty(), "differ from the real API server: {broken:?}");
 }
 
@@ -75,8 +86,7 @@ async fn the_sandbox_keeps_the_contract() {
     for document in talk::definitions() {
         sandbox.apply_yaml(document).await.unwrap();
     }
-    sandbox.compact();
-    keep_the_contract(&sandbox.client()).await;
+    keep_the_contract(&sandbox.client(), async || sandbox.compact()).await;
 }
 
 /// Needs root: it starts etcd and kube-apiserver in namespaces of their own.
@@ -87,6 +97,11 @@ async fn the_real_api_server_keeps_the_contract() {
     for document in talk::definitions() {
         plane.apply(document).unwrap();
     }
-    keep_the_contract(&plane.client()).await;
+    let restart = async || {
+        plane.api_server().kill().unwrap();
+        plane.api_server().start().unwrap();
+        plane.wait_ready().await.unwrap();
+    };
+    keep_the_contract(&plane.client(), restart).await;
     plane.down().unwrap();
 }

@@ -222,6 +222,10 @@ impl Talk {
     }
 
     fn clean(&mut self, object: &mut Value) {
+        if let Some(map) = object.as_object_mut() {
+            // Events carry the fields of an older form, empty.
+            map.retain(|field, _| !field.starts_with("deprecated"));
+        }
         let with_managers = self.with_managers;
         let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
         for field in ["uid", "resourceVersion"] {
@@ -287,6 +291,10 @@ fn cleaned_status(status: &Value) -> Value {
     }
     let details = &status["details"];
     for field in ["name", "group", "kind", "retryAfterSeconds"] {
+        if field == "group" && details["kind"] == "Event" {
+            // The real one keeps both kinds of Events as one and names the group of neither.
+            continue;
+        }
         if let Some(value) = details.get(field) {
             shown.insert(field.to_owned(), value.clone());
         }

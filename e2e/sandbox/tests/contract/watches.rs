@@ -62,6 +62,28 @@ pub(crate) async fn forms(talk: &mut Talk) {
     talk.watch(&format!("{widgets}?{stream}"), metadata, 2).await;
 }
 
+/// Makes history and answers a revision at its beginning.
+pub(crate) async fn before_expiry(talk: &mut Talk) -> String {
+    let all = talk.path(CORE, "configmaps");
+    let old = history(talk, &all).await;
+    let widgets = talk.path(WIDGETS, "widgets");
+    let widget = json!({
+        "apiVersion": "test.portreeve.dev/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 1},
+    });
+    talk.post(&widgets, &widget).await;
+    old
+}
+
+/// Follows what is gone, then what is there.
+pub(crate) async fn after_expiry(talk: &mut Talk, old: &str) {
+    for all in [talk.path(CORE, "configmaps"), talk.path(WIDGETS, "widgets")] {
+        talk.watch(&format!("{all}?watch=true&resourceVersion={old}"), JSON, 9).await;
+        let stream =
+            "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+        talk.watch(&format!("{all}?{stream}&resourceVersion={old}"), JSON, 2).await;
+    }
+}
+
 pub(crate) async fn refused(talk: &mut Talk) {
     let all = talk.path(CORE, "configmaps");
     talk.note("options that contradict each other");
