@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use rapidhash::fast::GlobalState;
 use tokio::net::TcpStream;
 
 use super::registry::Endpoint;
@@ -82,7 +83,7 @@ struct Idle {
 /// it as long as the entry lives.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<usize, Idle>>,
+    idle: RefCell<HashMap<usize, Idle, GlobalState>>,
     /// What one worker keeps of an endpoint; what is beyond goes to the stash.
     keep: usize,
 }
@@ -102,8 +103,12 @@ impl Pool {
             }
         }
         while let Some(stream) = endpoint.stash().take() {
-            let Ok(stream) = TcpStream::from_std(stream) else { continue };
-            return Some(Connection { stream, reused: true });
+            // This worker's runtime knows nothing of it yet: the kernel is asked.
+            let is_quiet =
+                matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            if let (true, Ok(stream)) = (is_quiet, TcpStream::from_std(stream)) {
+                return Some(Connection { stream, reused: true });
+            }
         }
         None
     }
@@ -184,4 +189,111 @@ pub async fn connect(endpoint: &Endpoint) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT))?;
     Ok(Connection { stream, reused: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::upstream::registry::{EndpointKey, Registry};
+
+    struct Server {
+        listener: TcpListener,
+        endpoint: Arc<Endpoint>,
+    }
+
+    impl Server {
+        async fn new() -> Self {
+            let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let endpoint = Registry::default().endpoint(EndpointKey { address, tls: None });
+            Self { listener, endpoint }
+        }
+
+        /// A connection to it, and its side of that.
+        async fn connected(&self) -> (TcpStream, TcpStream) {
+            let ours = connect(&self.endpoint).await.unwrap();
+            assert!(!ours.reused);
+            (ours.stream, self.listener.accept().await.unwrap().0)
+        }
+    }
+
+    fn port(connection: Option<Connection>) -> u16 {
+        connection.unwrap().stream.local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn what_was_used_last_is_used_first() {
+        let (server, pool) = (Server::new().await, Pool::new(1));
+        let ((one, _theirs), (two, _also)) = (server.connected().await, server.connected().await);
+        let ports = [&one, &two].map(|stream| stream.local_addr().unwrap().port());
+        pool.keep(&server.endpoint, one, Instant::now());
+        pool.keep(&server.endpoint, two, Instant::now());
+        assert_eq!(server.endpoint.stash().idle(), 2);
+        assert_eq!(port(pool.reuse(&server.endpoint)), ports[1]);
+        assert_eq!(port(pool.reuse(&server.endpoint)), ports[0]);
+        assert!(pool.reuse(&server.endpoint).is_none());
+        assert_eq!(server.endpoint.stash().idle(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_worker_leaves_what_is_beyond_its_share_to_the_others() {
+        let (server, mine, theirs) = (Server::new().await, Pool::new(32), Pool::new(32));
+        let ((one, _a), (two, _b)) = (server.connected().await, server.connected().await);
+        let second = two.local_addr().unwrap().port();
+        mine.keep(&server.endpoint, one, Instant::now());
+        mine.keep(&server.endpoint, two, Instant::now());
+        assert_eq!(port(theirs.reuse(&server.endpoint)), second);
+        assert!(theirs.reuse(&server.endpoint).is_none());
+        assert!(mine.reuse(&server.endpoint).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_its_endpoint_closed_or_wrote_to_unasked_is_not_used_again() {
+        let (server, pool) = (Server::new().await, Pool::new(1));
+        for stashed in [false, true] {
+            let pool = if stashed { &Pool::new(32) } else { &pool };
+            let mut kept = Vec::new();
+            for _ in 0..3 {
+                let (ours, theirs) = server.connected().await;
+                ours.writable().await.unwrap();
+                pool.keep(&server.endpoint, ours, Instant::now());
+                kept.push(theirs);
+            }
+            drop(kept.pop());
+            kept[1].write_all(b"HTTP/1.1 408 ").await.unwrap();
+            let alive = kept[0].peer_addr().unwrap().port();
+            // The runtime hears of both from the kernel.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(port(pool.reuse(&server.endpoint)), alive);
+            assert!(pool.reuse(&server.endpoint).is_none());
+            assert_eq!(server.endpoint.stash().idle(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_keeps_no_more_than_the_cap_and_nothing_for_too_long() {
+        let (server, pools) = (Server::new().await, [Pool::new(2), Pool::new(2)]);
+        let mut theirs = Vec::new();
+        for turn in 0..40 {
+            let (ours, their) = server.connected().await;
+            pools[turn % 2].keep(&server.endpoint, ours, Instant::now());
+            theirs.push(their);
+        }
+        assert_eq!(server.endpoint.stash().idle(), MAX_IDLE_PER_ENDPOINT);
+        pools[0].sweep(Instant::now() + IDLE_TIMEOUT + Duration::from_secs(1));
+        pools[1].clear();
+        assert_eq!(server.endpoint.stash().idle(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_an_error_at_once() {
+        let server = Server::new().await;
+        drop(server.listener);
+        assert_eq!(connect(&server.endpoint).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
 }

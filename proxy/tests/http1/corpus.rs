@@ -268,6 +268,10 @@ fn fields_of_the_connection_end_here() {
         "Authorization: a\r\nX-Yours: y\r\n",
     );
     check("S111", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n", "");
+    check("S111 alone", "Connection: upgrade\r\nUpgrade: h2c\r\n", "");
+    check("S111 spelled", "Connection: upgrade\r\nUpgrade: H2C-14\r\n", "");
+    check("two offers", "Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n", "");
+    check("not offered by the connection", "Upgrade: websocket\r\n", "");
     check("S115", "X_Forwarded_For: 6.6.6.6\r\nContent_Length: 5\r\nX-Fine: 1\r\n", "X-Fine: 1\r\n");
     check("hop by hop", "Keep-Alive: 5\r\nProxy-Connection: x\r\nProxy-Authorization: y\r\nTE: gzip\r\n", "");
     check("forwarding", "Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n", "");

@@ -158,3 +158,16 @@ async fn content_of_a_refused_request_is_waited_for_no_longer_than_an_idle_conne
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_costs_little_memory_of_its_own() {
+    locally(async |context| {
+        let (stream, _) = tokio::io::duplex(1);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let (peer, local) = (address, address);
+        let client = Client { peer, local, secure: false, sni: None, accepted: Instant::now() };
+        let size = size_of_val(&serve(stream, client, &context));
+        assert!(size <= 4096, "{size} bytes");
+    })
+    .await;
+}
