@@ -3,83 +3,24 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
-use proxy_config::listener::{Address as ListenAddress, Bind, Listener, Protocol};
-use proxy_config::name::{ObjectName, UnitId};
-use proxy_config::route::{Attachment, Match, PathMatch, RouteUnit, Rule, Target, WeightedBackend};
-use proxy_config::unit::{EncodedUnit, Unit};
+use proxy_config::route::PathMatch;
+use proxy_config::unit::EncodedUnit;
 use proxy_config::wire::{Version, WIRE_VERSION};
 use supervisor::{Intensity, Running, Strategy, branch, worker};
 
 use super::*;
 use crate::last_good::{Change, LastGood};
+use crate::table::compile::tests::world::{backend, endpoints, listener, route, rule};
 
 const NODE: [u8; 4] = [127, 0, 0, 2];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A listener on a port, with a route to one endpoint.
 fn units(port: u16) -> UnitSet {
-    let gateway = ObjectName::new("infra", "edge");
-    let service = ObjectName::new("shop", "cart");
-    let listener = UnitId::listener(&gateway, "web");
-    let backend = UnitId::backend(&service, 80);
-    let bind = Bind { address: ListenAddress::Node, port };
-    let path = PathMatch::Prefix("/".into());
-    let rule = Rule {
-        matches: vec![Match { path, method: None, headers: Vec::new(), query: Vec::new() }],
-        backends: vec![WeightedBackend {
-            target: Target::Backend(backend.clone()),
-            weight: 1,
-            filters: Vec::new(),
-        }],
-        ..Rule::default()
-    };
-    let route = RouteUnit {
-        kind: "HTTPRoute".into(),
-        name: service.clone(),
-        created: 0,
-        attachments: vec![Attachment { listener: listener.clone(), hostnames: Vec::new() }],
-        rules: vec![rule],
-    };
-    let endpoint = Endpoint {
-        address: [10, 0, 0, 1].into(),
-        ready: true,
-        serving: true,
-        terminating: false,
-        zone: None,
-    };
-    let all = [
-        (
-            listener,
-            Unit::Listener(Listener {
-                bind,
-                protocol: Protocol::Http,
-                hostname: None,
-                certificates: Vec::new(),
-                gateway,
-                name: "web".into(),
-            }),
-        ),
-        (UnitId::route("HTTPRoute", &service), Unit::Route(route)),
-        (
-            backend,
-            Unit::Backend(Backend {
-                service: service.clone(),
-                port: 80,
-                port_name: None,
-                protocol: BackendProtocol::Http1,
-            }),
-        ),
-        (
-            UnitId::endpoints(&service),
-            Unit::Endpoints(EndpointSlice {
-                service,
-                ports: vec![EndpointPort { name: None, port: 80 }],
-                endpoints: vec![endpoint],
-            }),
-        ),
-    ];
-    all.into_iter().map(|(id, unit)| EncodedUnit::new(id, &unit)).collect()
+    let rules = vec![rule(PathMatch::Prefix("/".into()), Some("cart"))];
+    let web = listener("web", port, None);
+    let all = [web, route("cart", 0, &["web"], &[], rules), backend("cart"), endpoints("cart", "1", &[1])];
+    all.iter().map(|(id, unit)| EncodedUnit::new(id.clone(), unit)).collect()
 }
 
 /// A tree with nothing but the store.

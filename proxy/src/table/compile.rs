@@ -174,4 +174,4 @@ fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
 type Dirty<T> = BTreeSet<T>;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,7 +14,7 @@ use crate::table::slot::Slot;
 
 mod certificates;
 mod reference;
-mod world;
+pub(crate) mod world;
 
 use reference::Reference;
 use world::{Request, backend, endpoints, listener, route, rule};

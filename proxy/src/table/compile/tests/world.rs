@@ -16,7 +16,7 @@ use crate::table::request::RequestView;
 
 type Named = (UnitId, Unit);
 
-pub(super) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Named {
+pub(crate) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Named {
     let gateway = ObjectName::new("infra", "edge");
     let unit = Listener {
         bind: Bind { address: Address::Node, port },
@@ -29,7 +29,7 @@ pub(super) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Named {
     (UnitId::listener(&gateway, name), Unit::Listener(unit))
 }
 
-pub(super) fn rule(path: PathMatch, backend: Option<&str>) -> Rule {
+pub(crate) fn rule(path: PathMatch, backend: Option<&str>) -> Rule {
     let matches = vec![Match { path, method: None, headers: Vec::new(), query: Vec::new() }];
     let backends = backend.map(|name| WeightedBackend {
         target: Target::Backend(UnitId::backend(&ObjectName::new("shop", name), 80)),
@@ -39,7 +39,7 @@ pub(super) fn rule(path: PathMatch, backend: Option<&str>) -> Rule {
     Rule { matches, backends: backends.into_iter().collect(), ..Rule::default() }
 }
 
-pub(super) fn route(
+pub(crate) fn route(
     name: &str,
     created: i64,
     listeners: &[&str],
@@ -56,14 +56,14 @@ pub(super) fn route(
     (id, Unit::Route(RouteUnit { kind: "HTTPRoute".to_owned(), name: object, created, attachments, rules }))
 }
 
-pub(super) fn backend(name: &str) -> Named {
+pub(crate) fn backend(name: &str) -> Named {
     let service = ObjectName::new("shop", name);
     let id = UnitId::backend(&service, 80);
     let protocol = proxy_config::backend::BackendProtocol::Http1;
     (id, Unit::Backend(Backend { service, port: 80, port_name: None, protocol }))
 }
 
-pub(super) fn endpoints(service: &str, slice: &str, hosts: &[u8]) -> Named {
+pub(crate) fn endpoints(service: &str, slice: &str, hosts: &[u8]) -> Named {
     let endpoints = hosts.iter().map(|host| Endpoint {
         address: [10, 0, 0, *host].into(),
         ready: host % 4 != 0,
