@@ -9,6 +9,8 @@ pub mod observe;
 
 pub mod push;
 
+pub mod lead;
+
 mod client;
 pub mod clock;
 pub mod lease_leader;

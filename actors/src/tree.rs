@@ -17,6 +17,7 @@ use supervisor::{Address, Child, Gate, Intensity, StartError, branch, dynamic, w
 use tokio::sync::watch;
 
 use crate::client::bounded;
+use crate::lead::status_writer::{self, StatusWriter};
 use crate::metrics::Metrics;
 use crate::observe::node_watcher::{self, AdminPorts, KnownProxies, NodeWatcher};
 use crate::observe::resource::Resource;
@@ -167,15 +168,18 @@ fn serve(settings: &Settings, edges: &Edges) -> Child {
         "serve",
         OneForOne,
         Intensity::new(10, MINUTE),
-        vec![branch(
-            "push",
-            RestForOne,
-            Intensity::new(10, MINUTE),
-            vec![
-                worker("pusher", &Address::new(), pusher(settings, edges)),
-                dynamic("proxy-clients", Intensity::new(20, MINUTE), edges.clients.subscribe()),
-            ],
-        )],
+        vec![
+            worker("status-writer", &Address::new(), status_writer(settings, edges)),
+            branch(
+                "push",
+                RestForOne,
+                Intensity::new(10, MINUTE),
+                vec![
+                    worker("pusher", &Address::new(), pusher(settings, edges)),
+                    dynamic("proxy-clients", Intensity::new(20, MINUTE), edges.clients.subscribe()),
+                ],
+            ),
+        ],
     )
     .gated(edges.gate.subscribe())
 }
@@ -227,6 +231,23 @@ fn translator(
         metrics: edges.metrics.clone(),
     };
     move || (Translator, args.clone())
+}
+
+fn status_writer(
+    settings: &Settings,
+    edges: &Edges,
+) -> impl Fn() -> (StatusWriter, status_writer::Args) + Send + Sync + 'static {
+    let args = status_writer::Args {
+        client: settings.client.clone(),
+        controller_name: settings.translate.controller_name.as_str().into(),
+        stores: edges.stores.clone(),
+        translation: edges.translation.subscribe(),
+        acks: edges.board.read(),
+        proxies: edges.proxies.subscribe(),
+        leadership: edges.leadership.subscribe(),
+        metrics: edges.metrics.clone(),
+    };
+    move || (StatusWriter, args.clone())
 }
 
 fn pusher(settings: &Settings, edges: &Edges) -> impl Fn() -> (Pusher, pusher::Args) + Send + Sync + 'static {

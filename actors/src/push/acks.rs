@@ -18,8 +18,10 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 pub struct Answers {
     /// What it last acked.
     pub acked: Option<Acked>,
-    /// Why it last did not: refused, or not reached. Gone with the next ack.
+    /// Why it was last not reached or made no sense; gone with the next ack.
     pub failure: Option<String>,
+    /// Why it refused what it was last sent; gone with the next ack.
+    pub refused: Option<String>,
     /// Since when it owes an answer; `None` while it owes none.
     pub owes_since: Option<Instant>,
 }
@@ -70,7 +72,12 @@ impl Board {
             let news = known.is_none();
             if known.is_none_or(|answers| answers.owes_since.is_none()) {
                 let answers = Arc::make_mut(acks).entry(identity.to_owned());
-                let answers = answers.or_insert(Answers { acked: None, failure: None, owes_since: None });
+                let answers = answers.or_insert(Answers {
+                    acked: None,
+                    failure: None,
+                    refused: None,
+                    owes_since: None,
+                });
                 answers.owes_since = Some(Instant::now());
             }
             news
@@ -83,24 +90,35 @@ impl Board {
             let before = acks.get(identity);
             let same = before.is_some_and(|before| {
                 before.failure.is_none()
+                    && before.refused.is_none()
                     && before.acked.as_ref().is_some_and(|before| before.says_the_same(&acked))
             });
-            let answers = Answers { acked: Some(acked), failure: None, owes_since: None };
+            let answers = Answers { acked: Some(acked), failure: None, refused: None, owes_since: None };
             Arc::make_mut(acks).insert(identity.to_owned(), answers);
             !same
         });
     }
 
-    /// A proxy refused (then it owes nothing more), or was not reached (then it still does).
-    pub fn failed(&self, identity: &str, why: String, answered: bool) {
+    /// A proxy refused what it was sent: it owes nothing more.
+    pub fn refused(&self, identity: &str, why: String) {
+        self.change(identity, |answers| {
+            answers.owes_since = None;
+            answers.refused = Some(why);
+        });
+    }
+
+    /// A proxy was not reached: it still owes an answer.
+    pub fn failed(&self, identity: &str, why: String) {
+        self.change(identity, |answers| answers.failure = Some(why));
+    }
+
+    fn change(&self, identity: &str, change: impl FnOnce(&mut Answers)) {
         self.0.send_if_modified(|acks| {
             let Some(answers) = Arc::make_mut(acks).get_mut(identity) else { return false };
-            if answered {
-                answers.owes_since = None;
-            }
-            let changed = answers.failure.as_ref() != Some(&why);
-            answers.failure = Some(why);
-            changed
+            let said = |answers: &Answers| (answers.failure.clone(), answers.refused.clone());
+            let before = said(answers);
+            change(answers);
+            before != said(answers)
         });
     }
 }
@@ -140,7 +158,7 @@ mod tests {
         let silent = || board.read().borrow()["a"].is_silent(Instant::now());
         board.asked("a");
         tokio::time::advance(Duration::from_secs(9)).await;
-        board.failed("a", "unreachable".into(), false);
+        board.failed("a", "unreachable".into());
         board.asked("a");
         assert!(!silent());
         tokio::time::advance(Duration::from_secs(1)).await;

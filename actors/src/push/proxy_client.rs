@@ -290,7 +290,12 @@ impl State {
 
     fn fail(&mut self, why: String, answered: bool) {
         tracing::warn!(proxy = self.args.proxy.name, why, "a push failed: it is tried again");
-        self.args.board.failed(&self.args.proxy.identity, why, answered);
+        let (board, identity) = (&self.args.board, &self.args.proxy.identity);
+        if answered {
+            board.refused(identity, why);
+        } else {
+            board.failed(identity, why);
+        }
         self.failing = Some(Instant::now() + self.retry.delay());
     }
 

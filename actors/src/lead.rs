@@ -1,0 +1,5 @@
+//! What only the leader does besides pushing: it writes.
+
+pub mod pace;
+pub mod status_patch;
+pub mod status_writer;

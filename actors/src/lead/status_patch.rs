@@ -1,0 +1,152 @@
+//! Owns: one write of one status: a patch that names the version which it changes; where that has moved on,
+//! the object is read, merged and tried once more.
+//! Called by the status writer. Refuses to know when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors_core::snapshot::meta::ObjectRef;
+use actors_core::status::DesiredStatus;
+use actors_core::status::merge::merge_status;
+use jiff::Timestamp;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::observe::resource::Resource;
+use crate::observe::stores::ObjectVersion;
+use crate::retry::chain;
+use crate::term::Term;
+
+/// How long one request may take; the term must run for as long.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Who changes the status, in managed fields.
+const MANAGER: &str = "portreeve";
+
+/// A write to do.
+#[derive(Debug)]
+pub struct Write {
+    /// Of which object.
+    pub object: ObjectRef,
+    /// On top of which version.
+    pub version: ObjectVersion,
+    /// What the status should say.
+    pub desired: Arc<DesiredStatus>,
+    /// The status as a merge patch.
+    pub status: Value,
+}
+
+/// How a write ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It stands.
+    Written,
+    /// It stood already.
+    Unneeded,
+    /// The object is gone, or another one has its name.
+    Gone,
+    /// Somebody else keeps writing it.
+    Conflict,
+    /// This process leads no longer.
+    Expired,
+    /// The API server refused or did not answer, and why.
+    Failed(String),
+}
+
+impl Outcome {
+    /// Its name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Unneeded => "unneeded",
+            Self::Gone => "gone",
+            Self::Conflict => "conflict",
+            Self::Expired => "expired",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+impl Write {
+    /// Writes, as long as the term runs.
+    pub async fn run(self, client: &Client, term: &Term) -> Outcome {
+        let resource = Resource::of(self.object.kind).api_resource();
+        let namespace = &self.object.name.namespace;
+        let api: Api<DynamicObject> = if namespace.is_empty() {
+            Api::all_with(client.clone(), &resource)
+        } else {
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        };
+        match self.patch(&api, term, &self.version.resource_version, &self.status).await {
+            Outcome::Conflict => self.again(&api, term).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn patch(&self, api: &Api<DynamicObject>, term: &Term, version: &str, status: &Value) -> Outcome {
+        if term.check(DEADLINE).is_err() {
+            return Outcome::Expired;
+        }
+        let body = json!({
+            "metadata": { "resourceVersion": version, "uid": &*self.version.uid },
+            "status": status,
+        });
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(&body);
+        let request = api.patch_status(&self.object.name.name, &params, &patch);
+        match tokio::time::timeout(DEADLINE, request).await {
+            Ok(Ok(_)) => Outcome::Written,
+            Ok(Err(error)) => refused(&error),
+            Err(_) => Outcome::Failed(format!("no answer within {DEADLINE:?}")),
+        }
+    }
+
+    /// The version has moved on: reads what stands there and merges with that.
+    async fn again(&self, api: &Api<DynamicObject>, term: &Term) -> Outcome {
+        let current = match tokio::time::timeout(DEADLINE, api.get(&self.object.name.name)).await {
+            Ok(Ok(current)) => current,
+            Ok(Err(error)) => return refused(&error),
+            Err(_) => return Outcome::Failed(format!("no answer within {DEADLINE:?}")),
+        };
+        if current.uid().as_deref() != Some(&*self.version.uid) {
+            return Outcome::Gone;
+        }
+        let before = current.data.get("status").cloned().unwrap_or(Value::Null);
+        let Some(merged) = merge_status(&self.desired, &before, Timestamp::now()) else {
+            return Outcome::Unneeded;
+        };
+        let version = current.resource_version().unwrap_or_default();
+        self.patch(api, term, &version, &as_patch(&before, merged)).await
+    }
+}
+
+/// The status as a merge patch: what stands there and is not wanted is named as null.
+pub fn as_patch(before: &Value, mut status: Value) -> Value {
+    if let (Value::Object(before), Value::Object(after)) = (before, &mut status) {
+        for key in before.keys() {
+            after.entry(key.clone()).or_insert(Value::Null);
+        }
+    }
+    status
+}
+
+fn refused(error: &kube::Error) -> Outcome {
+    match error {
+        kube::Error::Api(status) if status.code == 409 => Outcome::Conflict,
+        kube::Error::Api(status) if status.code == 404 => Outcome::Gone,
+        error => Outcome::Failed(chain(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_taken_out() {
+        let before = json!({"conditions": [1], "addresses": [2]});
+        let patch = as_patch(&before, json!({"conditions": [3]}));
+        assert_eq!(patch, json!({"conditions": [3], "addresses": null}));
+        assert_eq!(as_patch(&Value::Null, json!({"a": 1})), json!({"a": 1}));
+    }
+}

@@ -1,0 +1,334 @@
+//! Writes the statuses of GatewayClasses, Gateways and routes; nobody else does.
+//!
+//! Owns: what each status should say, and which objects have to be looked at.
+//! Reads: the newest translation; what proxies have answered; the statuses that stand, as watched.
+//! Writes: statuses, by patches that name the version which they change.
+//! Rebuilt from: looking at every object.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors_core::snapshot::meta::{Kind, ObjectRef};
+use actors_core::status::fleet::{Acked, Fleet, ProxyState, finalise};
+use actors_core::status::merge::merge_status;
+use actors_core::status::{DesiredStatus, StatusContent};
+use actors_core::translate::Translation;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use jiff::Timestamp;
+use kube::Client;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::pace::Pace;
+use super::status_patch::{Outcome, Write, as_patch};
+use crate::metrics::Metrics;
+use crate::observe::convert::parse_status;
+use crate::observe::node_watcher::KnownProxies;
+use crate::observe::stores::Stores;
+use crate::observe::translator::Newest;
+use crate::push::acks::{Acks, SILENCE};
+use crate::push::proxy_client::NotLeading;
+use crate::task::{Task, on_change, report};
+use crate::term::{Leadership, Term};
+
+/// How many statuses are written at once.
+const AT_ONCE: usize = 8;
+/// How many objects are looked at before other messages get their turn.
+const LOOKS: usize = 256;
+/// How long statuses wait for the proxies' answers to the push that made them.
+const HOLD: Duration = Duration::from_secs(2);
+/// For how long a new leader's verdict on the fleet may change with time alone.
+const GRACE: Duration = Duration::from_secs(30);
+/// How long to wait before an object is looked at again whose write failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What it can be told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Something that statuses say may have changed.
+    Changed,
+    /// It is time to look at what waits.
+    Due,
+    /// A write ended.
+    Written(ObjectRef, Outcome),
+}
+
+supervisor::message_names!(Msg { Changed, Due, Written });
+
+/// What it needs.
+#[derive(Clone)]
+pub struct Args {
+    /// The API server.
+    pub client: Client,
+    /// The controller's name, which marks our entries in a route's status.
+    pub controller_name: Arc<str>,
+    /// What is known, statuses included.
+    pub stores: Stores,
+    /// The newest translation.
+    pub translation: watch::Receiver<Newest>,
+    /// What proxies have answered.
+    pub acks: watch::Receiver<Acks>,
+    /// The known proxies.
+    pub proxies: watch::Receiver<KnownProxies>,
+    /// Whether this process leads.
+    pub leadership: watch::Receiver<Option<Leadership>>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// What it holds.
+pub struct State {
+    args: Args,
+    term: Term,
+    since: Instant,
+    touched: watch::Receiver<u64>,
+    desired: OrdMap<ObjectRef, Arc<DesiredStatus>>,
+    /// Until when what changed waits for the proxies' answers.
+    held: Option<Instant>,
+    /// Whether every object has been looked at once in this term.
+    begun: bool,
+    /// Objects to look at, and from when on.
+    noted: BTreeMap<ObjectRef, Instant>,
+    writing: BTreeMap<ObjectRef, Task>,
+    pace: Pace,
+    wakes: Vec<Task>,
+    timer: Option<Task>,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct StatusWriter;
+
+impl Actor for StatusWriter {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let term = Term::current(&args.leadership).ok_or(NotLeading)?;
+        let now = Instant::now();
+        myself.send_message(Msg::Changed)?;
+        Ok(State {
+            term,
+            since: now,
+            touched: args.stores.status_changes(),
+            desired: OrdMap::new(),
+            held: None,
+            begun: false,
+            noted: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            pace: Pace::new(now),
+            wakes: Vec::new(),
+            timer: None,
+            args,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Changed => state.reconsider(&myself),
+            Msg::Due => state.pump(&myself),
+            Msg::Written(object, outcome) => state.written(&myself, object, outcome),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Works out anew what statuses should say, and notes the objects where that has changed.
+    fn reconsider(&mut self, myself: &ActorRef<Msg>) {
+        self.touched.borrow_and_update();
+        self.args.proxies.borrow_and_update();
+        self.args.acks.borrow_and_update();
+        let translation = self.args.translation.borrow_and_update().clone();
+        let now = Instant::now();
+        if let Some(translation) = translation {
+            self.desire(&translation, now);
+        }
+        for object in self.args.stores.take_touched() {
+            self.note(object, now);
+        }
+        self.wakes = vec![
+            on_change(myself, &self.touched, || Msg::Changed),
+            on_change(myself, &self.args.translation, || Msg::Changed),
+            on_change(myself, &self.args.acks, || Msg::Changed),
+            on_change(myself, &self.args.proxies, || Msg::Changed),
+        ];
+        if let Some(at) = self.next_verdict(now) {
+            self.wakes.push(wake(myself, at, Msg::Changed));
+        }
+        self.pump(myself);
+    }
+
+    fn desire(&mut self, translation: &Translation, now: Instant) {
+        let (fleet, settled) = self.fleet(translation, now);
+        self.held = if settled { None } else { Some(self.held.unwrap_or(now + HOLD)) };
+        let desired = finalise(translation, &fleet);
+        let changed: Vec<_> = (self.desired.diff(&desired))
+            .map(|change| match change {
+                DiffItem::Add(object, _) | DiffItem::Remove(object, _) => object.clone(),
+                DiffItem::Update { new: (object, _), .. } => object.clone(),
+            })
+            .collect();
+        self.desired = desired;
+        if !std::mem::replace(&mut self.begun, true) {
+            // Routes that are no longer ours may carry entries of an earlier term.
+            for route in self.args.stores.versions(Kind::HttpRoute).into_keys() {
+                self.note(ObjectRef::new(Kind::HttpRoute, route), now);
+            }
+        }
+        for object in changed {
+            self.note(object, now);
+        }
+    }
+
+    /// What the fleet says, and whether every proxy that should has answered about this translation.
+    fn fleet(&self, translation: &Translation, now: Instant) -> (Fleet, bool) {
+        let (acks, proxies) = (self.args.acks.borrow(), self.args.proxies.borrow());
+        let root = translation.units.root();
+        let mut settled = true;
+        let mut fleet = Fleet { proxies: BTreeMap::new(), led_for: now - self.since };
+        for proxy in proxies.values() {
+            let answers = acks.get(&proxy.identity);
+            let acked = answers.and_then(|answers| answers.acked.as_ref());
+            let state = ProxyState {
+                ready: proxy.ready,
+                silent: answers.is_some_and(|answers| answers.is_silent(now)),
+                refused: answers.and_then(|answers| answers.refused.clone()),
+                acked: acked.map(|acked| Acked {
+                    units: acked.units.clone(),
+                    broken: acked.broken.iter().map(|b| (b.unit.clone(), b.reason.clone())).collect(),
+                }),
+            };
+            let current = acked.is_some_and(|acked| acked.units.root() == root);
+            settled &= !state.ready || state.silent || state.refused.is_some() || current;
+            fleet.proxies.insert(proxy.name.clone(), state);
+        }
+        (fleet, settled)
+    }
+
+    /// When the fleet's verdict next changes without an answer: a proxy that owes one falls silent, or the
+    /// grace of a new leader ends.
+    fn next_verdict(&self, now: Instant) -> Option<Instant> {
+        let acks = self.args.acks.borrow();
+        let silences = acks.values().filter_map(|answers| Some(answers.owes_since? + SILENCE));
+        silences.chain([self.since + GRACE]).filter(|at| *at > now).min()
+    }
+
+    fn note(&mut self, object: ObjectRef, from: Instant) {
+        self.noted.entry(object).or_insert(from);
+    }
+
+    /// Looks at what is noted and writes what differs, as fast as the pace allows.
+    fn pump(&mut self, myself: &ActorRef<Msg>) {
+        let now = Instant::now();
+        if let Some(held) = self.held.filter(|held| *held > now) {
+            self.timer = Some(wake(myself, held, Msg::Due));
+            return;
+        }
+        let ready: Vec<_> = (self.noted.iter())
+            .filter(|(object, from)| **from <= now && !self.writing.contains_key(*object))
+            .map(|(object, _)| object.clone())
+            .take(LOOKS)
+            .collect();
+        for object in ready {
+            if self.writing.len() >= AT_ONCE {
+                // The end of a write comes back here.
+                self.timer = None;
+                return;
+            }
+            if let Some(later) = self.pace.not_before(&object, now) {
+                self.noted.insert(object, later);
+                continue;
+            }
+            let Some(write) = self.look(&object) else {
+                self.noted.remove(&object);
+                continue;
+            };
+            if let Err(later) = self.pace.take(&object, now) {
+                self.timer = Some(wake(myself, later, Msg::Due));
+                return;
+            }
+            self.noted.remove(&object);
+            self.begin(myself, object, write);
+        }
+        let left = self.noted.iter().filter(|(object, _)| !self.writing.contains_key(*object));
+        let next = left.map(|(_, from)| *from).min();
+        self.timer = next.map(|next| wake(myself, next, Msg::Due));
+    }
+
+    /// What has to be written of an object; `None` where its status says what it should.
+    fn look(&self, object: &ObjectRef) -> Option<Write> {
+        let (version, status) = self.args.stores.status(object)?;
+        let desired = match self.desired.get(object) {
+            Some(desired) => desired.clone(),
+            None => self.nothing(object, &version.uid, status.as_ref())?,
+        };
+        if desired.uid != version.uid {
+            // Another object of that name: the translation is about to follow.
+            return None;
+        }
+        let before = parse_status(status.as_ref());
+        let merged = merge_status(&desired, &before, Timestamp::now())?;
+        Some(Write { object: object.clone(), version, desired, status: as_patch(&before, merged) })
+    }
+
+    /// What the status of a route should say that is ours no longer, but still has entries of ours.
+    fn nothing(
+        &self,
+        object: &ObjectRef,
+        uid: &Arc<str>,
+        status: Option<&Arc<str>>,
+    ) -> Option<Arc<DesiredStatus>> {
+        let controller = self.args.controller_name.clone();
+        if object.kind != Kind::HttpRoute || !status?.contains(&*controller) {
+            return None;
+        }
+        let content = StatusContent::Route { controller, parents: Vec::new() };
+        Some(Arc::new(DesiredStatus { observed_generation: 0, uid: uid.clone(), content }))
+    }
+
+    fn begin(&mut self, myself: &ActorRef<Msg>, object: ObjectRef, write: Write) {
+        let (client, term, to) = (self.args.client.clone(), self.term.clone(), object.clone());
+        let task = report(myself, async move {
+            let outcome = write.run(&client, &term).await;
+            Msg::Written(to, outcome)
+        });
+        self.writing.insert(object, task);
+    }
+
+    fn written(&mut self, myself: &ActorRef<Msg>, object: ObjectRef, outcome: Outcome) {
+        self.writing.remove(&object);
+        self.args.metrics.status_written(object.kind.as_str(), outcome.name());
+        let now = Instant::now();
+        match outcome {
+            Outcome::Written | Outcome::Unneeded => self.pace.succeeded(),
+            // What stands in its place is about to be watched.
+            Outcome::Gone => {}
+            Outcome::Conflict => self.note(object, now + AGAIN),
+            Outcome::Failed(why) => {
+                tracing::warn!(%object, why, "a status can't be written: it is tried again");
+                self.pace.slow_down(now);
+                self.note(object, now + AGAIN);
+            }
+            // The branch is about to be stopped.
+            Outcome::Expired => return,
+        }
+        self.pump(myself);
+    }
+}
+
+fn wake(myself: &ActorRef<Msg>, at: Instant, message: Msg) -> Task {
+    report(myself, async move {
+        tokio::time::sleep_until(at).await;
+        message
+    })
+}
