@@ -43,8 +43,8 @@ pub(super) enum MatchError {
     /// Not a field name.
     #[error("header name {0:?} is not a token: use letters, digits and hyphens")]
     Header(String),
-    /// Not an absolute path.
-    #[error("path {0:?} must start with '/'")]
+    /// Not a path that a request can have.
+    #[error("path {0:?} must start with '/', be well percent-encoded and not lead above the root")]
     Path(String),
 }
 

@@ -6,6 +6,7 @@
 //! ours to choose), longest prefix; then method, header fields, query parameters, the older route, the
 //! name that sorts first, the first rule.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::condition::{Conditions, MatchError, Regex, Regexes, Specificity};
 use super::host::Map;
 use super::request::RequestView;
 use super::route::{Route, Routed};
+use crate::http::validate::target::normalise;
 
 /// A match of a rule, compiled.
 #[derive(Clone, Debug)]
@@ -36,22 +38,33 @@ enum CompiledPath {
 
 impl CompiledMatch {
     pub(super) fn compile(unit: &Match, rule: usize, regexes: &mut Regexes) -> Result<Self, MatchError> {
-        let absolute = |path: &str| {
-            if path.starts_with('/') { Ok(()) } else { Err(MatchError::Path(path.to_owned())) }
-        };
         let path = match &unit.path {
-            PathMatch::Exact(path) => {
-                absolute(path)?;
-                CompiledPath::Exact(path.as_bytes().into())
-            }
+            PathMatch::Exact(path) => CompiledPath::Exact(normal(path)?.into()),
             PathMatch::Prefix(path) => {
-                absolute(path)?;
-                CompiledPath::Prefix(path.trim_end_matches('/').as_bytes().into())
+                let mut path = normal(path)?;
+                while path.last() == Some(&b'/') {
+                    path.pop();
+                }
+                CompiledPath::Prefix(path.into())
             }
             PathMatch::Regex(pattern) => CompiledPath::Regex(regexes.intern(pattern)?),
         };
         Ok(Self { path, conditions: Arc::new(Conditions::compile(unit, regexes)?), rule })
     }
+}
+
+/// A path as a request that means it will have it: what no path may hold is percent-encoded, then it
+/// is normalised as requests are.
+fn normal(path: &str) -> Result<Vec<u8>, MatchError> {
+    let mut encoded = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'!'..=b'~' if byte != b'?' && byte != b'#' => encoded.push(byte),
+            _ => encoded.extend(format!("%{byte:02X}").into_bytes()),
+        }
+    }
+    let normal = if encoded.starts_with(b"/") { normalise(&encoded).ok() } else { None };
+    normal.map(Cow::into_owned).ok_or_else(|| MatchError::Path(path.to_owned()))
 }
 
 /// A route with its compiled matches, as one host takes it in.
@@ -220,5 +233,27 @@ impl Paths {
 impl Entry {
     fn dump(&self) -> String {
         format!("{}#{}{:?}", self.route.id, self.rule, self.conditions.specificity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: &str, want: Option<&str>) {
+        assert_eq!(normal(pattern).ok(), want.map(|path| path.as_bytes().to_vec()), "{pattern}");
+    }
+
+    #[test]
+    fn a_pattern_has_the_one_form_that_requests_are_brought_to() {
+        check("/a/b", Some("/a/b"));
+        check("/%7euser/caf%c3%a9", Some("/~user/caf%C3%A9"));
+        check("/café?", Some("/caf%C3%A9%3F"));
+        check("/a/./b/../c", Some("/a/c"));
+        check("/a%2fb", Some("/a%2Fb"));
+        check("/../a", None);
+        check("/%4", None);
+        check("a", None);
     }
 }

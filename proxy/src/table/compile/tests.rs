@@ -9,7 +9,7 @@ use proxy_config::route::{PathMatch, Target};
 use proxy_config::set::UnitSet;
 
 use super::*;
-use crate::table::request::Refusal;
+use crate::table::request::{Refusal, RequestView};
 use crate::table::slot::Slot;
 
 mod certificates;
@@ -211,6 +211,57 @@ fn a_match_whose_expression_can_not_be_compiled_takes_nothing() {
     let (table, compiler) = compile(&units);
     assert_eq!(answer(&table, &get("a.example", "/x")).unwrap().1, 1);
     assert_eq!(compiler.broken().count(), 1);
+}
+
+/// A request that counts how often it is looked at.
+struct Counted {
+    request: Request,
+    looks: std::cell::Cell<usize>,
+}
+
+impl RequestView for Counted {
+    fn method(&self) -> &[u8] {
+        self.request.method()
+    }
+    fn host(&self) -> &[u8] {
+        self.request.host()
+    }
+    fn path(&self) -> &[u8] {
+        self.request.path()
+    }
+    fn query(&self) -> &[u8] {
+        self.request.query()
+    }
+    fn header(&self, name: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
+        self.looks.set(self.looks.get() + 1);
+        self.request.header(name)
+    }
+}
+
+#[test]
+fn a_request_costs_the_same_among_one_route_and_among_thousands() {
+    let looks = |others: u32| {
+        let on = |path: String| {
+            let mut rule = rule(PathMatch::Prefix(path), None);
+            let value = proxy_config::route::ValuePattern::Exact("1".into());
+            rule.matches[0].headers.push(proxy_config::route::ValueMatch { name: "x-a".into(), value });
+            vec![rule]
+        };
+        let mut world =
+            vec![listener("web", 80, None), route("mine", 1, &["web"], &["a.x"], on("/a".into()))];
+        for n in 0..others {
+            let (host, path) = (format!("h{n}.x"), format!("/p{n}"));
+            world.push(route(&format!("host{n}"), 0, &["web"], &[&host], on("/a".into())));
+            world.push(route(&format!("path{n}"), 0, &["web"], &["a.x"], on(path)));
+        }
+        let (table, _) = compile(&set(world));
+        let request = Request { headers: vec![("x-a", "1")], ..get("a.x", "/a/b/c") };
+        let request = Counted { request, looks: Default::default() };
+        let routed = table.port((NODE, 80).into()).unwrap().route(&request, None).unwrap();
+        assert_eq!(&*routed.route.name.name, "mine");
+        request.looks.get()
+    };
+    assert_eq!((looks(0), looks(2_000)), (1, 1));
 }
 
 #[test]
