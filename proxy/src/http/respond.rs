@@ -66,8 +66,6 @@ pub enum Reason {
     UpstreamTimeout,
     /// The request as a whole took too long.
     RequestTimeout,
-    /// The proxy has more to do than it can.
-    Overloaded,
     /// The client went away; nothing is sent.
     ClientGone,
     /// The response was cut after its head: the client sees that it is incomplete.
@@ -76,7 +74,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 31] = [
         Self::MalformedRequestLine,
         Self::MalformedField,
         Self::MalformedLineEnd,
@@ -106,7 +104,6 @@ impl Reason {
         Self::UpstreamMalformed,
         Self::UpstreamTimeout,
         Self::RequestTimeout,
-        Self::Overloaded,
         Self::ClientGone,
         Self::ResponseCut,
     ];
@@ -137,7 +134,7 @@ impl Reason {
             Self::InvalidRule => 500,
             Self::UnknownTransferCoding => 501,
             Self::UpstreamReset | Self::UpstreamMalformed => 502,
-            Self::NoEndpoint | Self::ConnectFailed | Self::Overloaded => 503,
+            Self::NoEndpoint | Self::ConnectFailed => 503,
             Self::UpstreamTimeout | Self::RequestTimeout => 504,
             Self::VersionNotSupported => 505,
         }
@@ -175,7 +172,6 @@ impl Reason {
             Self::UpstreamMalformed => "upstream_malformed",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RequestTimeout => "request_timeout",
-            Self::Overloaded => "overloaded",
             Self::ClientGone => "client_gone",
             Self::ResponseCut => "response_cut",
         }
@@ -194,7 +190,6 @@ impl Reason {
                 | Self::UpstreamMalformed
                 | Self::UpstreamTimeout
                 | Self::RequestTimeout
-                | Self::Overloaded
                 | Self::Misdirected
         )
     }
@@ -251,4 +246,39 @@ fn begin(status: u16, out: &mut Vec<u8>) {
 /// The words of a status that the proxy answers with.
 pub(super) fn phrase(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique_and_places_are_those_of_the_list() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place, "{reason:?}");
+            let same = Reason::ALL.into_iter().filter(|other| other.label() == reason.label());
+            assert_eq!(same.count(), 1, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_what_was_read_closes_and_reveals_nothing_but_its_status() {
+        for reason in
+            Reason::ALL.into_iter().filter(|reason| matches!(reason.status(), 400 | 408 | 414 | 431))
+        {
+            assert!(reason.closes(), "{reason:?}");
+            let mut out = Vec::new();
+            answer(reason, false, true, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert!(!text.contains(reason.label()), "{text}");
+            assert!(text.ends_with(&format!("\r\n\r\n{}\n", phrase(reason.status()))), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_content() {
+        let mut out = Vec::new();
+        answer(Reason::RouteNotFound, true, false, &mut out);
+        assert!(out.ends_with(b"Content-Length: 10\r\n\r\n"));
+    }
 }

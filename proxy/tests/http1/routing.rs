@@ -200,6 +200,10 @@ fn a_swap_touches_neither_the_count_in_flight_nor_the_turn_nor_the_exchange() {
     assert_eq!(rig.in_flight(held.address), 1, "its exchange goes on, though no table names it any more");
     answer.send(()).unwrap();
     assert!(read_message(&mut waiting).unwrap().ends_with(b"held"));
+    let deadline = Instant::now() + PATIENCE;
+    while rig.in_flight(held.address) > 0 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
     assert_eq!(rig.in_flight(held.address), 0);
 }
 
