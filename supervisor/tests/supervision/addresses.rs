@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervisor::{
-    Address, AskError, ChildState, Intensity, Strategy, branch, message_names, render, run, worker,
+    Address, AskError, ChildState, Intensity, Refused, Strategy, branch, message_names, render, run, worker,
 };
 
 enum Msg {
     Echo(u32, RpcReplyPort<u32>),
     Crash,
+    Sleep(Duration),
+    Forget(RpcReplyPort<u32>),
 }
-message_names!(Msg { Echo, Crash });
+message_names!(Msg { Echo, Crash, Sleep, Forget });
 
 struct Echo;
 
@@ -26,8 +28,11 @@ impl Actor for Echo {
 
     async fn handle(&self, _: ActorRef<Msg>, message: Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
         match message {
-            Msg::Echo(n, reply) => reply.send(n)?,
+            // Whoever asked may wait no longer.
+            Msg::Echo(n, reply) => drop(reply.send(n)),
             Msg::Crash => panic!("asked to"),
+            Msg::Sleep(time) => tokio::time::sleep(time).await,
+            Msg::Forget(reply) => drop(reply),
         }
         Ok(())
     }
@@ -91,4 +96,61 @@ async fn a_root_that_gives_up_says_why() {
     let text = end.cause.chain();
     assert!(text.contains("more than 0 restarts within 1s, last of child \"echo\""), "{text}");
     assert!(text.contains("asked to"), "{text}");
+}
+
+async fn running(address: &Address<Msg>) -> supervisor::Running {
+    let limit = Intensity::new(1, SECOND);
+    let echo = worker("echo", address, || (Echo, ()));
+    run(branch("root", Strategy::OneForOne, limit, vec![echo])).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_mailbox_refuses_and_gives_the_message_back() {
+    let address = Address::with_capacity(2);
+    let running = running(&address).await;
+    address.send(Msg::Sleep(SECOND)).unwrap();
+    tokio::time::sleep(SECOND / 2).await;
+    address.send(Msg::Sleep(SECOND)).unwrap();
+    address.send(Msg::Sleep(SECOND)).unwrap();
+    let refused = address.send(Msg::Sleep(7 * SECOND)).unwrap_err();
+    assert!(matches!(refused, Refused::Full(Msg::Sleep(time)) if time == 7 * SECOND));
+    tokio::time::sleep(SECOND / 4).await;
+    let mailbox = address.mailbox();
+    assert_eq!((mailbox.depth, mailbox.oldest_ms, mailbox.refused), (2, Some(250), 1));
+    tokio::time::sleep(3 * SECOND).await;
+    let mailbox = address.mailbox();
+    assert_eq!((mailbox.depth, mailbox.oldest_ms), (0, None));
+    let handled = mailbox.handled["Sleep"];
+    assert_eq!((handled.count, handled.max_us), (3, 1_000_000));
+    running.stop().await.unwrap();
+    let refused = address.send(Msg::Crash).unwrap_err();
+    assert!(matches!(refused, Refused::Restarting(Msg::Crash)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_ends_with_its_answer_its_deadline_or_its_worker() {
+    let address = Address::new();
+    let running = running(&address).await;
+    assert_eq!(address.ask(SECOND, Msg::Forget).await, Err(AskError::Dropped));
+    address.send(Msg::Sleep(2 * SECOND)).unwrap();
+    assert_eq!(address.ask(SECOND, |r| Msg::Echo(1, r)).await, Err(AskError::Deadline(SECOND)));
+    tokio::time::sleep(2 * SECOND).await;
+    address.send(Msg::Crash).unwrap();
+    let question = address.ask(SECOND, |r| Msg::Echo(1, r));
+    assert_eq!(question.await, Err(AskError::Dropped), "lost with the instance");
+    assert_eq!(address.mailbox().lost, 1);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_sends_unless_it_is_dropped() {
+    let address = Address::new();
+    let running = running(&address).await;
+    let timer = address.send_after(SECOND, Msg::Sleep(Duration::ZERO));
+    drop(address.send_after(SECOND, Msg::Crash));
+    tokio::time::sleep(2 * SECOND).await;
+    drop(timer);
+    let handled = address.mailbox().handled;
+    assert_eq!(handled.keys().copied().collect::<Vec<_>>(), ["Sleep"]);
+    running.stop().await.unwrap();
 }

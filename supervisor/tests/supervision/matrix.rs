@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use supervisor::{
-    Backoff, Child, ChildState, Intensity, NodeState, Restart, Running, Shutdown, Strategy, branch, run,
+    Backoff, Child, ChildState, Gate, Intensity, NodeState, Restart, Running, Shutdown, Strategy, branch, run,
 };
+
+use tokio::sync::watch;
 
 use crate::probe::{Death, Script, Start, Stop, What, World};
 
@@ -263,6 +265,87 @@ async fn a_killed_branch_is_restarted_only_when_nothing_below_it_is_left() {
             "deep Started",
         ]
     );
+    running.stop().await.unwrap();
+    assert!(world.present().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backoff_doubles_up_to_its_limit_and_is_forgotten_after_a_stable_time() {
+    let world = World::new();
+    for life in [100, 100, 100, 100, 1_000, 100] {
+        world.script("a", Script::dying(life * MS, Death::Error));
+    }
+    let backoff = Backoff { initial: 10 * MS, max: 40 * MS, jitter: 0.0, reset_after: SECOND };
+    let tree = branch(
+        "root",
+        Strategy::OneForOne,
+        Intensity::new(10, 10 * SECOND),
+        vec![world.child("a").backoff(backoff)],
+    );
+    let running = run(tree).await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    let log = world.log();
+    let at = |what| log.iter().filter(move |e| e.what == what).map(|e| e.at);
+    let waits: Vec<_> = at(What::Made).skip(1).zip(at(What::Gone)).map(|(up, down)| up - down).collect();
+    assert_eq!(waits, [10, 20, 40, 40, 10, 20].map(|ms| ms * MS));
+    running.stop().await.unwrap();
+}
+
+#[test]
+fn jitter_only_shortens_a_backoff() {
+    let backoff = Backoff { initial: 100 * MS, max: SECOND, jitter: 0.5, reset_after: SECOND };
+    assert_eq!(backoff.delay(1, 0.0), 100 * MS);
+    assert_eq!(backoff.delay(1, 1.0), 50 * MS);
+    assert_eq!(backoff.delay(3, 0.5), 300 * MS);
+    assert_eq!(backoff.delay(u32::MAX, 0.0), SECOND);
+}
+
+/// A branch of one child, which must stop within 50 ms, behind a gate.
+fn impatient(world: &std::sync::Arc<World>, open: watch::Receiver<Gate>) -> Child {
+    let deep = world.child("deep").shutdown(Shutdown::Timeout(60 * SECOND));
+    let mid = branch("mid", Strategy::OneForOne, Intensity::new(3, SECOND), vec![deep]);
+    branch("inner", Strategy::OneForOne, Intensity::new(3, SECOND), vec![mid])
+        .shutdown(Shutdown::Timeout(50 * MS))
+        .gated(open)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_with_a_killed_supervisor_is_shown_as_down_and_why() {
+    let world = World::with(|_| Script::stopping(Stop::Hang));
+    let (gate, open) = watch::channel(Gate::Open(1));
+    let limit = Intensity::new(3, SECOND);
+    let tree = branch("root", Strategy::OneForOne, limit, vec![impatient(&world, open)]);
+    let running = run(tree).await.unwrap();
+    gate.send_replace(Gate::Closed);
+    tokio::time::sleep(SECOND).await;
+    assert!(world.present().is_empty());
+    let snapshot = running.live.snapshot();
+    let deep = snapshot.at(&["inner", "mid", "deep"]).unwrap();
+    assert_eq!(deep.state, ChildState::Stopped);
+    assert_eq!(deep.last_error.as_deref(), Some("killed with its supervisor"));
+    running.stop().await.unwrap();
+}
+
+/// In real time: a thread that is blocked can't be paused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_waits_even_for_what_a_kill_cannot_interrupt() {
+    let world = World::new();
+    world.script("deep", Script::stopping(Stop::Blocks(300 * MS)));
+    let (gate, open) = watch::channel(Gate::Open(1));
+    let limit = Intensity::new(3, SECOND);
+    let tree = branch("root", Strategy::OneForOne, limit, vec![impatient(&world, open)]);
+    let running = run(tree).await.unwrap();
+    gate.send_replace(Gate::Open(2));
+    let mut again = false;
+    for _ in 0..200 {
+        tokio::time::sleep(10 * MS).await;
+        again = made(&world) == "deepdeep";
+        if again {
+            break;
+        }
+    }
+    assert!(again, "it comes back");
+    assert!(world.twice().is_empty(), "two instances at one time");
     running.stop().await.unwrap();
     assert!(world.present().is_empty());
 }

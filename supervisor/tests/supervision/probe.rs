@@ -39,6 +39,8 @@ pub(crate) enum Stop {
     #[default]
     Well,
     Slow(Duration),
+    /// It blocks its thread: a kill has to wait.
+    Blocks(Duration),
     Hang,
     Panic,
     Error,
@@ -313,6 +315,10 @@ impl Actor for Probe {
             Stop::Well => Ok(()),
             Stop::Slow(time) => {
                 tokio::time::sleep(time).await;
+                Ok(())
+            }
+            Stop::Blocks(time) => {
+                std::thread::sleep(time);
                 Ok(())
             }
             Stop::Hang => std::future::pending().await,
