@@ -1,2 +1,52 @@
 //! The `portreeve` command: parses arguments, picks a tree, runs it.
-fn main() {}
+
+mod certificates;
+mod cli;
+mod controller;
+#[cfg(feature = "demo")]
+mod demo;
+mod logging;
+mod proxy;
+mod settings;
+mod standalone;
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+/// A mistake in arguments or settings (EX_USAGE of sysexits.h).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let matches = match cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(&matches) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("portreeve: {error:#}");
+            ExitCode::from(if error.is::<settings::Problems>() { USAGE } else { 1 })
+        }
+    }
+}
+
+fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match matches.subcommand() {
+        #[cfg(feature = "demo")]
+        Some(("demo", matches)) => demo::run(matches),
+        Some(("standalone", matches)) => standalone::run(matches),
+        Some(("controller", matches)) => controller::run(matches),
+        Some(("proxy", matches)) => proxy::run(matches),
+        Some(("certificates", matches)) => certificates::run(matches),
+        Some(("completion", matches)) => {
+            let shell: &clap_complete::Shell = matches.get_one("shell").expect("clap requires it");
+            clap_complete::generate(*shell, &mut cli::command(), "portreeve", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        other => unreachable!("clap refuses {other:?}"),
+    }
+}

@@ -1,0 +1,143 @@
+//! What the command takes: subcommands with their flags and settings.
+
+use clap::{Arg, ArgAction, Command};
+
+use crate::settings::{Key, arguments};
+
+/// What is logged.
+const LOG: Key =
+    Key::one("log", "PORTREEVE_LOG", "FILTER", Some("info"), "What is logged, for example info,proxy=debug");
+/// How it is logged.
+const LOG_FORMAT: Key = Key::one("log-format", "PORTREEVE_LOG_FORMAT", "FORMAT", Some("text"), "text or json");
+/// Where a process tells about itself.
+const STATUS_BIND: Key = Key::one(
+    "status-bind",
+    "PORTREEVE_STATUS_BIND",
+    "ADDRESS:PORT",
+    Some("127.0.0.1:9902"),
+    "Where /healthz, /readyz, /metrics and /supervision are served, read-only",
+);
+/// The port of what is not for everybody.
+const ADMIN_PORT: Key = Key::one("admin-port", "ROUTER_ADMIN_PORT", "PORT", Some("9901"), "The port of the admin address");
+/// Where the last good configuration is kept.
+const STATE_DIR: Key = Key::one(
+    "state-dir",
+    "PORTREEVE_STATE_DIR",
+    "DIR",
+    None,
+    "Where the last good configuration is kept, best in memory (tmpfs)",
+);
+/// How many threads serve.
+const WORKERS: Key = Key::one(
+    "workers",
+    "PORTREEVE_WORKERS",
+    "N",
+    None,
+    "Threads that serve traffic [default: one per usable core]",
+);
+
+/// The settings of `portreeve controller`.
+pub const CONTROLLER: &[Key] = &[
+    Key::one("kubeconfig", "KUBECONFIG", "FILE", None, "The cluster; without it the pod's own service account"),
+    Key::one("namespace", "PORTREEVE_NAMESPACE", "NAMESPACE", Some("portreeve-system"), "Where Lease and CA are kept"),
+    Key::one("name", "POD_NAME", "NAME", None, "This replica's name, unique among the replicas"),
+    Key::one("uid", "POD_UID", "UID", None, "This replica's pod uid"),
+    Key::many("proxy", "PORTREEVE_PROXIES", "NAME=HOST:PORT", "A proxy outside of the cluster; may be repeated"),
+    Key::one(
+        "tls-dir",
+        "PORTREEVE_TLS_DIR",
+        "DIR",
+        None,
+        "tls.crt, tls.key and ca.crt of this controller; re-read when they change (portreeve certificates writes them)",
+    ),
+    Key::one("admin-bind", "PORTREEVE_ADMIN_BIND", "ADDRESS", Some("127.0.0.1"), "Where /config and /reload are served, mutual TLS"),
+    ADMIN_PORT,
+    STATUS_BIND,
+    Key::one("reconcile-interval-ms", "RECONCILE_INTERVAL_MS", "MS", Some("5000"), "How often everything is compared again; changes never wait for it"),
+    LOG,
+    LOG_FORMAT,
+];
+
+/// The settings of `portreeve proxy`.
+pub const PROXY: &[Key] = &[
+    Key::one("name", "PORTREEVE_PROXY_NAME", "NAME", None, "This proxy's identity: its pod's uid, or the name that controllers know it by"),
+    Key::one("node-address", "PORTREEVE_NODE_ADDRESS", "IP", None, "The address that listeners of the provider `node` bind"),
+    Key::one("tls-dir", "PORTREEVE_TLS_DIR", "DIR", None, "tls.crt, tls.key and ca.crt of this proxy; re-read when they change"),
+    Key::one("admin-bind", "PORTREEVE_ADMIN_BIND", "ADDRESS", None, "Where pushes are taken, mutual TLS [default: the node address]"),
+    ADMIN_PORT,
+    STATUS_BIND,
+    STATE_DIR,
+    WORKERS,
+    LOG,
+    LOG_FORMAT,
+];
+
+/// The settings of `portreeve standalone`.
+pub const STANDALONE: &[Key] = &[
+    Key::many("file", "PORTREEVE_FILES", "PATH", "A manifest or a folder of manifests; may be repeated"),
+    Key::one("address", "PORTREEVE_ADDRESS", "IP", None, "The address of Gateways that name none"),
+    STATUS_BIND,
+    STATE_DIR,
+    WORKERS,
+    LOG,
+    LOG_FORMAT,
+];
+
+/// The settings of `portreeve certificates`.
+pub const CERTIFICATES: &[Key] = &[
+    Key::one("tls-dir", "PORTREEVE_TLS_DIR", "DIR", None, "Where the CA is kept and one folder per identity is written"),
+    Key::many("proxy", "PORTREEVE_PROXIES", "NAME", "A proxy to issue for; may be repeated"),
+    Key::one("hours", "PORTREEVE_CERTIFICATE_HOURS", "HOURS", Some("24"), "How long what is issued is valid"),
+];
+
+/// The whole command line.
+pub fn command() -> Command {
+    let command = Command::new("portreeve")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The edge of a Kubernetes cluster without a cloud load balancer")
+        .long_about(
+            "The edge of a Kubernetes cluster without a cloud load balancer: proxies on the nodes serve what\n\
+             Gateways and routes say, controllers tell them. Try `portreeve demo` first: it needs nothing.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    let command = if cfg!(feature = "demo") { command.subcommand(demo()) } else { command };
+    command
+        .subcommand(arguments(
+            Command::new("standalone")
+                .about("Serve manifests from files, without Kubernetes")
+                .after_help("Files are watched. What is wrong in one is named by file, object and field; the rest goes on."),
+            STANDALONE,
+        ))
+        .subcommand(arguments(
+            Command::new("controller").about("Watch a cluster, tell the proxies; several replicas elect a leader"),
+            CONTROLLER,
+        ))
+        .subcommand(arguments(Command::new("proxy").about("Serve traffic as the controllers say"), PROXY))
+        .subcommand(arguments(
+            Command::new("certificates").about("Issue the identities of controllers and proxies outside of a cluster"),
+            CERTIFICATES,
+        ))
+        .subcommand(
+            Command::new("completion")
+                .about("Print a shell's completion script")
+                .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell))),
+        )
+}
+
+fn demo() -> Command {
+    Command::new("demo")
+        .about("Show everything at work on this machine alone: no cluster, no privileges")
+        .arg(Arg::new("once").long("once").action(ArgAction::SetTrue).help(
+            "Go through all steps, kill the leader and a proxy on the way, report, and end; exit 0 only if every step held",
+        ))
+        .arg(
+            Arg::new("output")
+                .short('o')
+                .long("output")
+                .value_name("FORMAT")
+                .value_parser(["text", "json"])
+                .default_value("text")
+                .help("How --once reports"),
+        )
+}
