@@ -8,7 +8,8 @@ use crate::settings::{Key, arguments};
 const LOG: Key =
     Key::one("log", "PORTREEVE_LOG", "FILTER", Some("info"), "What is logged, for example info,proxy=debug");
 /// How it is logged.
-const LOG_FORMAT: Key = Key::one("log-format", "PORTREEVE_LOG_FORMAT", "FORMAT", Some("text"), "text or json");
+const LOG_FORMAT: Key =
+    Key::one("log-format", "PORTREEVE_LOG_FORMAT", "FORMAT", Some("text"), "text or json");
 /// Where a process tells about itself.
 const STATUS_BIND: Key = Key::one(
     "status-bind",
@@ -18,7 +19,8 @@ const STATUS_BIND: Key = Key::one(
     "Where /healthz, /readyz, /metrics and /supervision are served, read-only",
 );
 /// The port of what is not for everybody.
-const ADMIN_PORT: Key = Key::one("admin-port", "ROUTER_ADMIN_PORT", "PORT", Some("9901"), "The port of the admin address");
+const ADMIN_PORT: Key =
+    Key::one("admin-port", "ROUTER_ADMIN_PORT", "PORT", Some("9901"), "The port of the admin address");
 /// Where the last good configuration is kept.
 const STATE_DIR: Key = Key::one(
     "state-dir",
@@ -38,11 +40,28 @@ const WORKERS: Key = Key::one(
 
 /// The settings of `portreeve controller`.
 pub const CONTROLLER: &[Key] = &[
-    Key::one("kubeconfig", "KUBECONFIG", "FILE", None, "The cluster; without it the pod's own service account"),
-    Key::one("namespace", "PORTREEVE_NAMESPACE", "NAMESPACE", Some("portreeve-system"), "Where Lease and CA are kept"),
+    Key::one(
+        "kubeconfig",
+        "KUBECONFIG",
+        "FILE",
+        None,
+        "The cluster; without it the pod's own service account",
+    ),
+    Key::one(
+        "namespace",
+        "PORTREEVE_NAMESPACE",
+        "NAMESPACE",
+        Some("portreeve-system"),
+        "Where Lease and CA are kept",
+    ),
     Key::one("name", "POD_NAME", "NAME", None, "This replica's name, unique among the replicas"),
     Key::one("uid", "POD_UID", "UID", None, "This replica's pod uid"),
-    Key::many("proxy", "PORTREEVE_PROXIES", "NAME=HOST:PORT", "A proxy outside of the cluster; may be repeated"),
+    Key::many(
+        "proxy",
+        "PORTREEVE_PROXIES",
+        "NAME=HOST:PORT",
+        "A proxy outside of the cluster; may be repeated",
+    ),
     Key::one(
         "tls-dir",
         "PORTREEVE_TLS_DIR",
@@ -50,20 +69,56 @@ pub const CONTROLLER: &[Key] = &[
         None,
         "tls.crt, tls.key and ca.crt of this controller; re-read when they change (portreeve certificates writes them)",
     ),
-    Key::one("admin-bind", "PORTREEVE_ADMIN_BIND", "ADDRESS", Some("127.0.0.1"), "Where /config and /reload are served, mutual TLS"),
+    Key::one(
+        "admin-bind",
+        "PORTREEVE_ADMIN_BIND",
+        "ADDRESS",
+        Some("127.0.0.1"),
+        "Where /config and /reload are served, mutual TLS",
+    ),
     ADMIN_PORT,
     STATUS_BIND,
-    Key::one("reconcile-interval-ms", "RECONCILE_INTERVAL_MS", "MS", Some("5000"), "How often everything is compared again; changes never wait for it"),
+    Key::one(
+        "reconcile-interval-ms",
+        "RECONCILE_INTERVAL_MS",
+        "MS",
+        Some("5000"),
+        "How often everything is compared again; changes never wait for it",
+    ),
     LOG,
     LOG_FORMAT,
 ];
 
 /// The settings of `portreeve proxy`.
 pub const PROXY: &[Key] = &[
-    Key::one("name", "PORTREEVE_PROXY_NAME", "NAME", None, "This proxy's identity: its pod's uid, or the name that controllers know it by"),
-    Key::one("node-address", "PORTREEVE_NODE_ADDRESS", "IP", None, "The address that listeners of the provider `node` bind"),
-    Key::one("tls-dir", "PORTREEVE_TLS_DIR", "DIR", None, "tls.crt, tls.key and ca.crt of this proxy; re-read when they change"),
-    Key::one("admin-bind", "PORTREEVE_ADMIN_BIND", "ADDRESS", None, "Where pushes are taken, mutual TLS [default: the node address]"),
+    Key::one(
+        "name",
+        "PORTREEVE_PROXY_NAME",
+        "NAME",
+        None,
+        "This proxy's identity: its pod's uid, or the name that controllers know it by",
+    ),
+    Key::one(
+        "node-address",
+        "PORTREEVE_NODE_ADDRESS",
+        "IP",
+        None,
+        "The address that listeners of the provider `node` bind",
+    ),
+    Key::one(
+        "tls-dir",
+        "PORTREEVE_TLS_DIR",
+        "DIR",
+        None,
+        "tls.crt, tls.key and ca.crt of this proxy; re-read when they change",
+    ),
+    Key::one(
+        "admin-bind",
+        "PORTREEVE_ADMIN_BIND",
+        "ADDRESS",
+        None,
+        "Where pushes are taken, mutual TLS [default: the node address]",
+    ),
     ADMIN_PORT,
     STATUS_BIND,
     STATE_DIR,
@@ -85,7 +140,13 @@ pub const STANDALONE: &[Key] = &[
 
 /// The settings of `portreeve certificates`.
 pub const CERTIFICATES: &[Key] = &[
-    Key::one("tls-dir", "PORTREEVE_TLS_DIR", "DIR", None, "Where the CA is kept and one folder per identity is written"),
+    Key::one(
+        "tls-dir",
+        "PORTREEVE_TLS_DIR",
+        "DIR",
+        None,
+        "Where the CA is kept and one folder per identity is written",
+    ),
     Key::many("proxy", "PORTREEVE_PROXIES", "NAME", "A proxy to issue for; may be repeated"),
     Key::one("hours", "PORTREEVE_CERTIFICATE_HOURS", "HOURS", Some("24"), "How long what is issued is valid"),
 ];

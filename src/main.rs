@@ -2,13 +2,10 @@
 
 mod certificates;
 mod cli;
-mod controller;
-#[cfg(feature = "demo")]
-mod demo;
 mod logging;
 mod proxy;
+mod runtime;
 mod settings;
-mod standalone;
 
 use std::process::ExitCode;
 
@@ -36,10 +33,6 @@ fn main() -> ExitCode {
 
 fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
-        #[cfg(feature = "demo")]
-        Some(("demo", matches)) => demo::run(matches),
-        Some(("standalone", matches)) => standalone::run(matches),
-        Some(("controller", matches)) => controller::run(matches),
         Some(("proxy", matches)) => proxy::run(matches),
         Some(("certificates", matches)) => certificates::run(matches),
         Some(("completion", matches)) => {

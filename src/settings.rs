@@ -39,7 +39,12 @@ impl Key {
     }
 
     /// A setting with any number of values.
-    pub const fn many(name: &'static str, env: &'static str, value: &'static str, help: &'static str) -> Self {
+    pub const fn many(
+        name: &'static str,
+        env: &'static str,
+        value: &'static str,
+        help: &'static str,
+    ) -> Self {
         Self { name, env, value, help, default: None, many: true }
     }
 
@@ -142,7 +147,8 @@ impl Values {
         T::Err: fmt::Display,
     {
         if !self.values.contains_key(key) {
-            self.problems.add(key, format_args!("is needed: give --{key}, its variable, or the key in the file"));
+            self.problems
+                .add(key, format_args!("is needed: give --{key}, its variable, or the key in the file"));
         }
         self.get(key)
     }
@@ -236,7 +242,10 @@ mod tests {
     #[test]
     fn a_list_comes_from_repeated_flags_from_commas_and_from_a_list_in_the_file() {
         assert_eq!(values("proxy: [a, b]", &[]).all::<String>("proxy"), ["a", "b"]);
-        assert_eq!(values("proxy: a", &["--proxy", "c", "--proxy", "d,e"]).all::<String>("proxy"), ["c", "d", "e"]);
+        assert_eq!(
+            values("proxy: a", &["--proxy", "c", "--proxy", "d,e"]).all::<String>("proxy"),
+            ["c", "d", "e"]
+        );
     }
 
     #[test]
@@ -245,7 +254,12 @@ mod tests {
         assert_eq!(values.get::<u16>("port"), None);
         assert_eq!(values.require::<String>("name"), None);
         let text = values.into_problems().into_result(()).unwrap_err().to_string();
-        for key in ["prot: no such key; there are port, name, proxy", "port: \"many\"", "name: is needed", "proxy: must be"] {
+        for key in [
+            "prot: no such key; there are port, name, proxy",
+            "port: \"many\"",
+            "name: is needed",
+            "proxy: must be",
+        ] {
             assert!(text.contains(key), "{key} in {text}");
         }
     }

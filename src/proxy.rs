@@ -1,0 +1,69 @@
+//! `portreeve proxy`: serves traffic as the controllers say, until it is asked to end; then it drains.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ArgMatches;
+use proxy::admin::identity::TlsSource;
+use proxy::listen::drain::DrainSettings;
+use proxy::listen::socket::connection_budget;
+use proxy::settings::{Settings, default_workers};
+use tracing::info;
+
+use crate::cli;
+use crate::runtime::{self, Ending};
+use crate::settings::{Problems, Values};
+
+/// Runs a proxy.
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let mut values = Values::read(matches, cli::PROXY);
+    let logging = runtime::logging(&mut values);
+    let settings = settings(values)?;
+    runtime::run(logging, serve(settings))
+}
+
+fn settings(mut values: Values) -> Result<Settings, Problems> {
+    let identity: Option<String> = values.require("name");
+    let node_address: Option<IpAddr> = values.require("node-address");
+    let tls: Option<PathBuf> = values.require("tls-dir");
+    let admin: Option<IpAddr> = values.get("admin-bind");
+    let port: Option<u16> = values.get("admin-port");
+    let status_bind: Option<SocketAddr> = values.get("status-bind");
+    let state_dir = values.get("state-dir");
+    let workers = values.get("workers");
+    let read = identity.zip(node_address).zip(tls).zip(port).zip(status_bind);
+    let Some(((((identity, node_address), tls), port), status_bind)) =
+        values.into_problems().into_result(read)?
+    else {
+        return Err(Problems::default());
+    };
+    Ok(Settings {
+        identity,
+        node_address,
+        admin_bind: SocketAddr::new(admin.unwrap_or(node_address), port),
+        status_bind,
+        tls: TlsSource::Files(tls),
+        state_dir,
+        workers: workers.unwrap_or_else(default_workers),
+        connections: connection_budget(),
+        drain: DrainSettings::default(),
+    })
+}
+
+/// Serves until a signal asks for the end, then drains; a second signal stops at once.
+async fn serve(settings: Settings) -> Result<ExitCode> {
+    let mut ending = Ending::new()?;
+    let proxy = proxy::tree::run(settings).await?;
+    info!(admin = %proxy.admin_address()?, status = %proxy.status_address()?, "serving");
+    tokio::select! {
+        stopped = proxy.stopped() => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        () = ending.asked() => info!("asked to end: draining; a second signal stops at once"),
+    }
+    tokio::select! {
+        drained = proxy.drain() => info!(cut = drained?.cut, "drained"),
+        () = ending.asked() => proxy.stop().await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
