@@ -13,7 +13,7 @@ use crate::cli;
 use crate::settings::Values;
 
 /// Issues the controller's identity and one for each proxy that is named.
-pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let mut values = Values::read(matches, cli::CERTIFICATES);
     let folder: Option<PathBuf> = values.require("tls-dir");
     let hours: Option<u64> = values.get("hours");

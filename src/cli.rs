@@ -39,7 +39,7 @@ const WORKERS: Key = Key::one(
 );
 
 /// The settings of `portreeve controller`.
-pub const CONTROLLER: &[Key] = &[
+pub(crate) const CONTROLLER: &[Key] = &[
     Key::one(
         "kubeconfig",
         "KUBECONFIG",
@@ -90,7 +90,7 @@ pub const CONTROLLER: &[Key] = &[
 ];
 
 /// The settings of `portreeve proxy`.
-pub const PROXY: &[Key] = &[
+pub(crate) const PROXY: &[Key] = &[
     Key::one(
         "name",
         "PORTREEVE_PROXY_NAME",
@@ -128,7 +128,7 @@ pub const PROXY: &[Key] = &[
 ];
 
 /// The settings of `portreeve standalone`.
-pub const STANDALONE: &[Key] = &[
+pub(crate) const STANDALONE: &[Key] = &[
     Key::many("file", "PORTREEVE_FILES", "PATH", "A manifest or a folder of manifests; may be repeated"),
     Key::one("address", "PORTREEVE_ADDRESS", "IP", None, "The address of Gateways that name none"),
     STATUS_BIND,
@@ -139,7 +139,7 @@ pub const STANDALONE: &[Key] = &[
 ];
 
 /// The settings of `portreeve certificates`.
-pub const CERTIFICATES: &[Key] = &[
+pub(crate) const CERTIFICATES: &[Key] = &[
     Key::one(
         "tls-dir",
         "PORTREEVE_TLS_DIR",
@@ -152,7 +152,7 @@ pub const CERTIFICATES: &[Key] = &[
 ];
 
 /// The whole command line.
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let command = Command::new("portreeve")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The edge of a Kubernetes cluster without a cloud load balancer")

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// One line of text each.
     Text,
     /// One JSON object each.
@@ -27,7 +27,7 @@ impl FromStr for Format {
 
 /// Starts writing events; `filter` is a list such as `info,proxy=debug`. The runtime's own spans are left
 /// out: an actor's loop is one span for all its life.
-pub fn start(format: Format, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+pub(crate) fn start(format: Format, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::builder().parse(format!("{filter},ractor=warn"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

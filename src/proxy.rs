@@ -17,7 +17,7 @@ use crate::runtime::{self, Ending};
 use crate::settings::{Problems, Values};
 
 /// Runs a proxy.
-pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let mut values = Values::read(matches, cli::PROXY);
     let logging = runtime::logging(&mut values);
     let settings = settings(values)?;

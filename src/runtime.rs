@@ -10,7 +10,7 @@ use crate::logging::{self, Format};
 use crate::settings::Values;
 
 /// Reads how a process logs; problems are kept with the others.
-pub fn logging(values: &mut Values) -> (Option<String>, Option<Format>) {
+pub(crate) fn logging(values: &mut Values) -> (Option<String>, Option<Format>) {
     (values.get("log"), values.get("log-format"))
 }
 
@@ -18,7 +18,7 @@ pub fn logging(values: &mut Values) -> (Option<String>, Option<Format>) {
 ///
 /// # Errors
 /// What the process ended with.
-pub fn run(
+pub(crate) fn run(
     (filter, format): (Option<String>, Option<Format>),
     process: impl Future<Output = Result<ExitCode>>,
 ) -> Result<ExitCode> {
@@ -27,7 +27,7 @@ pub fn run(
 }
 
 /// The signals that ask a process to end.
-pub struct Ending {
+pub(crate) struct Ending {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -37,12 +37,12 @@ impl Ending {
     ///
     /// # Errors
     /// Where the system refuses to.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits until the process is asked to end.
-    pub async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -11,24 +11,24 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// One setting of a command.
-pub struct Key {
+pub(crate) struct Key {
     /// The flag without dashes, and the key in the file.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The environment variable.
-    pub env: &'static str,
+    pub(crate) env: &'static str,
     /// What the value is called in the help.
-    pub value: &'static str,
+    pub(crate) value: &'static str,
     /// What it does.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
     /// What stands where nobody says anything; `None`: the setting is absent then.
-    pub default: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
     /// Whether it may be given several times (in the environment: separated by commas; in the file: a list).
-    pub many: bool,
+    pub(crate) many: bool,
 }
 
 impl Key {
     /// A setting with one value.
-    pub const fn one(
+    pub(crate) const fn one(
         name: &'static str,
         env: &'static str,
         value: &'static str,
@@ -39,7 +39,7 @@ impl Key {
     }
 
     /// A setting with any number of values.
-    pub const fn many(
+    pub(crate) const fn many(
         name: &'static str,
         env: &'static str,
         value: &'static str,
@@ -66,17 +66,17 @@ impl Key {
 const CONFIG: Key = Key::one("config", "PORTREEVE_CONFIG", "FILE", None, "A YAML file of these settings");
 
 /// Adds a table of settings to a command.
-pub fn arguments(command: Command, keys: &[Key]) -> Command {
+pub(crate) fn arguments(command: Command, keys: &[Key]) -> Command {
     command.args(keys.iter().chain([&CONFIG]).map(Key::argument))
 }
 
 /// What is wrong with the settings, all of it.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<String>);
+pub(crate) struct Problems(Vec<String>);
 
 impl Problems {
     /// Adds one, by its key.
-    pub fn add(&mut self, key: &str, problem: impl fmt::Display) {
+    pub(crate) fn add(&mut self, key: &str, problem: impl fmt::Display) {
         self.0.push(format!("{key}: {problem}"));
     }
 
@@ -84,7 +84,7 @@ impl Problems {
     ///
     /// # Errors
     /// All problems, in the order in which they were found.
-    pub fn into_result<T>(self, value: T) -> Result<T, Self> {
+    pub(crate) fn into_result<T>(self, value: T) -> Result<T, Self> {
         if self.0.is_empty() { Ok(value) } else { Err(self) }
     }
 }
@@ -99,14 +99,14 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The values of a command's settings, by key.
-pub struct Values {
+pub(crate) struct Values {
     values: BTreeMap<&'static str, Vec<String>>,
     problems: Problems,
 }
 
 impl Values {
     /// Reads what flags, environment and file say.
-    pub fn read(matches: &ArgMatches, keys: &[Key]) -> Self {
+    pub(crate) fn read(matches: &ArgMatches, keys: &[Key]) -> Self {
         let mut problems = Problems::default();
         let file = matches.get_one::<String>(CONFIG.name);
         let mut file = file.map_or_else(BTreeMap::new, |path| read_file(Path::new(path), &mut problems));
@@ -131,7 +131,7 @@ impl Values {
     }
 
     /// The value of a key; `None` where there is none or where it can't be read, which is a problem.
-    pub fn get<T>(&mut self, key: &str) -> Option<T>
+    pub(crate) fn get<T>(&mut self, key: &str) -> Option<T>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -141,7 +141,7 @@ impl Values {
     }
 
     /// The value of a key that must be there.
-    pub fn require<T>(&mut self, key: &str) -> Option<T>
+    pub(crate) fn require<T>(&mut self, key: &str) -> Option<T>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -154,7 +154,7 @@ impl Values {
     }
 
     /// All values of a key.
-    pub fn all<T>(&mut self, key: &str) -> Vec<T>
+    pub(crate) fn all<T>(&mut self, key: &str) -> Vec<T>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -172,7 +172,7 @@ impl Values {
     }
 
     /// What was wrong, for the caller to add to.
-    pub fn into_problems(self) -> Problems {
+    pub(crate) fn into_problems(self) -> Problems {
         self.problems
     }
 }

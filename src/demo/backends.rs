@@ -14,7 +14,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 
 /// Starts a backend on a free port of loopback and returns where it listens.
-pub async fn start(name: &'static str) -> Result<SocketAddr> {
+pub(crate) async fn start(name: &'static str) -> Result<SocketAddr> {
     let listener = TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {

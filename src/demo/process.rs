@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 
 /// A process of the demonstration and the handle on what it runs.
-pub struct Process<H> {
+pub(crate) struct Process<H> {
     /// How to talk to what runs in it.
-    pub handle: H,
+    pub(crate) handle: H,
     runtime: Runtime,
 }
 
 impl<H: Send + 'static> Process<H> {
     /// Starts a process and waits until its tree stands.
-    pub async fn start<E>(name: &str, tree: impl Future<Output = Result<H, E>> + Send + 'static) -> Result<Self>
+    pub(crate) async fn start<E>(name: &str, tree: impl Future<Output = Result<H, E>> + Send + 'static) -> Result<Self>
     where
         E: std::error::Error + Send + Sync + 'static,
     {
@@ -31,7 +31,7 @@ impl<H: Send + 'static> Process<H> {
     }
 
     /// Ends it at once, as SIGKILL would: nothing in it gets to say goodbye.
-    pub fn kill(self) {
+    pub(crate) fn kill(self) {
         let Self { handle, runtime } = self;
         drop(handle);
         runtime.shutdown_background();

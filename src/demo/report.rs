@@ -9,36 +9,36 @@ use serde::Serialize;
 
 /// One step of the tour.
 #[derive(Clone, Debug, Serialize)]
-pub struct Step {
+pub(crate) struct Step {
     /// What was to hold.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether it held.
-    pub held: bool,
+    pub(crate) held: bool,
     /// How long it took, in milliseconds.
-    pub milliseconds: u128,
+    pub(crate) milliseconds: u128,
     /// What was seen.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// The whole tour.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Whether every step held.
-    pub held: bool,
+    pub(crate) held: bool,
     /// The steps, in order.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     #[serde(skip)]
     told: bool,
 }
 
 impl Report {
     /// An empty one; `told`: each step is also told on standard output as it happens.
-    pub fn new(told: bool) -> Self {
+    pub(crate) fn new(told: bool) -> Self {
         Self { held: true, steps: Vec::new(), told }
     }
 
     /// Takes a step and writes down what came of it; a step that fails does not end the tour.
-    pub async fn step<T>(
+    pub(crate) async fn step<T>(
         &mut self,
         name: &str,
         limit: Duration,
@@ -61,7 +61,7 @@ impl Report {
     }
 
     /// Tells something that is no step.
-    pub fn tell(&self, text: &str) {
+    pub(crate) fn tell(&self, text: &str) {
         if self.told {
             println!("{text}");
         }

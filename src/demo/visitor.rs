@@ -10,18 +10,18 @@ use tokio::time::timeout;
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The body as text.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 /// How long a visitor waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks an address for a path of a host.
-pub async fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer> {
+pub(crate) async fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer> {
     timeout(PATIENCE, ask(address, host, path)).await.context("no answer in 2 s")?
 }
 
