@@ -26,6 +26,8 @@ pub struct Settings {
     pub translate: Translate,
     /// Which proxies there are.
     pub fleet: Fleet,
+    /// The Lease that this controller stands for; `None`: whoever holds the edges says who leads.
+    pub lease: Option<LeaseSettings>,
     /// Where this controller's identity comes from.
     pub trust: Trust,
     /// How long an own certificate lives.
@@ -46,6 +48,7 @@ impl Settings {
             client,
             translate,
             fleet: Fleet::Named(BTreeMap::new()),
+            lease: None,
             trust,
             certificate_life: LEAF_LIFE,
             dial: Dial::tcp(),
@@ -62,6 +65,19 @@ impl fmt::Debug for Settings {
             .field("fleet", &self.fleet)
             .finish_non_exhaustive()
     }
+}
+
+/// The Lease and who stands for it.
+#[derive(Clone)]
+pub struct LeaseSettings {
+    /// For the Lease alone: a connection of its own, without retries.
+    pub client: Client,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// This process, as no other ever is: see [`crate::lease_leader::identity`].
+    pub identity: String,
 }
 
 /// Which proxies there are.

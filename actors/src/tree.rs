@@ -8,16 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use actors_core::election::Timing;
 use actors_core::snapshot::Snapshot;
 use actors_core::snapshot::meta::Kind;
 use imbl::OrdSet;
 use proxy_config::name::ObjectName;
 use supervisor::Strategy::{OneForOne, RestForOne};
-use supervisor::{Address, Child, Gate, Intensity, StartError, branch, dynamic, worker};
+use supervisor::{Address, Child, Gate, Intensity, Shutdown, StartError, branch, dynamic, worker};
 use tokio::sync::watch;
 
 use crate::client::bounded;
+use crate::clock::Clock;
 use crate::lead::status_writer::{self, StatusWriter};
+use crate::lease_leader::{self, LeaseLeader, Standing};
 use crate::metrics::Metrics;
 use crate::observe::node_watcher::{self, AdminPorts, KnownProxies, NodeWatcher};
 use crate::observe::resource::Resource;
@@ -31,10 +34,13 @@ use crate::push::credentials::{self, Credentials};
 use crate::push::identity::Identity;
 use crate::push::proxy_client::{self, Outgoing};
 use crate::push::pusher::{self, Pusher, Watched};
-use crate::settings::{Fleet, Settings};
+use crate::settings::{Fleet, LeaseSettings, Settings};
 use crate::term::Leadership;
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long giving up the Lease may take at a stop.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// What outlives the actors: the state that flows between them.
 #[derive(Clone, Debug)]
@@ -57,6 +63,12 @@ pub struct Edges {
     pub leadership: watch::Sender<Option<Leadership>>,
     /// The same as a gate for what only a leader runs.
     pub gate: watch::Sender<Gate>,
+    /// How the Lease stands, for pages.
+    pub standing: watch::Sender<Standing>,
+    /// How many branches exist of what only a leader runs.
+    pub acting: watch::Sender<usize>,
+    /// Set when they have not stopped in time: the process must exit.
+    pub overrun: watch::Sender<bool>,
     /// The highest term that a proxy has named.
     pub highest_term: watch::Sender<u64>,
     /// What is to be pushed.
@@ -92,6 +104,9 @@ impl Edges {
             identity: watch::Sender::default(),
             leadership: watch::Sender::default(),
             gate: watch::Sender::default(),
+            standing: watch::Sender::default(),
+            acting: watch::Sender::default(),
+            overrun: watch::Sender::default(),
             highest_term: watch::Sender::default(),
             outgoing: watch::Sender::default(),
             clients: watch::Sender::default(),
@@ -120,7 +135,7 @@ pub fn control_plane(settings: &Settings, edges: &Edges) -> Child {
         vec![
             worker("credentials", &Address::new(), credentials(settings, edges)),
             observe(settings, edges),
-            serve(settings, edges),
+            leadership(settings, edges),
         ],
     )
 }
@@ -162,6 +177,42 @@ fn watches(settings: &Settings, edges: &Edges) -> Child {
     branch("watches", OneForOne, Intensity::new(20, MINUTE), children)
 }
 
+/// Who leads, and below it what only the leader runs: when the election restarts, that stops first.
+fn leadership(settings: &Settings, edges: &Edges) -> Child {
+    let elector = settings.lease.clone().map(|lease| {
+        worker("lease-leader", &Address::new(), lease_leader(lease, edges))
+            .shutdown(Shutdown::Timeout(RELEASE))
+    });
+    branch(
+        "leadership",
+        RestForOne,
+        Intensity::new(10, MINUTE),
+        elector.into_iter().chain([serve(settings, edges)]).collect(),
+    )
+}
+
+fn lease_leader(
+    lease: LeaseSettings,
+    edges: &Edges,
+) -> impl Fn() -> (LeaseLeader, lease_leader::Args) + Send + Sync + 'static {
+    let args = lease_leader::Args {
+        client: lease.client,
+        namespace: lease.namespace,
+        lease: lease.name,
+        identity: lease.identity,
+        timing: Timing::default(),
+        clock: Clock::default(),
+        wall: Arc::new(jiff::Timestamp::now),
+        leadership: edges.leadership.clone(),
+        gate: edges.gate.clone(),
+        standing: edges.standing.clone(),
+        highest_term: edges.highest_term.subscribe(),
+        acting: edges.acting.subscribe(),
+        overrun: edges.overrun.clone(),
+    };
+    move || (LeaseLeader, args.clone())
+}
+
 /// What only the leader runs: a new term is a stop, then a start.
 fn serve(settings: &Settings, edges: &Edges) -> Child {
     branch(
@@ -182,6 +233,7 @@ fn serve(settings: &Settings, edges: &Edges) -> Child {
         ],
     )
     .gated(edges.gate.subscribe())
+    .counted(edges.acting.clone())
 }
 
 fn credentials(
