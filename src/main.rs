@@ -2,7 +2,9 @@
 
 mod certificates;
 mod cli;
+mod controller;
 mod logging;
+mod proxies;
 mod proxy;
 mod runtime;
 mod settings;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
 
 fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
+        Some(("controller", matches)) => controller::run(matches),
         Some(("proxy", matches)) => proxy::run(matches),
         Some(("certificates", matches)) => certificates::run(matches),
         Some(("completion", matches)) => {
