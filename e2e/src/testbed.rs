@@ -57,6 +57,9 @@ impl Testbed {
             manifests::route(&[("blue", 1), ("green", 0)]),
         ];
         cluster.apply(&everything.concat())?;
+        for deployment in ["deployment/blue", "deployment/green"] {
+            cluster.kubectl(&["rollout", "status", deployment, "--timeout=60s"])?;
+        }
         let testbed = Self::with_fleet(cluster, &program, logs)?;
         for process in testbed.proxies.iter().chain(&testbed.controllers) {
             process.start(&testbed.cluster)?;

@@ -13,6 +13,8 @@ use e2e::testbed::{SOON, SYSTEM, Testbed};
 use e2e::traffic::Client;
 use e2e::wait::until;
 
+/// A new leader is there this long after the old one's death.
+const FAILOVER: Duration = Duration::from_secs(8);
 /// What a leader may take to stop all that only a leader runs.
 const STEP_DOWN: Duration = Duration::from_millis(1500);
 
@@ -22,6 +24,21 @@ fn cut_pushes(controller: &Portreeve, cut: bool) -> Result<()> {
     let rule = ["OUTPUT", "-p", "tcp", "--dport", "9901", "-j", "DROP"];
     let mut iptables: Command = controller.namespace().command("iptables");
     run(iptables.args(["-w", change]).args(rule)).map(|_| ())
+}
+
+/// Lets the kernel under `controller` send again every second what was not acknowledged, rather than ever more seldom.
+fn retransmit_every_second(controller: &Portreeve) -> Result<()> {
+    let mut sysctl = controller.namespace().command("sysctl");
+    run(sysctl.args(["-qw", "net.ipv4.tcp_rto_max_ms=1000"])).context("this test needs Linux 6.15")?;
+    Ok(())
+}
+
+/// Whether the kernel under `controller` holds something for a proxy that is not acknowledged.
+fn in_flight(controller: &Portreeve) -> Result<()> {
+    let sockets = run(controller.namespace().command("ss").args(["-Htn", "dport = :9901"]))?;
+    let held = |line: &str| line.split_whitespace().nth(2).is_some_and(|queue| queue != "0");
+    ensure!(sockets.lines().filter(|line| held(line)).count() == 2, "nothing is held: {sockets}");
+    Ok(())
 }
 
 /// The sum of a counter's series whose labels contain `label`, from a process's /metrics.
@@ -45,20 +62,28 @@ async fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Resul
     let old = testbed.leader().await?;
     let (sleeper, first_term) = (&testbed.controllers[old], term(&testbed).await?);
 
-    // A push that is in flight: written by the leader, held by its machine's kernel, which goes on sending it.
+    // A push that is in flight: written by the leader, held by its machine's kernel, which goes on sending it. A
+    // change right before keeps the connection fresh: a proxy closes one that is idle for 10 s.
+    retransmit_every_second(sleeper)?;
+    testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
+    testbed.serves(0, "green").await?;
     cut_pushes(sleeper, true)?;
-    testbed.cluster.apply(&route(&[("blue", 1), ("green", 1)]))?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    testbed.cluster.apply(&route(&[("blue", 1), ("green", 0)]))?;
+    until("a push is in flight", SOON, async || in_flight(sleeper)).await?;
     sleeper.pause()?;
 
-    let new = testbed.new_leader(old, Duration::from_secs(8)).await?;
-    ensure!(term(&testbed).await? > first_term, "a new leader has a new term");
-    testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-    for node in 0..2 {
-        testbed.serves(node, "green").await?;
+    // Another leads, and its proxies know its term when the push arrives.
+    let new = testbed.new_leader(old, FAILOVER).await?;
+    let new_term = term(&testbed).await?;
+    ensure!(new_term > first_term, "a new leader has a new term");
+    for proxy in &testbed.proxies {
+        until("the proxies know the new term", SOON, async || {
+            let known = counted(proxy, "portreeve_config_term", "").await?;
+            ensure!(known == new_term, "it knows {known}");
+            Ok(())
+        })
+        .await?;
     }
-
-    // It arrives now, at proxies that know a higher term.
     let refused = async |proxy: &Portreeve| counted(proxy, "portreeve_pushes_total", "stale").await;
     let before = refused(&testbed.proxies[0]).await?;
     cut_pushes(sleeper, false)?;
@@ -67,6 +92,10 @@ async fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Resul
         Ok(())
     })
     .await?;
+    testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
+    for node in 0..2 {
+        testbed.serves(node, "green").await?;
+    }
 
     sleeper.resume()?;
     let leader_name = testbed.controllers[new].name();
