@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use futures_util::StreamExt as _;
+use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client, Config,
@@ -31,6 +32,16 @@ async fn a_client_with_its_kubeconfig_writes_and_watches() {
     api.create(&PostParams::default(), &object).await.unwrap();
     assert!(matches!(events.next().await, Some(Ok(WatchEvent::Added(_)))));
     assert!(sandbox.accesses().iter().all(|access| access.client == "http"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_json_is_refused_as_such() {
+    let (_sandbox, _server, client) = served().await;
+    let request = Request::post("/api/v1/namespaces")
+        .header("content-type", "application/vnd.kubernetes.protobuf")
+        .body(kube::client::Body::from(b"k8s\0".to_vec()))
+        .unwrap();
+    assert_eq!(client.send(request).await.unwrap().status(), 415);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub(super) enum Tracking {
 impl State {
     /// POST.
     pub(crate) fn create(&mut self, on: &Subject, call: &Call, body: &[u8]) -> Result<Done, Refusal> {
-        let object = parse(body)?;
+        let object = parse(call, body)?;
         let mut on = on.clone();
         self.create_object(&mut on, call, object, Tracking::Update)
     }
@@ -97,7 +97,7 @@ impl State {
 
     /// PUT.
     pub(crate) fn update(&mut self, on: &Subject, call: &Call, body: &[u8]) -> Result<Done, Refusal> {
-        let mut object = parse(body)?;
+        let mut object = parse(call, body)?;
         check_identity(on, &mut object)?;
         let Some(old) = self.store.get(&on.kind.key, &on.key()).cloned() else {
             if on.kind.traits.create_on_update && !on.on_status {
@@ -272,7 +272,10 @@ impl State {
     }
 }
 
-fn parse(body: &[u8]) -> Result<Value, Refusal> {
+fn parse(call: &Call, body: &[u8]) -> Result<Value, Refusal> {
+    if !matches!(call.content_type.split(';').next(), Some("" | "application/json") | None) {
+        return Err(Refusal::unsupported_media_type(&call.content_type, &["application/json"]));
+    }
     let object: Value = serde_json::from_slice(body)
         .map_err(|error| Refusal::bad_request(format!("the object provided is unrecognized: {error}")))?;
     if !object.is_object() {
