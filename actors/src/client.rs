@@ -11,7 +11,7 @@ const ANSWER_BEGINS: Duration = Duration::from_secs(10);
 
 /// A client whose requests fail when their answer does not begin in time: a server that is gone without a
 /// word is noticed also where a watch is just being opened.
-pub fn bounded(client: Client) -> Client {
+pub(crate) fn bounded(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let send = tower::service_fn(move |request| {
         let client = client.clone();

@@ -4,8 +4,10 @@
 //! of an actor gets clones of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors_core::election::Timing;
@@ -15,8 +17,10 @@ use imbl::OrdSet;
 use proxy_config::name::ObjectName;
 use supervisor::Strategy::{OneForOne, RestForOne};
 use supervisor::{Address, Child, Gate, Intensity, Shutdown, StartError, branch, dynamic, worker};
+use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::admin::{self, Admin};
 use crate::client::bounded;
 use crate::clock::Clock;
 use crate::lead::status_writer::{self, StatusWriter};
@@ -127,13 +131,14 @@ fn resources(fleet: &Fleet) -> Vec<Resource> {
 }
 
 /// The whole tree. Its root's limit ends the process: Kubernetes is the last supervisor.
-pub fn control_plane(settings: &Settings, edges: &Edges) -> Child {
+pub fn control_plane(settings: &Settings, edges: &Edges, admin: admin::Args) -> Child {
     branch(
         "controller",
         OneForOne,
         Intensity::new(10, MINUTE),
         vec![
             worker("credentials", &Address::new(), credentials(settings, edges)),
+            worker("admin", &Address::new(), move || (Admin, admin.clone())),
             observe(settings, edges),
             leadership(settings, edges),
         ],
@@ -336,15 +341,60 @@ pub struct Controller {
     pub running: supervisor::Running,
     /// What flows in it.
     pub edges: Edges,
+    /// Where its status is shown.
+    pub status: Option<SocketAddr>,
+    /// Where it is asked for its configuration, and for a resync.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Why a controller can't start.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The address of the admin or status port is taken or not the host's.
+    #[error("{address} can't be bound for the {what} port: free it or choose another")]
+    Bind {
+        /// Which port.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An actor did not start.
+    #[error(transparent)]
+    Tree(#[from] StartError),
 }
 
 /// Starts a controller.
 ///
 /// # Errors
-/// Where the tree does not come up.
-pub async fn run(mut settings: Settings) -> Result<Controller, StartError> {
+/// Where a port of its own can't be bound, or the tree does not come up; nothing of it is left then.
+pub async fn run(mut settings: Settings) -> Result<Controller, RunError> {
     settings.client = bounded(settings.client);
     let edges = Edges::new(&settings);
-    let running = supervisor::run(control_plane(&settings, &edges)).await?;
-    Ok(Controller { running, edges })
+    let live = Arc::new(OnceLock::new());
+    let args = admin::Args {
+        name: settings.name.as_str().into(),
+        status: bind("status", settings.status_bind)?,
+        admin: bind("admin", settings.admin_bind)?,
+        edges: edges.clone(),
+        live: live.clone(),
+    };
+    let address = |socket: &Option<Arc<TcpListener>>| socket.as_ref()?.local_addr().ok();
+    let (status, admin) = (address(&args.status), address(&args.admin));
+    let running = supervisor::run(control_plane(&settings, &edges, args)).await?;
+    // It is set here only.
+    let _ = live.set(running.live.clone());
+    Ok(Controller { running, edges, status, admin })
+}
+
+/// Bound beside the tree: a restart of who serves it refuses nobody.
+fn bind(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Arc<TcpListener>>, RunError> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        Ok(Some(Arc::new(socket)))
+    });
+    bound.map_err(|source| RunError::Bind { what, address, source })
 }

@@ -1,0 +1,103 @@
+//! The port for controllers and who acts for them, by mutual TLS: the configuration without its secrets,
+//! and the full resync.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use proxy_config::name::UnitKind;
+use proxy_config::unit::EncodedUnit;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::accept::{accept, answer};
+use crate::observe::watch;
+use crate::push::identity::Role;
+use crate::push::mtls;
+use crate::tree::Edges;
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Serves the port until it is dropped.
+pub(super) async fn serve(listener: TcpListener, edges: Edges) -> io::Result<()> {
+    accept(listener, |stream, peer| connection(stream, peer, edges.clone())).await
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, edges: Edges) {
+    // As it is now: a new certificate serves from the next connection on.
+    let Some(identity) = edges.identity.borrow().clone() else { return };
+    let tls = match mtls::server(&identity, &Role::Controller) {
+        Ok(tls) => TlsAcceptor::from(Arc::new(tls)),
+        Err(error) => {
+            tracing::error!(%error, "the admin port has no identity that can be used");
+            return;
+        }
+    };
+    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => answer(stream, peer, router(edges)).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake on the admin port failed"),
+        Err(_) => tracing::debug!(%peer, "a handshake on the admin port took too long"),
+    }
+}
+
+fn router(edges: Edges) -> Router {
+    Router::new().route("/config", get(config)).route("/reload", post(reload)).with_state(edges)
+}
+
+async fn config(State(edges): State<Edges>) -> Response {
+    let Some(translation) = edges.translation.borrow().clone() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "nothing has been translated yet\n").into_response();
+    };
+    let units: Vec<_> = translation.units.iter().map(shown).collect();
+    Json(json!({
+        "generation": translation.generation,
+        "root": translation.units.root(),
+        "units": units,
+    }))
+    .into_response()
+}
+
+/// A unit; of a private key, and of what this version does not know, the hash alone.
+fn shown(unit: &EncodedUnit) -> Value {
+    let open = unit.id.kind().is_some_and(|kind| kind != UnitKind::Key);
+    json!({ "id": unit.id, "hash": unit.hash, "body": open.then(|| unit.body.clone()) })
+}
+
+/// Lists everything again.
+async fn reload(State(edges): State<Edges>) -> (StatusCode, String) {
+    let refused: Vec<_> = (edges.watched.iter())
+        .filter(|watched| watched.watcher.send(watch::Msg::Relist).is_err())
+        .map(|watched| watched.resource.plural())
+        .collect();
+    if refused.is_empty() {
+        (StatusCode::ACCEPTED, "everything is listed again\n".to_owned())
+    } else {
+        // Those that restart list again by themselves.
+        (StatusCode::ACCEPTED, format!("listed again; restarting just now: {}\n", refused.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxy_config::certificate::PrivateKey;
+    use proxy_config::name::{ObjectName, UnitId};
+    use proxy_config::unit::Unit;
+
+    use super::*;
+
+    #[test]
+    fn a_private_key_is_never_shown() {
+        let id = UnitId::key(&ObjectName::new("ns", "s"));
+        let unit = EncodedUnit::new(id, &Unit::Key(PrivateKey { pem: "SECRET".into() }));
+        let text = shown(&unit).to_string();
+        assert!(text.contains("key/ns/s") && !text.contains("SECRET"), "{text}");
+    }
+}
