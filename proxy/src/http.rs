@@ -10,6 +10,7 @@ pub mod filters;
 pub mod h1;
 pub mod h2;
 pub mod head;
+pub mod lines;
 pub mod plan;
 pub mod render;
 pub mod respond;

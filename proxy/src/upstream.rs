@@ -4,5 +4,7 @@
 //! it anew.
 
 pub mod balance;
+pub mod h2;
 pub mod pool;
 pub mod registry;
+pub mod stream;

@@ -12,10 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use proxy_config::backend::BackendProtocol;
 use rapidhash::fast::GlobalState;
 use tokio::net::TcpStream;
 
+use super::h2;
 use super::registry::Endpoint;
+use super::stream::Stream;
 
 /// The idle connections that a process keeps to one endpoint.
 pub const MAX_IDLE_PER_ENDPOINT: u32 = 32;
@@ -33,7 +36,7 @@ const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Connection {
     /// The stream.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Whether it has served a request before: it may be closed by now.
     pub reused: bool,
 }
@@ -96,10 +99,10 @@ impl Pool {
     }
 
     /// A connection that was used before and is not known to be closed.
-    pub fn reuse(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
+    fn reuse(&self, endpoint: &Arc<Endpoint>) -> Option<TcpStream> {
         while let Some(stream) = self.take(endpoint) {
             if is_quiet(&stream) {
-                return Some(Connection { stream, reused: true });
+                return Some(stream);
             }
         }
         while let Some(stream) = endpoint.stash().take() {
@@ -107,7 +110,7 @@ impl Pool {
             let is_quiet =
                 matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
             if let (true, Ok(stream)) = (is_quiet, TcpStream::from_std(stream)) {
-                return Some(Connection { stream, reused: true });
+                return Some(stream);
             }
         }
         None
@@ -120,8 +123,36 @@ impl Pool {
         Some(stream)
     }
 
-    /// Keeps a connection whose last exchange has ended cleanly.
-    pub fn keep(&self, endpoint: &Arc<Endpoint>, stream: TcpStream, now: Instant) {
+    /// A way to an endpoint: one that was used before, if that may be, or a new one.
+    ///
+    /// # Errors
+    /// Where it can't be made, or not within [`CONNECT_TIMEOUT`].
+    pub async fn open(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        protocol: BackendProtocol,
+        may_reuse: bool,
+    ) -> io::Result<Connection> {
+        if protocol == BackendProtocol::H2c {
+            return h2::open(endpoint).await;
+        }
+        let pooled = if may_reuse { self.reuse(endpoint) } else { None };
+        let reused = pooled.is_some();
+        let stream = match pooled {
+            Some(pooled) => pooled,
+            None => dial(endpoint).await?,
+        };
+        Ok(Connection { stream: Stream::Connection(stream), reused })
+    }
+
+    /// Keeps a connection whose last exchange has ended cleanly; what served one exchange alone ends.
+    pub fn keep(&self, endpoint: &Arc<Endpoint>, stream: Stream, now: Instant) {
+        if let Stream::Connection(stream) = stream {
+            self.keep_connection(endpoint, stream, now);
+        }
+    }
+
+    fn keep_connection(&self, endpoint: &Arc<Endpoint>, stream: TcpStream, now: Instant) {
         let stash = endpoint.stash();
         if stash.idle.fetch_add(1, Ordering::Relaxed) >= MAX_IDLE_PER_ENDPOINT {
             stash.idle.fetch_sub(1, Ordering::Relaxed);
@@ -184,11 +215,11 @@ fn is_quiet(stream: &TcpStream) -> bool {
 ///
 /// # Errors
 /// Where it can't be made, or not within [`CONNECT_TIMEOUT`].
-pub async fn connect(endpoint: &Endpoint) -> io::Result<Connection> {
+pub(super) async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint.address())).await??;
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT))?;
-    Ok(Connection { stream, reused: false })
+    Ok(stream)
 }
 
 #[cfg(test)]
@@ -216,14 +247,13 @@ mod tests {
 
         /// A connection to it, and its side of that.
         async fn connected(&self) -> (TcpStream, TcpStream) {
-            let ours = connect(&self.endpoint).await.unwrap();
-            assert!(!ours.reused);
-            (ours.stream, self.listener.accept().await.unwrap().0)
+            let ours = dial(&self.endpoint).await.unwrap();
+            (ours, self.listener.accept().await.unwrap().0)
         }
     }
 
-    fn port(connection: Option<Connection>) -> u16 {
-        connection.unwrap().stream.local_addr().unwrap().port()
+    fn port(connection: Option<TcpStream>) -> u16 {
+        connection.unwrap().local_addr().unwrap().port()
     }
 
     #[tokio::test]
@@ -231,8 +261,8 @@ mod tests {
         let (server, pool) = (Server::new().await, Pool::new(1));
         let ((one, _theirs), (two, _also)) = (server.connected().await, server.connected().await);
         let ports = [&one, &two].map(|stream| stream.local_addr().unwrap().port());
-        pool.keep(&server.endpoint, one, Instant::now());
-        pool.keep(&server.endpoint, two, Instant::now());
+        pool.keep_connection(&server.endpoint, one, Instant::now());
+        pool.keep_connection(&server.endpoint, two, Instant::now());
         assert_eq!(server.endpoint.stash().idle(), 2);
         assert_eq!(port(pool.reuse(&server.endpoint)), ports[1]);
         assert_eq!(port(pool.reuse(&server.endpoint)), ports[0]);
@@ -245,8 +275,8 @@ mod tests {
         let (server, mine, theirs) = (Server::new().await, Pool::new(32), Pool::new(32));
         let ((one, _a), (two, _b)) = (server.connected().await, server.connected().await);
         let second = two.local_addr().unwrap().port();
-        mine.keep(&server.endpoint, one, Instant::now());
-        mine.keep(&server.endpoint, two, Instant::now());
+        mine.keep_connection(&server.endpoint, one, Instant::now());
+        mine.keep_connection(&server.endpoint, two, Instant::now());
         assert_eq!(port(theirs.reuse(&server.endpoint)), second);
         assert!(theirs.reuse(&server.endpoint).is_none());
         assert!(mine.reuse(&server.endpoint).is_some());
@@ -261,7 +291,7 @@ mod tests {
             for _ in 0..3 {
                 let (ours, theirs) = server.connected().await;
                 ours.writable().await.unwrap();
-                pool.keep(&server.endpoint, ours, Instant::now());
+                pool.keep_connection(&server.endpoint, ours, Instant::now());
                 kept.push(theirs);
             }
             drop(kept.pop());
@@ -281,7 +311,7 @@ mod tests {
         let mut theirs = Vec::new();
         for turn in 0..40 {
             let (ours, their) = server.connected().await;
-            pools[turn % 2].keep(&server.endpoint, ours, Instant::now());
+            pools[turn % 2].keep_connection(&server.endpoint, ours, Instant::now());
             theirs.push(their);
         }
         assert_eq!(server.endpoint.stash().idle(), MAX_IDLE_PER_ENDPOINT);

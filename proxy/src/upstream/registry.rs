@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use proxy_config::name::UnitId;
 
+use super::h2::Multiplexed;
 use super::pool::Stash;
 
 /// What tells endpoints apart.
@@ -29,11 +30,17 @@ pub struct Endpoint {
     key: EndpointKey,
     in_flight: AtomicU32,
     stash: Stash,
+    multiplexed: Multiplexed,
 }
 
 impl Endpoint {
     fn new(key: EndpointKey) -> Self {
-        Self { key, in_flight: AtomicU32::new(0), stash: Stash::default() }
+        Self {
+            key,
+            in_flight: AtomicU32::new(0),
+            stash: Stash::default(),
+            multiplexed: Multiplexed::default(),
+        }
     }
 
     /// What it is known by.
@@ -60,6 +67,11 @@ impl Endpoint {
     /// The idle connections to it that workers have left to each other.
     pub fn stash(&self) -> &Stash {
         &self.stash
+    }
+
+    /// The connections of HTTP/2 to it.
+    pub fn multiplexed(&self) -> &Multiplexed {
+        &self.multiplexed
     }
 }
 

@@ -9,7 +9,6 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::buffer::ReadBuffer;
@@ -27,8 +26,8 @@ use crate::http::timers::Limit;
 use crate::http::validate::Upgrade;
 use crate::http::validate::framing::Framing;
 use crate::table::route::{Routed, Timeouts};
-use crate::upstream::pool;
 use crate::upstream::registry::{Endpoint, InFlight};
+use crate::upstream::stream::Stream;
 
 /// A request on its way to a backend.
 pub(super) struct Job<'a> {
@@ -52,7 +51,7 @@ impl Job<'_> {
 
 /// The connection to an endpoint during an attempt.
 pub(super) struct Upstream<'c> {
-    pub stream: TcpStream,
+    pub stream: Stream,
     pub buffer: ReadBuffer<'c>,
     reused: bool,
     pub in_flight: InFlight,
@@ -169,14 +168,12 @@ where
     async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'c>, Failure> {
         let context = self.connection.context;
         let in_flight = endpoint.enter();
-        let pooled = if may_reuse { context.pool.reuse(endpoint) } else { None };
-        let made = match pooled {
-            Some(reused) => reused,
-            None => match within(&self.connection.timer, pool::connect(endpoint)).await {
-                Ok(Ok(made)) => made,
-                Ok(Err(_)) => return Err(Failure::Connect),
-                Err(limit) => return Err(timed_out(limit)),
-            },
+        let protocol = self.job.target.backend.protocol;
+        let opening = context.pool.open(endpoint, protocol, may_reuse);
+        let made = match within(&self.connection.timer, opening).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(_)) => return Err(Failure::Connect),
+            Err(limit) => return Err(timed_out(limit)),
         };
         let buffer = ReadBuffer::new(&context.buffers);
         Ok(Upstream { stream: made.stream, buffer, reused: made.reused, in_flight })
@@ -275,7 +272,7 @@ where
     pub(super) fn poll_request(
         &mut self,
         cx: &mut TaskContext<'_>,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
     ) -> Result<(), Broken> {
         if self.is_sent {
             return Ok(());

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::body::{BodyReader, BodyWriter, is_allowed_trailer};
 use crate::http::h1::buffer::ReadBuffer;
+use crate::http::lines;
 use crate::http::respond::Reason;
 use crate::http::validate::field::{self, Known};
 
@@ -124,8 +125,8 @@ impl<'a> Sending<'a> {
                 }
                 None => {
                     let trailers = ready!(self.body.poll_trailers(cx)).map_err(|error| failed(&error))?;
-                    let lines = trailers.map(|trailers| lines(&trailers)).unwrap_or_default();
-                    self.writer.end(&lines, self.out);
+                    let allowed = trailers.map(|trailers| allowed(&trailers)).unwrap_or_default();
+                    self.writer.end(&allowed, self.out);
                     self.is_ended = true;
                 }
             }
@@ -142,18 +143,16 @@ fn failed(error: &h2::Error) -> Reason {
 }
 
 /// Trailers as HTTP/1 writes them, less those that may not be merged into the head.
-fn lines(trailers: &HeaderMap) -> Vec<u8> {
-    let mut lines = Vec::new();
+fn allowed(trailers: &HeaderMap) -> Vec<u8> {
+    let mut allowed = Vec::new();
     for (name, value) in trailers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         let passes = field::check(name, value) == Ok(Known::Other) && is_allowed_trailer(name);
         if passes {
-            for part in [name, b": ", value, b"\r\n"] {
-                lines.extend_from_slice(part);
-            }
+            lines::line(name, value, &mut allowed);
         }
     }
-    lines
+    allowed
 }
 
 /// A response's content on its way to the client.
@@ -253,7 +252,7 @@ impl Receiving {
     fn end(&self, to: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
         match self.reader.trailers() {
             [] => to.send_data(Bytes::new(), true),
-            lines => to.send_trailers(super::render::trailers(lines)),
+            lines => to.send_trailers(lines::fields(lines)),
         }
     }
 }

@@ -10,7 +10,6 @@ use std::task::{Context as TaskContext, Poll};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::connect::Tunnelled;
@@ -31,8 +30,8 @@ use crate::http::tunnel::{Side, tunnel};
 use crate::http::validate::framing::Framing;
 use crate::http::validate::{Method, Upgrade};
 use crate::table::route::Routed;
-use crate::upstream::pool;
 use crate::upstream::registry::{Endpoint, InFlight};
+use crate::upstream::stream::Stream;
 
 /// A request on its way to a backend.
 pub(super) struct Job<'a> {
@@ -52,7 +51,7 @@ impl Job<'_> {
 
 /// The connection to an endpoint during an attempt.
 struct Upstream<'c> {
-    stream: TcpStream,
+    stream: Stream,
     buffer: ReadBuffer<'c>,
     reused: bool,
     in_flight: InFlight,
@@ -116,6 +115,7 @@ impl<'a> Forwarding<'a> {
         }
         self.timer.set(Limit::Idle, IDLE_TIMEOUT);
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
+        let mut may_reuse = true;
         loop {
             let Some(endpoint) = self.job.target.backend.pick(&failed) else {
                 return self.answer(Reason::NoEndpoint);
@@ -124,7 +124,7 @@ impl<'a> Forwarding<'a> {
                 self.timer.set(Limit::Attempt, timeout);
             }
             self.exchange.attempt();
-            let (failure, reused) = match self.connect(&endpoint).await {
+            let (failure, reused) = match self.connect(&endpoint, may_reuse).await {
                 Ok(mut upstream) => match self.converse(&mut upstream, head).await {
                     Ok((response, Received::Final(framing))) => {
                         return self.finish(upstream, (head, &response), framing).await;
@@ -141,6 +141,8 @@ impl<'a> Forwarding<'a> {
                 Next::Retry => {
                     self.sending.rewind();
                     self.is_sent = false;
+                    // Where one pooled connection is dead, the others may be: the next one is new.
+                    may_reuse &= !reused;
                     if !reused {
                         failed.push(endpoint);
                     }
@@ -151,20 +153,16 @@ impl<'a> Forwarding<'a> {
         }
     }
 
-    async fn connect(&mut self, endpoint: &Arc<Endpoint>) -> Result<Upstream<'a>, Broken> {
+    async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'a>, Broken> {
         let context = self.shared.context;
         let in_flight = endpoint.enter();
-        let made = match context.pool.reuse(endpoint) {
-            Some(reused) => reused,
-            None => {
-                let mut connecting = std::pin::pin!(pool::connect(endpoint));
-                poll_fn(|cx| match connecting.as_mut().poll(cx) {
-                    Poll::Ready(made) => Poll::Ready(made.map_err(|_| Broken::Upstream(Failure::Connect))),
-                    Poll::Pending => self.poll_over(cx).map(Err),
-                })
-                .await?
-            }
-        };
+        let protocol = self.job.target.backend.protocol;
+        let mut opening = std::pin::pin!(context.pool.open(endpoint, protocol, may_reuse));
+        let made = poll_fn(|cx| match opening.as_mut().poll(cx) {
+            Poll::Ready(made) => Poll::Ready(made.map_err(|_| Broken::Upstream(Failure::Connect))),
+            Poll::Pending => self.poll_over(cx).map(Err),
+        })
+        .await?;
         let buffer = ReadBuffer::new(&context.buffers);
         Ok(Upstream { stream: made.stream, buffer, reused: made.reused, in_flight })
     }
@@ -231,7 +229,7 @@ impl<'a> Forwarding<'a> {
     }
 
     /// Moves what there is of the request. Where the upstream takes no more of it, it may still answer.
-    fn poll_request(&mut self, cx: &mut TaskContext<'_>, stream: &mut TcpStream) -> Result<(), Broken> {
+    fn poll_request(&mut self, cx: &mut TaskContext<'_>, stream: &mut Stream) -> Result<(), Broken> {
         if self.is_sent {
             return Ok(());
         }

@@ -3,11 +3,12 @@
 //! Pure. Copies what may pass, with the edits of the route; fields of the connection never pass (RFC 9113
 //! section 8.2.2).
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{HeaderMap, Response as Head2, StatusCode};
 
 use crate::http::filters::HeaderEdits;
 use crate::http::head::{Head, Response};
+use crate::http::lines::push;
 use crate::http::render::{Nominated, is_of_message};
 use crate::http::respond::{self, Reason};
 use crate::http::validate::framing::Framing;
@@ -79,17 +80,6 @@ pub(super) fn redirect(status: u16, location: &[u8], edits: &HeaderEdits) -> Hea
     sent
 }
 
-/// Trailers from the lines of HTTP/1.
-pub(super) fn trailers(lines: &[u8]) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    for line in lines.split(|byte| *byte == b'\n') {
-        if let Some(colon) = memchr::memchr(b':', line) {
-            push(&line[..colon], line[colon + 1..].trim_ascii(), &mut trailers);
-        }
-    }
-    trailers
-}
-
 fn with_status(status: u16) -> Head2<()> {
     let mut head = Head2::new(());
     *head.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -99,12 +89,5 @@ fn with_status(status: u16) -> Head2<()> {
 fn append(edits: &HeaderEdits, headers: &mut HeaderMap) {
     for field in edits.appended() {
         push(field.name.as_bytes(), field.value.as_bytes(), headers);
-    }
-}
-
-/// Adds a field whose name and value were checked when they were read or compiled.
-fn push(name: &[u8], value: &[u8], headers: &mut HeaderMap) {
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-        headers.append(name, value);
     }
 }

@@ -1,0 +1,136 @@
+//! Owns the connections to endpoints that speak HTTP/2 (h2c): at most [`MAX_CONNECTIONS`] to each, shared
+//! by all workers.
+//!
+//! Called by [`pool`](super::pool) for an exchange, which gets a stand-in for a connection of HTTP/1: the
+//! codecs of clients, the exchange machine and the edits are the same for both kinds of backend, and
+//! [`translate`] is the one place that knows of the difference.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+use super::pool::{self, Connection};
+use super::registry::Endpoint;
+use super::stream::Stream;
+
+mod translate;
+
+/// Connections to one endpoint.
+pub const MAX_CONNECTIONS: usize = 2;
+/// How long an endpoint may take to let another stream begin.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of a response that an endpoint may send before they are taken.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same, over all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Decoded fields of a response.
+const MAX_FIELD_BYTES: u32 = 64 << 10;
+/// Bytes between a codec and its translator, each way.
+const BETWEEN: usize = 64 << 10;
+
+/// A connection to an endpoint.
+#[derive(Clone, Debug)]
+struct Shared {
+    sender: SendRequest<Bytes>,
+    /// Cloned into each exchange: what counts them.
+    exchanges: Arc<()>,
+}
+
+impl Shared {
+    fn active(&self) -> usize {
+        Arc::strong_count(&self.exchanges) - 1
+    }
+}
+
+/// The connections to one endpoint. They end with the last that points to the endpoint.
+#[derive(Debug, Default)]
+pub struct Multiplexed {
+    open: Mutex<Vec<Shared>>,
+    /// Held by the one that dials, so that the others wait for its connection.
+    dialling: tokio::sync::Mutex<()>,
+}
+
+impl Multiplexed {
+    /// The connection with the fewest exchanges, counted as one more, unless another connection should
+    /// be made.
+    fn pick(&self) -> Option<Shared> {
+        let open = self.open();
+        let least = open.iter().min_by_key(|shared| shared.active())?;
+        let has_room = least.active() < least.sender.current_max_send_streams();
+        (has_room || open.len() >= MAX_CONNECTIONS).then(|| least.clone())
+    }
+
+    /// Forgets a connection that takes no more streams.
+    fn forget(&self, ended: &Shared) {
+        self.open().retain(|shared| !Arc::ptr_eq(&shared.exchanges, &ended.exchanges));
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<Shared>> {
+        // The list is whole after every step, so a panic elsewhere does not make it unusable.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A way to an endpoint for one exchange.
+///
+/// # Errors
+/// Where no connection can be made, or none takes another stream in time.
+pub async fn open(endpoint: &Endpoint) -> io::Result<Connection> {
+    let multiplexed = endpoint.multiplexed();
+    loop {
+        let (shared, reused) = match multiplexed.pick() {
+            Some(shared) => (shared, true),
+            None => dial(endpoint).await?,
+        };
+        match timeout(READY_TIMEOUT, shared.sender.clone().ready()).await? {
+            Ok(ready) => {
+                let (near, far) = tokio::io::duplex(BETWEEN);
+                let counted = shared.exchanges;
+                let translator = AbortOnDropHandle::new(spawn_local(async move {
+                    translate::exchange(far, ready).await;
+                    drop(counted);
+                }));
+                return Ok(Connection { stream: Stream::Exchange(near, translator), reused });
+            }
+            // It has ended, or is about to: another one is picked or made.
+            Err(_) if reused => multiplexed.forget(&shared),
+            Err(error) => {
+                multiplexed.forget(&shared);
+                return Err(io::Error::other(error));
+            }
+        }
+    }
+}
+
+async fn dial(endpoint: &Endpoint) -> io::Result<(Shared, bool)> {
+    let multiplexed = endpoint.multiplexed();
+    let _dialling = multiplexed.dialling.lock().await;
+    if let Some(shared) = multiplexed.pick() {
+        return Ok((shared, true));
+    }
+    let stream = pool::dial(endpoint).await?;
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_FIELD_BYTES)
+        .enable_push(false);
+    let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+    let address = endpoint.address();
+    // It lives on this worker; others send through it, and dial anew where the worker has ended.
+    spawn_local(async move {
+        if let Err(error) = connection.await {
+            debug!(endpoint = %address, %error, "a connection of HTTP/2 broke");
+        }
+    });
+    let shared = Shared { sender, exchanges: Arc::default() };
+    multiplexed.open().push(shared.clone());
+    Ok((shared, false))
+}

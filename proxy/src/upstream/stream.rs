@@ -1,0 +1,53 @@
+//! Owns what a codec writes requests to and reads responses from, in HTTP/1: a connection, or a stand-in
+//! for one that speaks HTTP/2 to the endpoint.
+//!
+//! Made by [`pool`](super::pool). Knows nothing of what is said.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
+
+/// A way to an endpoint, for one exchange after the other or for one alone.
+#[derive(Debug)]
+pub enum Stream {
+    /// A connection of HTTP/1.
+    Connection(TcpStream),
+    /// One exchange over a stream of HTTP/2; its translator ends with it.
+    Exchange(DuplexStream, AbortOnDropHandle<()>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Exchange(stream, _) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Connection(stream) => Pin::new(stream).poll_write(cx, from),
+            Self::Exchange(stream, _) => Pin::new(stream).poll_write(cx, from),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Exchange(stream, _) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Exchange(stream, _) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
