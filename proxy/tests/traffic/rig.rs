@@ -100,6 +100,8 @@ pub struct Site {
     pub certificates: Vec<(&'static str, &'static str)>,
     /// Told to the origin as `X-Generation` and to the client as the same.
     pub generation: Option<u64>,
+    /// What the endpoints speak.
+    pub protocol: BackendProtocol,
 }
 
 impl Site {
@@ -110,6 +112,7 @@ impl Site {
             origins: vec![origin],
             certificates: Vec::new(),
             generation: None,
+            protocol: BackendProtocol::Http1,
         }
     }
 
@@ -125,7 +128,7 @@ impl Site {
         let attachments =
             listeners.map(|unit| Attachment { listener: unit.id.clone(), hostnames: Vec::new() }).collect();
         units.push(route(attachments, self.generation));
-        units.extend(backend(&self.origins));
+        units.extend(backend(&self.origins, self.protocol));
         units.into_iter().collect()
     }
 }
@@ -200,10 +203,9 @@ fn route(attachments: Vec<Attachment>, generation: Option<u64>) -> EncodedUnit {
     EncodedUnit::new(UnitId::route("HTTPRoute", &name("route")), &Unit::Route(route))
 }
 
-fn backend(endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
+fn backend(endpoints: &[SocketAddr], protocol: BackendProtocol) -> Vec<EncodedUnit> {
     let service = name("backend");
-    let unit =
-        Backend { service: service.clone(), port: 80, port_name: None, protocol: BackendProtocol::Http1 };
+    let unit = Backend { service: service.clone(), port: 80, port_name: None, protocol };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, 80), &Unit::Backend(unit))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

@@ -1,0 +1,228 @@
+//! Backends that speak HTTP/2 with prior knowledge, for clients of both protocols.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use proxy_config::backend::BackendProtocol;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::http1;
+use crate::http2::{Client, answer, request};
+use crate::rig::{PATIENCE, Rig, Site};
+
+/// An origin of HTTP/2 that records heads and does what the path says.
+struct Origin {
+    address: SocketAddr,
+    seen: Arc<Seen>,
+    _server: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    heads: Mutex<Vec<Request<()>>>,
+    trailers: Mutex<Vec<HeaderMap>>,
+    connections: AtomicUsize,
+    open: AtomicUsize,
+    resets: AtomicUsize,
+}
+
+impl Origin {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.32:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        let server = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                shared.connections.fetch_add(1, Relaxed);
+                shared.open.fetch_add(1, Relaxed);
+                tokio::spawn(connection(stream, shared.clone()));
+            }
+        });
+        Self { address, seen, _server: AbortOnDropHandle::new(server) }
+    }
+}
+
+async fn connection(stream: TcpStream, seen: Arc<Seen>) {
+    stream.set_nodelay(true).unwrap();
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        if request.uri().path() == "/goaway" {
+            connection.graceful_shutdown();
+        }
+        tokio::spawn(serve(request, respond, seen.clone()));
+    }
+    seen.open.fetch_sub(1, Relaxed);
+}
+
+async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, seen: Arc<Seen>) {
+    let (parts, mut body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    seen.heads.lock().unwrap().push(Request::from_parts(parts, ()));
+    let head = |status: u16| Response::builder().status(status).header("x-path", &path).body(()).unwrap();
+    match path.as_str() {
+        "/chat" => {
+            let mut stream = respond.send_response(head(200), false).unwrap();
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+                stream.send_data(data, false).unwrap();
+            }
+            let sent = body.trailers().await.unwrap();
+            seen.trailers.lock().unwrap().extend(sent);
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            stream.send_trailers(trailers).unwrap();
+        }
+        "/hints" => {
+            let hints = Response::builder().status(StatusCode::EARLY_HINTS).header("link", "</a>");
+            respond.send_informational(hints.body(()).unwrap()).unwrap();
+            respond.send_response(head(204), true).unwrap();
+        }
+        "/reset" => {
+            let mut stream = respond.send_response(head(200), false).unwrap();
+            stream.send_data("part".into(), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.send_reset(h2::Reason::INTERNAL_ERROR);
+        }
+        "/never" => {
+            std::future::poll_fn(|cx| respond.poll_reset(cx)).await.unwrap();
+            seen.resets.fetch_add(1, Relaxed);
+        }
+        "/slow" => {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            respond.send_response(head(200), true).unwrap();
+        }
+        "/refused" => respond.send_reset(h2::Reason::REFUSED_STREAM),
+        _ => {
+            let mut whole = head(200);
+            whole.headers_mut().insert("content-length", 2.into());
+            let mut stream = respond.send_response(whole, false).unwrap();
+            stream.send_data("ok".into(), true).unwrap();
+        }
+    }
+}
+
+async fn rig(origin: &Origin) -> Rig {
+    let rig = Rig::start(2).await;
+    let mut site = Site::new(&rig, origin.address);
+    site.protocol = BackendProtocol::H2c;
+    rig.hold(&site).await;
+    rig
+}
+
+#[tokio::test]
+async fn a_client_of_http1_is_served_by_a_backend_of_http2() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let mut client = http1::Client::connect(rig.http).await.unwrap();
+    for _ in 0..3 {
+        let request = b"GET /a?b=c HTTP/1.1\r\nHost: A.example\r\nX-Kept: 1\r\nUpgrade: x\r\n\r\n";
+        let answer = client.ask(request).await.unwrap();
+        assert!(answer.is_ok(), "{answer:?}");
+        assert_eq!(answer.field("x-path"), Some("/a"));
+    }
+    let heads = origin.seen.heads.lock().unwrap();
+    assert_eq!(heads[0].uri(), "http://A.example/a?b=c");
+    assert_eq!(heads[0].headers()["x-kept"], "1");
+    assert_eq!(heads[0].headers()["x-forwarded-proto"], "http");
+    for name in ["host", "connection", "upgrade", "transfer-encoding"] {
+        assert!(!heads[0].headers().contains_key(name), "{name}");
+    }
+    assert_eq!(origin.seen.connections.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_stream_both_ways_is_passed_on_as_it_goes_with_its_trailers() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    let mut head = request(Method::POST, "/chat");
+    head.headers_mut().insert("te", "trailers".parse().unwrap());
+    let (response, mut stream) = client.send(head, false).await;
+    stream.send_data("one".into(), false).unwrap();
+    let (_, mut body) = timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
+    for message in ["one", "two", "three"] {
+        if message != "one" {
+            stream.send_data(message.into(), false).unwrap();
+        }
+        assert_eq!(timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap(), message);
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", "3".parse().unwrap());
+    stream.send_trailers(trailers.clone()).unwrap();
+    assert!(timeout(PATIENCE, body.data()).await.unwrap().is_none());
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    assert_eq!(*origin.seen.trailers.lock().unwrap(), [trailers]);
+}
+
+#[tokio::test]
+async fn answers_without_content_and_interim_ones_pass() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    let (response, _) = client.send(request(Method::HEAD, "/"), true).await;
+    answer(response).await.unwrap().check(200, b"");
+    let (mut response, _) = client.send(request(Method::GET, "/hints"), true).await;
+    let interim = timeout(PATIENCE, std::future::poll_fn(|cx| response.poll_informational(cx))).await;
+    assert_eq!(interim.unwrap().unwrap().unwrap().status(), 103);
+    answer(response).await.unwrap().check(204, b"");
+}
+
+#[tokio::test]
+async fn many_requests_share_two_connections_at_most() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let clients = [Client::connect(&rig).await, Client::connect(&rig).await, Client::connect(&rig).await];
+    let answers = (0..240).map(|n| clients[n % 3].get("/slow"));
+    for answer in futures_util::future::join_all(answers).await {
+        answer.check(200, b"");
+    }
+    assert!(origin.seen.connections.load(Relaxed) <= 2);
+}
+
+#[tokio::test]
+async fn a_backend_that_goes_away_is_connected_to_again() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    for round in 1..4 {
+        client.get("/goaway").await.check(200, b"ok");
+        while origin.seen.open.load(Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.get("/").await.check(200, b"ok");
+        assert_eq!(origin.seen.connections.load(Relaxed), round + 1);
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    let (response, _) = client.send(request(Method::GET, "/reset"), true).await;
+    assert!(answer(response).await.is_err());
+    let (response, mut stream) = client.send(request(Method::GET, "/never"), true).await;
+    while origin.seen.heads.lock().unwrap().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(response);
+    let cancelled = async {
+        while origin.seen.resets.load(Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, cancelled).await.expect("the backend is told");
+    client.get("/refused").await.check(502, b"Bad Gateway\n");
+    client.get("/").await.check(200, b"ok");
+    assert_eq!(origin.seen.connections.load(Relaxed), 1);
+}
