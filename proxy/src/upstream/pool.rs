@@ -324,6 +324,6 @@ mod tests {
     async fn a_refused_connection_is_an_error_at_once() {
         let server = Server::new().await;
         drop(server.listener);
-        assert_eq!(connect(&server.endpoint).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(dial(&server.endpoint).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }
