@@ -85,6 +85,11 @@ impl Listen {
         });
     }
 
+    /// Stops listening at once; for when the tree has ended.
+    pub fn shut(&self) {
+        self.acceptor.sockets.shut();
+    }
+
     /// The branch of the tree under which a listener per wanted address lives. It never gives up: one
     /// that fails again and again takes none of the others with it.
     pub fn listeners(&self) -> Child {

@@ -23,6 +23,7 @@ use crate::config_store::{self, ConfigStore};
 use crate::listen::Listen;
 use crate::listen::context::Shared;
 use crate::listen::drain::Drained;
+use crate::listen::socket::shut;
 use crate::listen::worker::workers;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -224,7 +225,12 @@ impl Proxy {
     /// # Errors
     /// Where the tree had ended by itself.
     pub async fn stop(&self) -> Result<(), Stopped> {
-        self.running.stop().await
+        let stopped = self.running.stop().await;
+        // Whoever holds a handle for a moment longer: the addresses are free when this returns.
+        self.beside.listen.shut();
+        shut(&self.beside.admin.admin);
+        shut(&self.beside.admin.status);
+        stopped
     }
 
     /// Returns when nothing of the tree is left.

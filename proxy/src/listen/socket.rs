@@ -10,8 +10,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tracing::debug;
 
 /// How many connections the kernel may queue on a socket; it cuts this to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
@@ -67,9 +69,26 @@ impl Sockets {
         self.lock().open.remove(&address);
     }
 
+    /// Stops listening everywhere at once, whoever still holds a handle: what is queued is reset, and the
+    /// addresses are free for another.
+    pub fn shut(&self) {
+        let mut state = self.lock();
+        state.wanted.clear();
+        for socket in std::mem::take(&mut state.open).into_values() {
+            shut(&socket);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole after every step, so a panic elsewhere does not make it unusable.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops listening on a socket for all who hold a handle of it (shutdown(2) on a listening socket).
+pub fn shut(socket: &TcpListener) {
+    if let Err(error) = shutdown(socket, Shutdown::Both) {
+        debug!(%error, "a listening socket was closed already");
     }
 }
 
@@ -131,6 +150,20 @@ mod tests {
         sockets.want(&BTreeSet::new());
         TcpStream::connect(address).expect_err("nobody holds it");
         sockets.listen(address).expect_err("it is not wanted");
+    }
+
+    #[test]
+    fn a_socket_that_is_shut_is_free_for_another_whoever_holds_it() {
+        let (sockets, address) = (Sockets::default(), free_address());
+        sockets.want(&BTreeSet::from([address]));
+        let held = sockets.listen(address).unwrap();
+        sockets.shut();
+        TcpStream::connect(address).expect_err("nobody listens");
+        let others = Sockets::default();
+        others.want(&BTreeSet::from([address]));
+        others.listen(address).expect("it is free");
+        drop(held);
+        TcpStream::connect(address).expect("the other one listens");
     }
 
     #[test]

@@ -242,6 +242,21 @@ async fn a_proxy_that_drains_says_so_and_still_serves() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_stopped_leaves_its_addresses_free() {
+    let blue = Origin::named("blue").await;
+    let mut rig = Rig::start().await;
+    acked(rig.controller().push(&World::new(rig.port).route("/", &blue).units(), 1).await);
+    assert_eq!(rig.get("/").await, "blue");
+    let proxy = rig.proxy();
+    let own = [proxy.admin_address().unwrap(), proxy.status_address().unwrap()];
+    proxy.stop().await.unwrap();
+    // It is still held, as by one who looks at its last counts.
+    for address in own.into_iter().chain([(rig::NODE, rig.port).into()]) {
+        std::net::TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    }
+}
+
+#[tokio::test]
 async fn units_from_within_the_process_are_served_like_pushed_ones() {
     let blue = Origin::named("blue").await;
     let mut rig = Rig::start().await;
