@@ -188,7 +188,10 @@ pub(super) fn secret(raw: &Value) -> Result<Object, Fault> {
         (Some("kubernetes.io/tls"), data, text) => {
             tls_content(data.unwrap_or_default(), text.unwrap_or_default())?
         }
-        (kind, _, _) => SecretContent::Other(kind.unwrap_or("Opaque").to_owned()),
+        (kind, _, _) => {
+            let kind = kind.unwrap_or("Opaque");
+            SecretContent::Other(format!("its type is `{kind}`, not kubernetes.io/tls"))
+        }
     };
     Ok(Object::Secret(Arc::new(Secret { meta: metadata.into(), content })))
 }

@@ -100,7 +100,7 @@ fn a_secret_is_read_only_where_its_data_is_there() {
     let tls = json!({ "type": "kubernetes.io/tls", "data": { "tls.crt": "YQ==", "tls.key": "Y\ng==" } });
     assert_eq!(content(tls), SecretContent::Tls { chain: b"a".into(), key: b"b".into() });
     let opaque = json!({ "type": "Opaque", "data": { "a": "Yg==" } });
-    assert_eq!(content(opaque), SecretContent::Other("Opaque".into()));
+    assert_eq!(content(opaque), SecretContent::Other("its type is `Opaque`, not kubernetes.io/tls".into()));
 }
 
 #[test]

@@ -156,7 +156,7 @@ pub enum SecretContent {
         /// `tls.key`.
         key: Vec<u8>,
     },
-    /// Something else, and what.
+    /// Something that can't be served, for this reason.
     Other(String),
 }
 

@@ -97,7 +97,7 @@ struct Served {
 fn check(secret: &Secret) -> Result<Option<Served>, String> {
     let (chain, key) = match &secret.content {
         SecretContent::NotRead => return Ok(None),
-        SecretContent::Other(kind) => return Err(format!("its type is `{kind}`, not kubernetes.io/tls")),
+        SecretContent::Other(reason) => return Err(reason.clone()),
         SecretContent::Tls { chain, key } => (chain, key),
     };
     let certificates = CertificateDer::pem_slice_iter(chain)
