@@ -42,6 +42,9 @@ const LOOKS: usize = 256;
 const HOLD: Duration = Duration::from_secs(2);
 /// For how long a new leader's verdict on the fleet may change with time alone.
 const GRACE: Duration = Duration::from_secs(30);
+/// For how long a route must not be ours before our entries are taken from it: the translation of one that
+/// has just been seen may be on its way.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How long to wait before an object is looked at again whose write failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -92,6 +95,8 @@ pub struct State {
     begun: bool,
     /// Objects to look at, and from when on.
     noted: BTreeMap<ObjectRef, Instant>,
+    /// Routes with entries of ours that are ours no longer, and since when.
+    leaving: BTreeMap<ObjectRef, Instant>,
     writing: BTreeMap<ObjectRef, Task>,
     pace: Pace,
     wakes: Vec<Task>,
@@ -119,6 +124,7 @@ impl Actor for StatusWriter {
             held: None,
             begun: false,
             noted: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             writing: BTreeMap::new(),
             pace: Pace::new(now),
             wakes: Vec::new(),
@@ -229,6 +235,9 @@ impl State {
 
     /// Looks at what is noted and writes what differs, as fast as the pace allows.
     fn pump(&mut self, myself: &ActorRef<Msg>) {
+        if !self.begun {
+            return;
+        }
         let now = Instant::now();
         if let Some(held) = self.held.filter(|held| *held > now) {
             self.timer = Some(wake(myself, held, Msg::Due));
@@ -246,6 +255,10 @@ impl State {
                 return;
             }
             if let Some(later) = self.pace.not_before(&object, now) {
+                self.noted.insert(object, later);
+                continue;
+            }
+            if let Some(later) = self.leaves(&object, now) {
                 self.noted.insert(object, later);
                 continue;
             }
@@ -279,6 +292,20 @@ impl State {
         let before = parse_status(status.as_ref());
         let merged = merge_status(&desired, &before, Timestamp::now())?;
         Some(Write { object: object.clone(), version, desired, status: as_patch(&before, merged) })
+    }
+
+    /// Until when a route that may have ceased to be ours is left alone, if that is not over.
+    fn leaves(&mut self, object: &ObjectRef, now: Instant) -> Option<Instant> {
+        if self.desired.contains_key(object) || object.kind != Kind::HttpRoute {
+            self.leaving.remove(object);
+            return None;
+        }
+        let since = *self.leaving.entry(object.clone()).or_insert(now);
+        let later = Some(since + LEAVE).filter(|later| *later > now);
+        if later.is_none() {
+            self.leaving.remove(object);
+        }
+        later
     }
 
     /// What the status of a route should say that is ours no longer, but still has entries of ours.

@@ -4,3 +4,4 @@
 mod observe;
 mod push;
 mod stage;
+mod status;

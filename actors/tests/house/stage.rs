@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Proxy {
     pub identity: String,
     pub held: Mutex<Held>,
-    pub answered: watch::Sender<u64>,
+    /// Counts its restarts: connections end with each.
+    lives: watch::Sender<u64>,
     credentials: Mutex<Identity>,
 }
 
@@ -93,6 +94,7 @@ impl Proxy {
     }
 
     async fn serve(self: Arc<Self>, stream: tokio::io::DuplexStream) {
+        let mut life = self.lives.subscribe();
         let tls = {
             self.held.lock().unwrap().connections += 1;
             mtls::server(&self.credentials.lock().unwrap(), &Role::Controller).unwrap()
@@ -106,13 +108,23 @@ impl Proxy {
                     std::future::pending::<()>().await;
                 }
                 let reply = proxy.take(serde_json::from_slice(&body).unwrap());
-                proxy.answered.send_modify(|count| *count += 1);
                 let reply = serde_json::to_vec(&reply).unwrap();
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(reply))))
             }
         });
-        let _ =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            _ = connection => {}
+            _ = life.changed() => {}
+        }
+    }
+
+    /// It is replaced by one that holds nothing; its connections end.
+    pub fn restart(&self) {
+        let mut held = self.held.lock().unwrap();
+        *held = Held { connections: held.connections, ..Held::default() };
+        self.lives.send_modify(|life| *life += 1);
     }
 
     /// What it holds.
@@ -147,7 +159,7 @@ impl Stage {
             let proxy = Proxy {
                 identity,
                 held: Mutex::default(),
-                answered: watch::Sender::default(),
+                lives: watch::Sender::default(),
                 credentials: Mutex::new(credentials),
             };
             (SocketAddr::from(([127, 0, 0, 2 + index], 9901)), Arc::new(proxy))
@@ -205,6 +217,12 @@ pub fn lead(controller: &Controller, term: u64) {
     let valid_until = Instant::now() + Duration::from_secs(1_000_000);
     controller.edges.leadership.send_replace(Some(Leadership::new(term, valid_until)));
     controller.edges.gate.send_replace(Gate::Open(term));
+}
+
+/// Takes leadership from a controller.
+pub fn resign(controller: &Controller) {
+    controller.edges.leadership.send_replace(None);
+    controller.edges.gate.send_replace(Gate::Closed);
 }
 
 /// Waits until something holds, in paused time.

@@ -1,0 +1,174 @@
+//! What is written back.
+
+use std::time::Duration;
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use proxy_config::name::{ObjectName, UnitId};
+use sandbox::{Access, Fault, Faults, How, Matcher, Verb};
+use serde_json::Value;
+
+use crate::stage::{GROUND, Stage, route, until};
+
+/// The status of an object of Gateway API.
+async fn status(stage: &Stage, kind: &str, name: &str) -> Value {
+    let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", kind);
+    let resource = ApiResource::from_gvk(&gvk);
+    let api: Api<DynamicObject> = if kind == "GatewayClass" {
+        Api::all_with(stage.sandbox.client(), &resource)
+    } else {
+        Api::namespaced_with(stage.sandbox.client(), "default", &resource)
+    };
+    api.get(name).await.unwrap().data["status"].clone()
+}
+
+/// The status and reason of a condition.
+fn condition(of: &Value, kind: &str) -> Option<(String, String)> {
+    let all = of["conditions"].as_array()?;
+    let found = all.iter().find(|condition| condition["type"] == kind)?;
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason")))
+}
+
+/// Waits until a condition is as said.
+async fn condition_is(stage: &Stage, (kind, name): (&str, &str), condition_kind: &str, want: (&str, &str)) {
+    let want = Some((want.0.to_owned(), want.1.to_owned()));
+    for _ in 0..600 {
+        let status = status(stage, kind, name).await;
+        let of = if kind == "HTTPRoute" { &status["parents"][0] } else { &status };
+        if condition(of, condition_kind) == want {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{kind} {name} is not {condition_kind} {want:?}: {}", status(stage, kind, name).await);
+}
+
+/// The requests of a controller that change something.
+fn writes(accesses: &[Access], client: &str) -> Vec<Access> {
+    let writing = |access: &&Access| !matches!(access.verb, Verb::Get | Verb::List | Verb::Watch);
+    accesses.iter().filter(|access| access.client == client).filter(writing).cloned().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn statuses_are_written_once_and_a_steady_state_writes_nothing() {
+    let stage = Stage::new(2).await;
+    stage.apply(GROUND).await;
+    stage.apply(&route("one", "/one")).await;
+    let controller = stage.leader("c", 1).await;
+    condition_is(&stage, ("GatewayClass", "portreeve"), "Accepted", ("True", "Accepted")).await;
+    condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
+    condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    let all = writes(&stage.sandbox.take_accesses(), "c");
+    assert_eq!(all.len(), 3, "one write for each object: {all:#?}");
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let more = writes(&stage.sandbox.take_accesses(), "c");
+    assert!(more.is_empty(), "{more:#?}");
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failover_and_a_restart_write_nothing_either() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.apply(&route("one", "/one")).await;
+    let first = stage.leader("a", 1).await;
+    condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
+    first.running.stop().await.unwrap();
+    drop(stage.sandbox.take_accesses());
+    let second = stage.leader("b", 2).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let more = writes(&stage.sandbox.take_accesses(), "b");
+    assert!(more.is_empty(), "{more:#?}");
+    second.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_somebody_else_changes_is_put_right() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    let controller = stage.leader("c", 1).await;
+    condition_is(&stage, ("GatewayClass", "portreeve"), "Accepted", ("True", "Accepted")).await;
+    let resource =
+        ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "GatewayClass"));
+    let api: Api<DynamicObject> = Api::all_with(stage.sandbox.client(), &resource);
+    let nonsense = serde_json::json!({"status": {"conditions": []}});
+    let params = kube::api::PatchParams::default();
+    api.patch_status("portreeve", &params, &kube::api::Patch::Merge(nonsense)).await.unwrap();
+    condition_is(&stage, ("GatewayClass", "portreeve"), "Accepted", ("True", "Accepted")).await;
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_and_lost_answers_end_with_the_right_status() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    let settings = stage.settings("c");
+    let on = || Matcher::all().verb(Verb::Patch);
+    let faults = Faults::none()
+        .with(on(), How::Times(1), Fault::Conflict)
+        .with(on(), How::Times(1), Fault::LoseAnswer)
+        .with(on(), How::Times(1), Fault::Throttle { retry_after: 1 })
+        .with(on(), How::Times(1), Fault::Hang(Duration::from_secs(60)));
+    stage.sandbox.set_faults("c", faults);
+    let controller = actors::tree::run(settings).await.unwrap();
+    crate::stage::lead(&controller, 1);
+    stage.apply(&route("one", "/one")).await;
+    condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
+    condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_can_not_use_is_said_in_the_status() {
+    let stage = Stage::new(1).await;
+    let unit = UnitId::listener(&ObjectName::new("default", "edge"), "http");
+    stage.proxy(0).held.lock().unwrap().broken.insert(unit, "the port is taken".to_owned());
+    stage.apply(GROUND).await;
+    let controller = stage.leader("c", 1).await;
+    let mut programmed = None;
+    for _ in 0..200 {
+        let status = status(&stage, "Gateway", "edge").await;
+        programmed = condition(&status["listeners"][0], "Programmed");
+        if programmed.as_ref().is_some_and(|(status, _)| status == "False") {
+            assert!(status.to_string().contains("the port is taken"), "{status}");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(programmed.map(|(status, _)| status).as_deref(), Some("False"));
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_is_silent_is_left_out_and_named() {
+    let stage = Stage::new(2).await;
+    stage.proxy(1).held.lock().unwrap().mute = true;
+    stage.apply(GROUND).await;
+    let controller = stage.leader("c", 1).await;
+    condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    let said = status(&stage, "Gateway", "edge").await.to_string();
+    assert!(said.contains("1 of 2 proxies") && said.contains("edge-1"), "{said}");
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_leaves_us_loses_our_entry() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.apply(&route("one", "/one")).await;
+    let controller = stage.leader("c", 1).await;
+    condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
+    stage.apply(&route("one", "/one").replace("name: edge", "name: somebody-elses")).await;
+    let mut left = Value::Null;
+    for _ in 0..100 {
+        left = status(&stage, "HTTPRoute", "one").await["parents"].clone();
+        if left.as_array().is_some_and(Vec::is_empty) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(left, serde_json::json!([]));
+    until("the controller still runs", || controller.edges.translation.borrow().is_some()).await;
+    controller.running.stop().await.unwrap();
+}
