@@ -244,7 +244,7 @@ async fn a_proxy_that_drains_says_so_and_still_serves() {
 #[tokio::test]
 async fn a_proxy_that_stopped_leaves_its_addresses_free() {
     let blue = Origin::named("blue").await;
-    let mut rig = Rig::start().await;
+    let rig = Rig::start().await;
     acked(rig.controller().push(&World::new(rig.port).route("/", &blue).units(), 1).await);
     assert_eq!(rig.get("/").await, "blue");
     let proxy = rig.proxy();
