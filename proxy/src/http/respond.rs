@@ -238,9 +238,13 @@ pub fn redirect(
 
 /// The status line and Date, which an origin must send (RFC 9110 section 6.6.1): here the proxy is one.
 fn begin(status: u16, out: &mut Vec<u8>) {
-    let now = httpdate::HttpDate::from(std::time::SystemTime::now());
-    let head = format!("HTTP/1.1 {status} {}\r\nDate: {now}\r\n", phrase(status));
+    let head = format!("HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date());
     out.extend_from_slice(head.as_bytes());
+}
+
+/// The value of Date, now.
+pub(super) fn date() -> String {
+    httpdate::HttpDate::from(std::time::SystemTime::now()).to_string()
 }
 
 /// The words of a status that the proxy answers with.

@@ -17,6 +17,7 @@ use tracing::debug;
 use super::context::{Client, Context};
 use super::handoff::Handed;
 use crate::http::{h1, h1::HEAD_TIMEOUT, h2};
+use crate::metrics::WorkerMetrics;
 
 /// What no request of HTTP/1 can begin with: the start of the preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI *";
@@ -26,15 +27,29 @@ const PEEK_PAUSE: Duration = Duration::from_millis(5);
 /// Serves a connection to its end.
 pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
     let Handed { stream, local, peer, at, held: _held } = handed;
-    let metrics = context.metrics();
-    metrics.connections.fetch_add(1, Relaxed);
-    metrics.open_connections.fetch_add(1, Relaxed);
+    let _open = Open::new(context.metrics());
     let client = Client { peer, local, secure: false, sni: None, accepted: at };
     match TcpStream::from_std(stream) {
         Ok(stream) => speak(stream, client, &context).await,
         Err(error) => debug!(%peer, %local, %error, "can't watch a connection"),
     }
-    context.metrics().open_connections.fetch_sub(1, Relaxed);
+}
+
+/// Counts a connection for as long as it lives, however it ends.
+struct Open<'c>(&'c WorkerMetrics);
+
+impl<'c> Open<'c> {
+    fn new(metrics: &'c WorkerMetrics) -> Self {
+        metrics.connections.fetch_add(1, Relaxed);
+        metrics.open_connections.fetch_add(1, Relaxed);
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open_connections.fetch_sub(1, Relaxed);
+    }
 }
 
 async fn speak(stream: TcpStream, client: Client, context: &Context) {

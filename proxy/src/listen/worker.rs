@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{interval, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, debug_span, warn};
 
 use super::connection;
 use super::context::{Context, Shared};
@@ -146,13 +146,15 @@ async fn serve(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            // What is rare comes first, or a flood of connections would starve it.
+            _ = draining.wait_for(|draining| *draining), if !context.is_draining() => context.begin_drain(),
+            _ = tidy.tick() => context.tidy(),
             handed = connections.recv() => {
                 let Some(handed) = handed else { break };
-                let connection = connection::serve(handed, context.clone());
+                let span = debug_span!("connection", worker = context.worker(), peer = %handed.peer, local = %handed.local);
+                let connection = connection::serve(handed, context.clone()).instrument(span);
                 tokio::task::spawn_local(tasks.track_future(connection));
             }
-            _ = tidy.tick() => context.tidy(),
-            _ = draining.wait_for(|draining| *draining), if !context.is_draining() => context.begin_drain(),
         }
     }
     connections.close();

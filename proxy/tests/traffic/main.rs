@@ -3,6 +3,7 @@
 
 mod drain;
 mod h2c;
+mod handoff;
 mod http1;
 mod http2;
 mod origin;

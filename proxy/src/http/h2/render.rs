@@ -60,7 +60,7 @@ pub(super) fn connected(response: &Response, head: (&Head, &[u8]), edits: &Heade
 /// An answer of the proxy's own, and its content.
 pub(super) fn answer(reason: Reason) -> (Head2<()>, String) {
     let status = reason.status();
-    let mut sent = with_status(status);
+    let mut sent = dated(status);
     let text = format!("{}\n", respond::phrase(status));
     let headers = sent.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -73,11 +73,18 @@ pub(super) fn answer(reason: Reason) -> (Head2<()>, String) {
 
 /// A redirect.
 pub(super) fn redirect(status: u16, location: &[u8], edits: &HeaderEdits) -> Head2<()> {
-    let mut sent = with_status(status);
+    let mut sent = dated(status);
     push(LOCATION.as_str().as_bytes(), location, sent.headers_mut());
     sent.headers_mut().insert(CONTENT_LENGTH, 0_u64.into());
     append(edits, sent.headers_mut());
     sent
+}
+
+/// The beginning of an answer of our own, for which the proxy is the origin (RFC 9110 section 6.6.1).
+fn dated(status: u16) -> Head2<()> {
+    let mut head = with_status(status);
+    push(b"date", respond::date().as_bytes(), head.headers_mut());
+    head
 }
 
 fn with_status(status: u16) -> Head2<()> {
