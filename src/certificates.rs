@@ -23,7 +23,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let now = SystemTime::now();
     let authority = authority(&folder.join("ca"), now)?;
     let life = Duration::from_secs(hours * 3600);
-    let mut issue = |role: &Role, name: &str| -> Result<()> {
+    let issue = |role: &Role, name: &str| -> Result<()> {
         let folder = folder.join(name);
         authority.issue(role, now, life)?.write(&folder)?;
         println!("{}", folder.display());

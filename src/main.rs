@@ -3,6 +3,8 @@
 mod certificates;
 mod cli;
 mod controller;
+#[cfg(feature = "demo")]
+mod demo;
 mod logging;
 mod proxies;
 mod proxy;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
 
 fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
+        #[cfg(feature = "demo")]
+        Some(("demo", matches)) => demo::run(matches),
         Some(("controller", matches)) => controller::run(matches),
         Some(("proxy", matches)) => proxy::run(matches),
         Some(("certificates", matches)) => certificates::run(matches),

@@ -15,7 +15,10 @@ pub(crate) struct Process<H> {
 
 impl<H: Send + 'static> Process<H> {
     /// Starts a process and waits until its tree stands.
-    pub(crate) async fn start<E>(name: &str, tree: impl Future<Output = Result<H, E>> + Send + 'static) -> Result<Self>
+    pub(crate) async fn start<E>(
+        name: &str,
+        tree: impl Future<Output = Result<H, E>> + Send + 'static,
+    ) -> Result<Self>
     where
         E: std::error::Error + Send + Sync + 'static,
     {

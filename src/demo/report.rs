@@ -54,7 +54,10 @@ impl Report {
             Ok((value, detail)) => (Some(value), true, detail),
             Err(error) => (None, false, format!("{error:#}")),
         };
-        self.tell(&format!("{} {name:<44} {milliseconds:>6} ms  {detail}", if held { "ok  " } else { "FAIL" }));
+        self.tell(&format!(
+            "{} {name:<44} {milliseconds:>6} ms  {detail}",
+            if held { "ok  " } else { "FAIL" }
+        ));
         self.held &= held;
         self.steps.push(Step { name: name.to_owned(), held, milliseconds, detail });
         value
