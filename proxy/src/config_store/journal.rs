@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_config::name::UnitId;
 use proxy_config::unit::EncodedUnit;
@@ -35,7 +35,17 @@ impl Journal {
             None
         });
         let (last_good, remembered) = opened.map_or((None, None), |(open, known)| (Some(open), known));
-        (Self { last_good, noted: None, metrics }, remembered)
+        let journal = Self { last_good, noted: None, metrics };
+        if let Some(remembered) = &remembered {
+            journal.show(remembered.confirmed);
+        }
+        (journal, remembered)
+    }
+
+    /// Shows how old the memory is.
+    fn show(&self, at: SystemTime) {
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics.pushes.last_good.store(at.as_secs(), Relaxed);
     }
 
     /// Whether a confirmation is worth a note.
@@ -51,8 +61,7 @@ impl Journal {
         match last_good.save(&in_force.units, &change) {
             Ok(()) => {
                 self.noted = Some(Instant::now());
-                let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.metrics.pushes.last_good.store(at.as_secs(), Relaxed);
+                self.show(at);
             }
             Err(error) => warn!(error = %chain(&error), "the last good configuration is not kept"),
         }

@@ -144,6 +144,9 @@ async fn endpoints_that_were_too_old_at_the_start_come_back_with_a_controllers_w
     let folder = remembered(ENDPOINTS_VALID_FOR + Duration::from_secs(1));
     let rig = Rig::start(Some(folder.path().into())).await;
     assert_eq!(rig.endpoints(), 0);
+    let shown = rig.args.metrics.pushes.last_good.load(SeqCst);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((3600..3700).contains(&(now - shown)), "its age is shown: {}", now - shown);
     let reply = rig.ask(rig.push(&units(80), 6)).await.unwrap();
     assert!(matches!(reply, Reply::Ack(_)), "{reply:?}");
     assert_eq!(rig.endpoints(), 1);
