@@ -128,7 +128,7 @@ impl Site {
         let attachments =
             listeners.map(|unit| Attachment { listener: unit.id.clone(), hostnames: Vec::new() }).collect();
         units.push(route(attachments, self.generation));
-        units.extend(backend(&self.origins, self.protocol));
+        units.extend(self.backend());
         units.into_iter().collect()
     }
 }
@@ -142,6 +142,11 @@ impl Site {
             hostnames: Vec::new(),
         });
         route(attachments.collect(), self.generation)
+    }
+
+    /// The backend and its endpoints alone; their zone follows the generation.
+    pub fn backend(&self) -> Vec<EncodedUnit> {
+        backend(&self.origins, self.protocol, self.generation.map(|generation| generation.to_string()))
     }
 }
 
@@ -203,7 +208,7 @@ fn route(attachments: Vec<Attachment>, generation: Option<u64>) -> EncodedUnit {
     EncodedUnit::new(UnitId::route("HTTPRoute", &name("route")), &Unit::Route(route))
 }
 
-fn backend(endpoints: &[SocketAddr], protocol: BackendProtocol) -> Vec<EncodedUnit> {
+fn backend(endpoints: &[SocketAddr], protocol: BackendProtocol, zone: Option<String>) -> Vec<EncodedUnit> {
     let service = name("backend");
     let unit = Backend { service: service.clone(), port: 80, port_name: None, protocol };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, 80), &Unit::Backend(unit))];
@@ -216,7 +221,7 @@ fn backend(endpoints: &[SocketAddr], protocol: BackendProtocol) -> Vec<EncodedUn
                 ready: true,
                 serving: true,
                 terminating: false,
-                zone: None,
+                zone: zone.clone(),
             }],
         };
         let id = UnitId::endpoints(&name(&format!("backend-{index}")));

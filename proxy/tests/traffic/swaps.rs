@@ -137,7 +137,7 @@ async fn ten_thousand_swaps_under_load_fail_no_request() {
     let mut units = site.units();
     for generation in 1..=SWAPS {
         site.generation = Some(generation);
-        units.apply([site.route()], []);
+        units.apply(site.backend().into_iter().chain([site.route()]), []);
         let ack = rig.proxy.hold(units.clone()).await.unwrap();
         assert_eq!((ack.broken.len(), ack.root), (0, units.root()));
         if let Some(ended) = clients.try_join_next() {
