@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervisor::{Address, message_names};
@@ -36,10 +36,6 @@ use in_force::{InForce, Source};
 use journal::Journal;
 use order::Verdict;
 use tables::Tables;
-
-/// Endpoints that no controller has confirmed for this long are not used after a restart: their
-/// addresses may belong to others by now.
-const ENDPOINTS_VALID_FOR: Duration = Duration::from_secs(3600);
 
 /// How long an answer waits for the outcome of the binds that a push asks for.
 const BINDS_WITHIN: Duration = Duration::from_millis(500);
@@ -348,20 +344,15 @@ impl State {
         broken
     }
 
-    /// Endpoints from disk are used up to their age; those that a controller gave, for good.
     fn schedule_expiry(&mut self) {
-        self.expiry = None;
-        if self.in_force.source != Source::Disk {
-            return;
-        }
-        let confirmed = self.in_force.confirmed.unwrap_or(UNIX_EPOCH);
-        let age = SystemTime::now().duration_since(confirmed).unwrap_or_default();
-        match ENDPOINTS_VALID_FOR.checked_sub(age).filter(|left| !left.is_zero()) {
-            Some(left) => self.expiry = Some(self.args.myself.send_after(left, Msg::ExpireEndpoints)),
-            None => {
+        self.expiry = match self.in_force.endpoints_valid_for(SystemTime::now()) {
+            None => None,
+            Some(Duration::ZERO) => {
                 self.compiler.without_endpoints(true);
+                None
             }
-        }
+            Some(left) => Some(self.args.myself.send_after(left, Msg::ExpireEndpoints)),
+        };
     }
 
     fn expire_endpoints(&mut self) {

@@ -2,12 +2,14 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::UNIX_EPOCH;
 
 use proxy_config::route::PathMatch;
 use proxy_config::unit::EncodedUnit;
 use proxy_config::wire::{Version, WIRE_VERSION};
 use supervisor::{Intensity, Running, Strategy, branch, worker};
 
+use super::in_force::ENDPOINTS_VALID_FOR;
 use super::*;
 use crate::last_good::{Change, LastGood};
 use crate::table::compile::tests::world::{backend, endpoints, listener, route, rule};

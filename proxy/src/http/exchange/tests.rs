@@ -1,3 +1,5 @@
+//! What an exchange allows at each step, and what it never does.
+
 use proptest::prelude::*;
 
 use super::*;

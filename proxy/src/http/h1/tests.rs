@@ -1,3 +1,5 @@
+//! HTTP/1 connections on a worker, without a socket.
+
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! What the one validation layer refuses and lets pass.
+
 use proptest::prelude::*;
 
 use super::*;

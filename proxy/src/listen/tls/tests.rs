@@ -1,3 +1,5 @@
+//! Handshakes: which certificate, how long, how many.
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
