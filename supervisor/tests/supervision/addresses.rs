@@ -6,14 +6,17 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use supervisor::{
     Address, AskError, ChildState, Intensity, Refused, Strategy, branch, message_names, render, run, worker,
 };
+use tracing::Instrument as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 enum Msg {
     Echo(u32, RpcReplyPort<u32>),
     Crash,
     Sleep(Duration),
     Forget(RpcReplyPort<u32>),
+    Span(RpcReplyPort<Option<&'static str>>),
 }
-message_names!(Msg { Echo, Crash, Sleep, Forget });
+message_names!(Msg { Echo, Crash, Sleep, Forget, Span });
 
 struct Echo;
 
@@ -33,6 +36,10 @@ impl Actor for Echo {
             Msg::Crash => panic!("asked to"),
             Msg::Sleep(time) => tokio::time::sleep(time).await,
             Msg::Forget(reply) => drop(reply),
+            Msg::Span(reply) => {
+                let name = tracing::Span::current().metadata().map(tracing::Metadata::name);
+                drop(reply.send(name));
+            }
         }
         Ok(())
     }
@@ -152,5 +159,15 @@ async fn a_timer_sends_unless_it_is_dropped() {
     drop(timer);
     let handled = address.mailbox().handled;
     assert_eq!(handled.keys().copied().collect::<Vec<_>>(), ["Sleep"]);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_handled_within_the_span_of_whoever_sent_it() {
+    let _guard = tracing_subscriber::registry().set_default();
+    let address = Address::new();
+    let running = running(&address).await;
+    let asked = address.ask(SECOND, Msg::Span).instrument(tracing::info_span!("a change"));
+    assert_eq!(asked.await, Ok(Some("a change")));
     running.stop().await.unwrap();
 }
