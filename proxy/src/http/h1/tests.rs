@@ -29,7 +29,12 @@ fn context() -> Rc<Context> {
 
 /// A client of a worker that serves nothing: each valid request is answered by 404.
 fn client(context: &Rc<Context>) -> DuplexStream {
-    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    client_with(context, 1 << 20)
+}
+
+/// The same, of whose bytes no more than these are on their way at a time.
+fn client_with(context: &Rc<Context>, window: usize) -> DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(window);
     let address = "127.0.0.1:1".parse().unwrap();
     let (peer, local) = (address, address);
     let client = Client { peer, local, secure: false, sni: None, accepted: Instant::now() };
@@ -170,6 +175,22 @@ async fn a_connection_costs_little_memory_of_its_own() {
         let client = Client { peer, local, secure: false, sni: None, accepted: Instant::now() };
         let size = size_of_val(&serve(stream, client, &context));
         assert!(size <= 4096, "{size} bytes");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_refused_client_still_sends_is_read_past_for_a_while() {
+    locally(async |context| {
+        let mut client = client_with(&context, 1024);
+        client.write_all(b"GET / HTTP/3.0\r\nHost: a\r\n\r\n").await.unwrap();
+        client.write_all(&[b'x'; 100_000]).await.expect("a client that can't send may never read its answer");
+        assert!(read_to_end(&mut client).await.starts_with("HTTP/1.1 505 "));
+        let begun = Instant::now();
+        while client.write_all(&[b'x'; 1024]).await.is_ok() {
+            tokio::time::sleep(TICK).await;
+        }
+        assert!(begun.elapsed() <= LINGER + 5 * TICK, "{:?}", begun.elapsed());
     })
     .await;
 }
