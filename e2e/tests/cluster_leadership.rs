@@ -55,6 +55,21 @@ async fn term(testbed: &Testbed) -> Result<u64> {
     annotations.get("portreeve.dev/term").context("the Lease carries its term")?.parse().context("a number")
 }
 
+/// Waits until every proxy serves by the Lease's term, which is above `first`.
+async fn the_proxies_know_a_term_above(testbed: &Testbed, first: u64) -> Result<()> {
+    let now = term(testbed).await?;
+    ensure!(now > first, "a new leader has a new term");
+    for proxy in &testbed.proxies {
+        until("the proxies know the new term", SOON, async || {
+            let known = counted(proxy, "portreeve_config_term", "").await?;
+            ensure!(known == now, "it knows {known}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> {
     let testbed = Testbed::up("leader-stopped").await?;
@@ -72,18 +87,9 @@ async fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Resul
     until("a push is in flight", SOON, async || in_flight(sleeper)).await?;
     sleeper.pause()?;
 
-    // Another leads, and its proxies know its term when the push arrives.
+    // Another leads, and the proxies know its term when the push arrives.
     let new = testbed.new_leader(old, FAILOVER).await?;
-    let new_term = term(&testbed).await?;
-    ensure!(new_term > first_term, "a new leader has a new term");
-    for proxy in &testbed.proxies {
-        until("the proxies know the new term", SOON, async || {
-            let known = counted(proxy, "portreeve_config_term", "").await?;
-            ensure!(known == new_term, "it knows {known}");
-            Ok(())
-        })
-        .await?;
-    }
+    the_proxies_know_a_term_above(&testbed, first_term).await?;
     let refused = async |proxy: &Portreeve| counted(proxy, "portreeve_pushes_total", "stale").await;
     let before = refused(&testbed.proxies[0]).await?;
     cut_pushes(sleeper, false)?;
