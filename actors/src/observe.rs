@@ -1,6 +1,7 @@
 //! How the cluster becomes a snapshot and a translation: watches (or files), stores, the joins.
 
 pub mod convert;
+pub mod files;
 pub mod node_watcher;
 pub mod resource;
 pub mod route_watcher;

@@ -41,7 +41,13 @@ use crate::push::pusher::{self, Pusher, Watched};
 use crate::settings::{Fleet, LeaseSettings, Settings};
 use crate::term::Leadership;
 
+pub mod standalone;
+
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long each step may take of stopping what only a leader runs: all three within the 1.5 s after which
+/// another one may lead.
+pub(crate) const STEP_DOWN: Shutdown = Shutdown::Timeout(Duration::from_millis(400));
 
 /// How long giving up the Lease may take at a stop.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -225,13 +231,13 @@ fn serve(settings: &Settings, edges: &Edges) -> Child {
         OneForOne,
         Intensity::new(10, MINUTE),
         vec![
-            worker("status-writer", &Address::new(), status_writer(settings, edges)),
+            worker("status-writer", &Address::new(), status_writer(settings, edges)).shutdown(STEP_DOWN),
             branch(
                 "push",
                 RestForOne,
                 Intensity::new(10, MINUTE),
                 vec![
-                    worker("pusher", &Address::new(), pusher(settings, edges)),
+                    worker("pusher", &Address::new(), pusher(settings, edges)).shutdown(STEP_DOWN),
                     dynamic("proxy-clients", Intensity::new(20, MINUTE), edges.clients.subscribe()),
                 ],
             ),

@@ -260,7 +260,10 @@ impl Held {
             }
             other => other,
         };
-        self.snapshot.put(object)
+        // The content of a Secret changes with its version alone, as far as is known without reading it.
+        let unread =
+            reference.kind == Kind::Secret && before.is_none_or(|before| before.version != known.version);
+        self.snapshot.put(object) || unread
     }
 
     /// A Secret goes on with the content that was read until the new one is: a change of its metadata

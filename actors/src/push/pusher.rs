@@ -28,6 +28,7 @@ use crate::observe::{route_watcher, watch as watching};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
 use crate::term::Term;
+use crate::tree::STEP_DOWN;
 
 /// How long a watch may take to deliver what a list has shown, before its kind is listed again.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -195,6 +196,7 @@ impl State {
         let (make, proxy) = (self.args.client_args.clone(), proxy.clone());
         let name = proxy.identity.clone();
         supervisor::worker(&name, &Address::new(), move || (ProxyClient, make(proxy.clone())))
+            .shutdown(STEP_DOWN)
             .revision(revision.finish())
     }
 }

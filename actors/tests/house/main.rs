@@ -1,7 +1,13 @@
 //! The control plane as a whole, against a Kubernetes API in memory and proxies that follow the wire's
 //! rules to the letter, under paused time.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod election;
+mod identity;
 mod observe;
 mod push;
+mod secrets;
 mod stage;
 mod status;
+mod tree;

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use actors::lease_leader;
 use actors::push::credentials::Trust;
 use actors::push::identity::{AUTHORITY_LIFE, Authority, Identity, LEAF_LIFE, Role};
 use actors::push::link::{Dial, Stream};
 use actors::push::mtls;
-use actors::settings::{Fleet, Settings};
+use actors::settings::{Fleet, LeaseSettings, Settings};
 use actors::term::Leadership;
 use actors::tree::{self, Controller};
 use actors_core::translate;
@@ -34,9 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A proxy that does what the wire says, and remembers what it was told.
 #[derive(Debug)]
-pub struct Proxy {
-    pub identity: String,
-    pub held: Mutex<Held>,
+pub(crate) struct Proxy {
+    pub(crate) identity: String,
+    pub(crate) held: Mutex<Held>,
     /// Counts its restarts: connections end with each.
     lives: watch::Sender<u64>,
     credentials: Mutex<Identity>,
@@ -44,17 +45,17 @@ pub struct Proxy {
 
 /// What a proxy holds and has been told.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
-    pub version: Version,
-    pub units: UnitSet,
+pub(crate) struct Held {
+    pub(crate) version: Version,
+    pub(crate) units: UnitSet,
     /// The pushes that were taken: when, and how many units each moved.
-    pub taken: Vec<(Instant, usize)>,
-    pub nacked: usize,
-    pub connections: usize,
+    pub(crate) taken: Vec<(Instant, usize)>,
+    pub(crate) nacked: usize,
+    pub(crate) connections: usize,
     /// Units that it says it can't use.
-    pub broken: BTreeMap<UnitId, String>,
+    pub(crate) broken: BTreeMap<UnitId, String>,
     /// It is asked, but does not answer.
-    pub mute: bool,
+    pub(crate) mute: bool,
 }
 
 impl Proxy {
@@ -121,32 +122,32 @@ impl Proxy {
     }
 
     /// It is replaced by one that holds nothing; its connections end.
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         let mut held = self.held.lock().unwrap();
         *held = Held { connections: held.connections, ..Held::default() };
         self.lives.send_modify(|life| *life += 1);
     }
 
     /// What it holds.
-    pub fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> Held {
         self.held.lock().unwrap().clone()
     }
 }
 
 /// An API server with Gateway API installed, and proxies.
-pub struct Stage {
-    pub sandbox: Sandbox,
-    pub authority: Arc<Authority>,
-    pub proxies: BTreeMap<SocketAddr, Arc<Proxy>>,
+pub(crate) struct Stage {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) proxies: BTreeMap<SocketAddr, Arc<Proxy>>,
 }
 
 impl Stage {
     /// With so many proxies, at 127.0.0.2 and on.
-    pub async fn new(proxies: u8) -> Self {
+    pub(crate) async fn new(proxies: u8) -> Self {
         Self::with(proxies, Some(Channel::Standard)).await
     }
 
-    pub async fn with(proxies: u8, channel: Option<Channel>) -> Self {
+    pub(crate) async fn with(proxies: u8, channel: Option<Channel>) -> Self {
         let authority = Arc::new(Authority::generate(SystemTime::now(), AUTHORITY_LIFE).unwrap());
         let sandbox = Sandbox::new(Options { loopback_endpoints: true, ..Options::default() });
         if let Some(channel) = channel {
@@ -168,7 +169,7 @@ impl Stage {
     }
 
     /// The settings of a controller of this name.
-    pub fn settings(&self, name: &str) -> Settings {
+    pub(crate) fn settings(&self, name: &str) -> Settings {
         let client = self.sandbox.client_with(name, Faults::none());
         let translate = translate::Settings {
             controller_name: "portreeve.dev/gateway-controller".into(),
@@ -191,43 +192,55 @@ impl Stage {
         settings
     }
 
+    /// The settings of one that stands for election.
+    pub(crate) fn candidate(&self, name: &str) -> Settings {
+        let mut settings = self.settings(name);
+        settings.lease = Some(LeaseSettings {
+            client: self.sandbox.client_with(name, Faults::none()),
+            namespace: "default".to_owned(),
+            name: "portreeve".to_owned(),
+            identity: lease_leader::identity(name, "uid"),
+        });
+        settings
+    }
+
     /// A controller that follows.
-    pub async fn controller(&self, name: &str) -> Controller {
+    pub(crate) async fn controller(&self, name: &str) -> Controller {
         tree::run(self.settings(name)).await.unwrap()
     }
 
     /// A controller that leads in a term, for as long as the test runs.
-    pub async fn leader(&self, name: &str, term: u64) -> Controller {
+    pub(crate) async fn leader(&self, name: &str, term: u64) -> Controller {
         let controller = self.controller(name).await;
         lead(&controller, term);
         controller
     }
 
-    pub fn proxy(&self, index: usize) -> &Arc<Proxy> {
+    pub(crate) fn proxy(&self, index: usize) -> &Arc<Proxy> {
         self.proxies.values().nth(index).unwrap()
     }
 
-    pub async fn apply(&self, yaml: &str) {
+    pub(crate) async fn apply(&self, yaml: &str) {
         self.sandbox.apply_yaml(yaml).await.unwrap();
     }
 }
 
 /// Lets a controller lead.
-pub fn lead(controller: &Controller, term: u64) {
+pub(crate) fn lead(controller: &Controller, term: u64) {
     let valid_until = Instant::now() + Duration::from_secs(1_000_000);
     controller.edges.leadership.send_replace(Some(Leadership::new(term, valid_until)));
     controller.edges.gate.send_replace(Gate::Open(term));
 }
 
 /// Takes leadership from a controller.
-pub fn resign(controller: &Controller) {
+pub(crate) fn resign(controller: &Controller) {
     controller.edges.leadership.send_replace(None);
     controller.edges.gate.send_replace(Gate::Closed);
 }
 
 /// Waits until something holds, in paused time.
 #[track_caller]
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let what = format!("{what} ({})", std::panic::Location::caller());
     async move {
         let deadline = Instant::now() + PATIENCE;
@@ -239,7 +252,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output 
 }
 
 /// A class, a Gateway on port 8080 and what a route needs, but no route.
-pub const GROUND: &str = r"
+pub(crate) const GROUND: &str = r"
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: portreeve}
@@ -266,7 +279,7 @@ endpoints: [{addresses: [10.1.0.5], conditions: {ready: true}}]
 ";
 
 /// A route of that Gateway.
-pub fn route(name: &str, path: &str) -> String {
+pub(crate) fn route(name: &str, path: &str) -> String {
     format!(
         r"
 apiVersion: gateway.networking.k8s.io/v1

@@ -1,0 +1,85 @@
+//! Which Secrets are read, and when.
+
+use actors::tree::Controller;
+use proxy_config::name::{ObjectName, UnitId};
+use sandbox::{Fault, Faults, How, Matcher, Verb};
+
+use crate::stage::{GROUND, Stage, until};
+
+const HTTPS: &str = r"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: tls, namespace: default}
+spec:
+  gatewayClassName: portreeve
+  listeners:
+  - name: https
+    port: 8443
+    protocol: HTTPS
+    tls: {certificateRefs: [{name: cert}]}
+";
+
+/// A Secret with a new certificate.
+fn secret(name: &str) -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["shop.example.com".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let indent = |pem: String| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: default}}\n\
+         stringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+        indent(certificate.pem()),
+        indent(key.serialize_pem()),
+    )
+}
+
+fn certificate(controller: &Controller) -> Option<String> {
+    let unit = UnitId::certificate(&ObjectName::new("default", "cert"));
+    let translation = controller.edges.translation.borrow().clone()?;
+    translation.units.get(&unit).map(|unit| unit.hash.to_string())
+}
+
+/// The Secrets whose content was asked for.
+fn read(stage: &Stage) -> Vec<String> {
+    let gets = stage.sandbox.take_accesses().into_iter();
+    gets.filter(|access| access.resource == "secrets" && access.verb == Verb::Get)
+        .filter_map(|access| access.name)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_secret_that_is_named_is_read_and_again_when_it_changes() {
+    let stage = Stage::new(0).await;
+    for manifest in [GROUND, HTTPS, &secret("cert"), &secret("other")] {
+        stage.apply(manifest).await;
+    }
+    drop(stage.sandbox.take_accesses());
+    let controller = stage.controller("c").await;
+    until("the certificate", || certificate(&controller).is_some()).await;
+    assert_eq!(read(&stage), ["cert"]);
+    let before = certificate(&controller);
+    stage.apply(&secret("cert")).await;
+    drop(stage.sandbox.take_accesses());
+    until("the new certificate", || certificate(&controller) != before).await;
+    assert!(certificate(&controller).is_some());
+    assert_eq!(read(&stage), ["cert"]);
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_can_not_be_read_holds_up_nothing_for_long_and_is_tried_again() {
+    let stage = Stage::new(0).await;
+    for manifest in [GROUND, HTTPS, &secret("cert")] {
+        stage.apply(manifest).await;
+    }
+    let settings = stage.settings("c");
+    let on = Matcher::resource("secrets").verb(Verb::Get);
+    let hang = Fault::Hang(std::time::Duration::from_secs(3600));
+    stage.sandbox.set_faults("c", Faults::none().with(on, How::Times(3), hang));
+    let controller = actors::tree::run(settings).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    until("a translation without it", || controller.edges.translation.borrow().is_some()).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    until("the certificate", || certificate(&controller).is_some()).await;
+    controller.running.stop().await.unwrap();
+}
