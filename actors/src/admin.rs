@@ -15,7 +15,7 @@ use supervisor::LiveTree;
 use thiserror::Error;
 
 use crate::task::{Task, report};
-use crate::tree::Edges;
+use crate::tree::edges::Edges;
 
 mod accept;
 mod control;

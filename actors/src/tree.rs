@@ -3,45 +3,35 @@
 //! Called by the command and by tests. The edges are channels made once, beside the tree; each (re)start
 //! of an actor gets clones of them.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors_core::election::Timing;
-use actors_core::snapshot::Snapshot;
-use actors_core::snapshot::meta::Kind;
-use imbl::OrdSet;
-use proxy_config::name::ObjectName;
 use supervisor::Strategy::{OneForOne, RestForOne};
-use supervisor::{Address, Child, Gate, Intensity, Shutdown, StartError, branch, dynamic, worker};
+use supervisor::{Address, Child, Intensity, Shutdown, StartError, branch, dynamic, worker};
 use thiserror::Error;
-use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 use crate::client::bounded;
 use crate::clock::Clock;
 use crate::lead::status_writer::{self, StatusWriter};
-use crate::lease_leader::{self, LeaseLeader, Standing};
-use crate::metrics::Metrics;
-use crate::observe::node_watcher::{self, AdminPorts, KnownProxies, NodeWatcher};
-use crate::observe::resource::Resource;
+use crate::lease_leader::{self, LeaseLeader};
+use crate::observe::node_watcher::{self, AdminPorts, NodeWatcher};
 use crate::observe::route_watcher::{self, RouteWatcher};
 use crate::observe::secret_reader::{self, SecretReader};
-use crate::observe::stores::Stores;
-use crate::observe::translator::{self, Newest, Translator};
+use crate::observe::translator::{self, Translator};
 use crate::observe::watch::{self as watching, Watch};
-use crate::push::acks::Board;
 use crate::push::credentials::{self, Credentials};
-use crate::push::identity::Identity;
-use crate::push::proxy_client::{self, Outgoing};
+use crate::push::proxy_client;
 use crate::push::pusher::{self, Pusher, Watched};
 use crate::settings::{Fleet, LeaseSettings, Settings};
-use crate::term::Leadership;
 
+pub mod edges;
 pub mod standalone;
+
+use edges::Edges;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -51,90 +41,6 @@ pub(crate) const STEP_DOWN: Shutdown = Shutdown::Timeout(Duration::from_millis(4
 
 /// How long giving up the Lease may take at a stop.
 const RELEASE: Duration = Duration::from_secs(2);
-
-/// What outlives the actors: the state that flows between them.
-#[derive(Clone, Debug)]
-pub struct Edges {
-    /// What is known of the cluster.
-    pub stores: Stores,
-    /// Counts the snapshots of the process.
-    pub generation: Arc<AtomicU64>,
-    /// The newest snapshot.
-    pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
-    /// The newest translation.
-    pub translation: watch::Sender<Newest>,
-    /// The Secrets that are to be read.
-    pub wanted: watch::Sender<OrdSet<ObjectName>>,
-    /// The known proxies.
-    pub proxies: watch::Sender<KnownProxies>,
-    /// The controller's own identity.
-    pub identity: watch::Sender<Option<Arc<Identity>>>,
-    /// Whether this process leads, and until when.
-    pub leadership: watch::Sender<Option<Leadership>>,
-    /// The same as a gate for what only a leader runs.
-    pub gate: watch::Sender<Gate>,
-    /// How the Lease stands, for pages.
-    pub standing: watch::Sender<Standing>,
-    /// How many branches exist of what only a leader runs.
-    pub acting: watch::Sender<usize>,
-    /// Set when they have not stopped in time: the process must exit.
-    pub overrun: watch::Sender<bool>,
-    /// The highest term that a proxy has named.
-    pub highest_term: watch::Sender<u64>,
-    /// What is to be pushed.
-    pub outgoing: watch::Sender<Option<Arc<Outgoing>>>,
-    /// Which proxy clients there should be.
-    pub clients: watch::Sender<Arc<BTreeMap<String, Child>>>,
-    /// What proxies have answered.
-    pub board: Board,
-    /// What is counted.
-    pub metrics: Metrics,
-    /// The join of the stores, which a new leader asks to join anew.
-    pub route_watcher: Address<route_watcher::Msg>,
-    /// The watchers, which are asked to list anew.
-    pub watched: Vec<Watched>,
-}
-
-impl Edges {
-    /// Nothing is known yet.
-    pub fn new(settings: &Settings) -> Self {
-        let resources = resources(&settings.fleet);
-        let stores = Stores::new(resources.iter().map(|resource| resource.kind));
-        if let Fleet::Named(names) = &settings.fleet {
-            stores.writer(Kind::Proxy).replace(node_watcher::named(names));
-        }
-        let watched = resources.into_iter().map(|resource| Watched { resource, watcher: Address::new() });
-        Self {
-            stores,
-            generation: Arc::default(),
-            snapshot: watch::Sender::default(),
-            translation: watch::Sender::default(),
-            wanted: watch::Sender::default(),
-            proxies: watch::Sender::default(),
-            identity: watch::Sender::default(),
-            leadership: watch::Sender::default(),
-            gate: watch::Sender::default(),
-            standing: watch::Sender::default(),
-            acting: watch::Sender::default(),
-            overrun: watch::Sender::default(),
-            highest_term: watch::Sender::default(),
-            outgoing: watch::Sender::default(),
-            clients: watch::Sender::default(),
-            board: Board::new(),
-            metrics: Metrics::new(),
-            route_watcher: Address::new(),
-            watched: watched.collect(),
-        }
-    }
-}
-
-fn resources(fleet: &Fleet) -> Vec<Resource> {
-    let named = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Proxy).map(Resource::of);
-    match fleet {
-        Fleet::Pods(pods, _) => named.chain([Resource::proxies(pods.clone())]).collect(),
-        Fleet::Named(_) => named.collect(),
-    }
-}
 
 /// The whole tree. Its root's limit ends the process: Kubernetes is the last supervisor.
 pub fn control_plane(settings: &Settings, edges: &Edges, admin: admin::Args) -> Child {

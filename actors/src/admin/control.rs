@@ -21,7 +21,7 @@ use super::accept::{accept, answer};
 use crate::observe::watch;
 use crate::push::identity::Role;
 use crate::push::mtls;
-use crate::tree::Edges;
+use crate::tree::edges::Edges;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);

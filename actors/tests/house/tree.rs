@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use actors::admin;
 use actors::observe::watch;
-use actors::tree::{Edges, control_plane};
+use actors::tree::control_plane;
+use actors::tree::edges::Edges;
 
 use crate::stage::{GROUND, Stage, route, until};
 
