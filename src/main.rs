@@ -10,6 +10,8 @@ mod proxies;
 mod proxy;
 mod runtime;
 mod settings;
+#[cfg(feature = "demo")]
+mod standalone;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,8 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         #[cfg(feature = "demo")]
         Some(("demo", matches)) => demo::run(matches),
+        #[cfg(feature = "demo")]
+        Some(("standalone", matches)) => standalone::run(matches),
         Some(("controller", matches)) => controller::run(matches),
         Some(("proxy", matches)) => proxy::run(matches),
         Some(("certificates", matches)) => certificates::run(matches),

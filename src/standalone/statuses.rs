@@ -1,0 +1,96 @@
+//! The statuses of objects as lines of text, each printed once per change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::observe::files::manifest::Fault;
+use actors_core::status::fleet::{self, Acked, Fleet, ProxyState};
+use actors_core::status::{Condition, ConditionStatus, StatusContent};
+use actors_core::translate::Translation;
+use proxy_config::wire::Ack;
+
+/// Longer than a new leader's patience: the one proxy's answers are always known.
+const EVER: Duration = Duration::from_secs(3600);
+
+/// What has been printed.
+pub(crate) struct Statuses {
+    proxy: &'static str,
+    printed: BTreeMap<String, String>,
+    faults: BTreeSet<Fault>,
+}
+
+impl Statuses {
+    /// Nothing has been printed.
+    pub(crate) fn new(proxy: &'static str) -> Self {
+        Self { proxy, printed: BTreeMap::new(), faults: BTreeSet::new() }
+    }
+
+    /// Prints what is newly wrong with the files, and what is mended.
+    pub(crate) fn faults(&mut self, faults: &[Fault]) {
+        let now: BTreeSet<Fault> = faults.iter().cloned().collect();
+        for fault in now.difference(&self.faults) {
+            println!("refused  {fault}");
+        }
+        for fault in self.faults.difference(&now) {
+            println!("mended   {fault}");
+        }
+        self.faults = now;
+    }
+
+    /// Prints the statuses that changed by a translation and the proxy's answer to it.
+    pub(crate) fn told(&mut self, translation: &Arc<Translation>, ack: &Ack) {
+        let broken = ack.broken.iter().map(|broken| (broken.unit.clone(), broken.reason.clone()));
+        let acked = Acked { units: translation.units.clone(), broken: broken.collect() };
+        let state = ProxyState { ready: true, acked: Some(acked), ..ProxyState::default() };
+        let fleet = Fleet { proxies: BTreeMap::from([(self.proxy.to_owned(), state)]), led_for: EVER };
+        let mut now = BTreeMap::new();
+        for (object, status) in &fleet::finalise(translation, &fleet) {
+            now.extend(lines(&object.to_string(), &status.content));
+        }
+        for (about, line) in &now {
+            if self.printed.get(about) != Some(line) {
+                println!("{about}  {line}");
+            }
+        }
+        for about in self.printed.keys().filter(|about| !now.contains_key(*about)) {
+            println!("{about}  is gone");
+        }
+        self.printed = now;
+    }
+}
+
+fn lines(object: &str, content: &StatusContent) -> Vec<(String, String)> {
+    match content {
+        StatusContent::GatewayClass { conditions, .. } => vec![(object.to_owned(), text(conditions))],
+        StatusContent::Gateway(gateway) => {
+            let addresses: Vec<&str> =
+                gateway.addresses.iter().map(|(_, address)| address.as_str()).collect();
+            let own = format!("{}  at {}", text(&gateway.conditions), addresses.join(", "));
+            let listeners = gateway.listeners.iter().map(|listener| {
+                let routes = listener.attached_routes;
+                let line = format!("{}  {routes} route(s)", text(&listener.conditions));
+                (format!("{object} listener {}", listener.name), line)
+            });
+            [(object.to_owned(), own)].into_iter().chain(listeners).collect()
+        }
+        StatusContent::Route { parents, .. } => {
+            let parent = |(index, parent): (usize, &actors_core::status::ParentStatus)| {
+                (format!("{object} parent {index}"), text(&parent.conditions))
+            };
+            parents.iter().enumerate().map(parent).collect()
+        }
+    }
+}
+
+/// The conditions in one line; the message where something does not hold.
+fn text(conditions: &[Condition]) -> String {
+    let one = |condition: &Condition| match condition.status {
+        ConditionStatus::True => condition.kind.to_owned(),
+        ConditionStatus::Unknown | ConditionStatus::Keep => format!("{}?", condition.kind),
+        ConditionStatus::False => {
+            format!("not {} ({}: {})", condition.kind, condition.reason, condition.message)
+        }
+    };
+    conditions.iter().map(one).collect::<Vec<_>>().join(", ")
+}
