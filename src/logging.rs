@@ -1,5 +1,6 @@
 //! Where a process's events go: standard error, as text for people or as JSON for collectors.
 
+use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -30,6 +31,7 @@ impl FromStr for Format {
 pub(crate) fn start(format: Format, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::builder().parse(format!("{filter},ractor=warn"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
     match format {
         Format::Text => builder.init(),
         Format::Json => builder.json().init(),

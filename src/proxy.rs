@@ -62,7 +62,7 @@ async fn serve(settings: Settings) -> Result<ExitCode> {
         () = ending.asked() => info!("asked to end: draining; a second signal stops at once"),
     }
     tokio::select! {
-        drained = proxy.drain() => info!(cut = drained?.cut, "drained"),
+        drained = proxy.drain() => { drained?; },
         () = ending.asked() => proxy.stop().await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -93,7 +93,7 @@ async fn serve(wanted: Wanted) -> Result<ExitCode> {
     }
     reader.running.stop().await?;
     tokio::select! {
-        drained = proxy.drain() => info!(cut = drained?.cut, "drained"),
+        drained = proxy.drain() => { drained?; },
         () = ending.asked() => proxy.stop().await?,
     }
     Ok(ExitCode::SUCCESS)

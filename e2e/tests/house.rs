@@ -195,3 +195,21 @@ fn features_names_every_row_and_no_test_that_is_not_there() {
     }
     assert_eq!(seen, rows(), "one line per row, in order");
 }
+
+#[test]
+fn supervision_prints_the_trees_as_the_code_has_them() {
+    let document = std::fs::read_to_string(root().join("docs/supervision.md")).expect("docs/supervision.md");
+    for folder in ["actors/tests/house/snapshots", "proxy/src/snapshots"] {
+        let mut trees = 0;
+        for file in std::fs::read_dir(root().join(folder)).expect("snapshots are kept").flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(file.path()).expect("a snapshot is text");
+            if name.contains("documentation") {
+                let tree = text.splitn(3, "---\n").nth(2).expect("a snapshot has a head").trim_end();
+                assert!(document.contains(tree), "docs/supervision.md must print what {name} holds:\n{tree}");
+                trees += 1;
+            }
+        }
+        assert_eq!(trees, 1, "one tree in {folder}");
+    }
+}

@@ -92,5 +92,8 @@ fn text(conditions: &[Condition]) -> String {
             format!("not {} ({}: {})", condition.kind, condition.reason, condition.message)
         }
     };
-    conditions.iter().map(one).collect::<Vec<_>>().join(", ")
+    // Of a listener: worth a word only where it holds.
+    let worth =
+        |condition: &&Condition| condition.kind != "Conflicted" || condition.status == ConditionStatus::True;
+    conditions.iter().filter(worth).map(one).collect::<Vec<_>>().join(", ")
 }

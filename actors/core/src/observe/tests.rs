@@ -1,3 +1,5 @@
+//! What is read of raw objects, and what is said of those that cannot be read.
+
 use proxy_config::backend::Endpoint;
 use serde_json::json;
 

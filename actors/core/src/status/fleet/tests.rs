@@ -1,3 +1,5 @@
+//! What the proxies' answers add to statuses.
+
 use proxy_config::certificate::PrivateKey;
 use proxy_config::unit::{EncodedUnit, Unit};
 

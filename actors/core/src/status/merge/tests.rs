@@ -1,3 +1,5 @@
+//! How a status is merged into the one that stands.
+
 use super::*;
 use crate::status::ListenerStatus;
 
