@@ -74,7 +74,7 @@ fn completion_is_a_script_for_the_shell() {
 }
 
 fn identity(folder: &Path, name: &str) -> String {
-    std::fs::read_to_string(folder.join(name).join("tls.crt")).unwrap()
+    std::fs::read_to_string(folder.join(name).join("tls.crt")).expect("it was issued")
 }
 
 #[test]
