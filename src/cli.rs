@@ -78,13 +78,6 @@ pub(crate) const CONTROLLER: &[Key] = &[
     ),
     ADMIN_PORT,
     STATUS_BIND,
-    Key::one(
-        "reconcile-interval-ms",
-        "RECONCILE_INTERVAL_MS",
-        "MS",
-        Some("5000"),
-        "How often everything is compared again; changes never wait for it",
-    ),
     LOG,
     LOG_FORMAT,
 ];

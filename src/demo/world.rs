@@ -60,6 +60,12 @@ impl World {
         let api = sandbox.serve((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let authority = Arc::new(Authority::generate(SystemTime::now(), LIFE)?);
         sandbox.install_gateway_api(Channel::Standard).await.context("installing the Gateway API")?;
+        for definition in actors_api::crds::ours() {
+            sandbox
+                .apply_yaml(&serde_json::to_string(&definition)?)
+                .await
+                .context("installing our own kinds")?;
+        }
         sandbox.apply_yaml(&manifests().await?).await.context("applying the sample manifests")?;
         let folder = tempfile::tempdir()?;
         let (controllers, proxies) = (BTreeMap::new(), BTreeMap::new());
