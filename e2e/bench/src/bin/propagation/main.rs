@@ -1,0 +1,121 @@
+//! How long a change takes to reach visitors: `cargo run --release -p bench --bin propagation`.
+//!
+//! In one process, by real TCP and TLS over loopback: a controller with its Lease, proxies that take its
+//! pushes by mutual TLS, and a visitor. Only the API server is in memory: it answers and watches as the real
+//! one does, without its disk. A time begins at the API server's answer to a patch and ends when the last
+//! proxy has answered a visitor with what was patched.
+
+mod cluster;
+mod counters;
+mod figures;
+mod visitor;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::cluster::Cluster;
+use crate::counters::Counters;
+use crate::figures::Figures;
+use crate::visitor::Visitor;
+use crate::world::World;
+
+/// What the API server and all proxies together may take for all routes.
+const ALL_ROUTES: Duration = Duration::from_secs(300);
+/// What one change may take.
+const ONE_CHANGE: Duration = Duration::from_secs(30);
+/// What the statuses of all routes may take: 100 are written a second.
+const STATUSES: Duration = Duration::from_secs(600);
+
+/// Measures the time from a change of a route to the last proxy that serves it.
+#[derive(Parser)]
+struct Arguments {
+    /// How many HTTPRoutes there are; more numbers measure one after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000])]
+    routes: Vec<usize>,
+    /// How many routes a Gateway has.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    per_gateway: u16,
+    /// How many proxies.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
+    proxies: u8,
+    /// How many changes, each of one route.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    changes: u32,
+    /// How long to wait after a change before the next, in milliseconds. A controller leaves 50 ms between
+    /// two pushes to one proxy, so that shorter pauses measure how fast changes can follow each other.
+    #[arg(long, default_value_t = 100)]
+    pause: u64,
+    /// Which routes are changed follows from this number.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt().with_env_filter("warn,kube_client=error").with_writer(std::io::stderr).init();
+    let mut all = Vec::new();
+    for routes in &arguments.routes {
+        all.push(measure(*routes, &arguments)?);
+    }
+    println!("{}", figures::render(&all));
+    Ok(())
+}
+
+/// Everything from nothing to the figures of one number of routes.
+fn measure(routes: usize, arguments: &Arguments) -> Result<Figures> {
+    ensure!(routes > 0, "--routes must be at least 1");
+    let world = World::start(arguments.proxies)?;
+    let mut cluster = Cluster::new(&world, routes, arguments.per_gateway.into());
+    let mut visitor = Visitor::new(world.proxies());
+    cluster.prepare()?;
+    let began = Instant::now();
+    cluster.create_routes()?;
+    let created = began.elapsed();
+    eprintln!("{routes} routes made in {created:?}");
+    // Watches keep the order of changes: who serves the last route serves all.
+    visitor.wait_for(&cluster.host(routes - 1), "0", Instant::now() + ALL_ROUTES)?;
+    let served = began.elapsed();
+    eprintln!("served by all proxies {served:?} after the first was made");
+    for route in 0..routes {
+        visitor.check(route, &cluster.host(route), "0")?;
+    }
+    let statuses = world.wait_for_statuses(began, STATUSES)?;
+    eprintln!("all statuses written {statuses:?} after the first was made");
+    let whole = world.push_size(None);
+    let mut changes = changes(&world, &mut cluster, &mut visitor, arguments)?;
+    changes.sort();
+    Ok(Figures { routes, created, served, statuses, whole, ..changes })
+}
+
+/// Changes one route after the other; what is not measured here is left at nothing.
+fn changes(
+    world: &World,
+    cluster: &mut Cluster<'_>,
+    visitor: &mut Visitor,
+    arguments: &Arguments,
+) -> Result<Figures> {
+    let mut random = StdRng::seed_from_u64(arguments.seed);
+    let mut figures = Figures::default();
+    let before = (Counters::read(world), world.units());
+    for number in 1..=arguments.changes {
+        std::thread::sleep(Duration::from_millis(arguments.pause));
+        let route = random.random_range(0..cluster.routes());
+        let value = number.to_string();
+        cluster.change(route, &value)?;
+        let answered = Instant::now();
+        let served = visitor.wait_for(&cluster.host(route), &value, answered + ONE_CHANGE)?;
+        figures.first.push(served.first - answered);
+        figures.last.push(served.last - answered);
+        if number == 1 {
+            figures.delta = world.push_size(Some(&before.1));
+        }
+    }
+    figures.counted = Counters::read(world).since(&before.0);
+    figures.changes = arguments.changes;
+    Ok(figures)
+}
