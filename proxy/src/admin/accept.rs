@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 /// Connections at a time: controllers, probes and scrapers are few.
 const CONNECTIONS: usize = 256;
 
-/// How long a head may take, and how long a peer of HTTP/2 may be silent before it is asked.
+/// How long a head may take, counted from the end of the one before.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// The pause after accept(2) failed, as where files are short.
@@ -50,9 +50,9 @@ pub(super) async fn answer<S>(stream: S, peer: SocketAddr, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-    server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD_WITHIN));
+    // HTTP/1.1 alone: its timer runs from the first moment, so that silent connections can't take all places.
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
     let service = TowerToHyperService::new(router);
     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
         debug!(%peer, %error, "connection to the admin actor ended");

@@ -128,7 +128,7 @@ pub fn server_config(identity: &Identity) -> Result<ServerConfig, IdentityError>
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(Arc::new(ControllersOnly { by_authority }))
         .with_single_cert(certificates("certificate chain", &identity.chain)?, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A resumed session would go on under a certificate that is no longer asked for.
     config.send_tls13_tickets = 0;
     Ok(config)

@@ -182,7 +182,10 @@ impl Exchange {
             return Ok(if passes { Received::Interim } else { Received::Ignored });
         }
         let framing = response_framing(self.facts.method, status, fields);
-        self.upstream_closes = closes || framing == Framing::UntilClose;
+        // RFC 9110 section 15.3.5: 204 has no content. Bytes that an upstream announces all the same may come
+        // late, and would be taken for the next response.
+        let announced = matches!(fields, Framing::Chunked | Framing::Length(1..));
+        self.upstream_closes = closes || framing == Framing::UntilClose || (status == 204 && announced);
         Ok(Received::Final(framing))
     }
 
@@ -252,7 +255,8 @@ impl Exchange {
         let all_answered = self.response_in == Half::Ended && self.response_out == Half::Ended;
         Ending {
             keep_client: request_over && self.response_out == Half::Ended && !self.facts.close,
-            keep_upstream: all_sent && all_answered && !self.upstream_closes,
+            // What follows a request to switch protocols is not ours to frame, whatever came of it.
+            keep_upstream: all_sent && all_answered && !self.upstream_closes && !self.facts.upgrade,
         }
     }
 }

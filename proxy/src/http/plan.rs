@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use super::respond::Reason;
+use proxy_config::listener::Protocol;
+
 use crate::listen::context::Client;
 use crate::table::Table;
 use crate::table::request::{Refusal, RequestView};
@@ -44,6 +46,11 @@ pub enum Planned {
 /// Plans a request of a client.
 pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Planned {
     let Some(port) = table.port(client.local) else { return Planned::Unrouted(Reason::RouteNotFound) };
+    // A connection outlives configurations: one that was accepted in clear must not be served what a port
+    // has for TLS since, nor the other way round.
+    if (port.protocol() == Protocol::Https) != client.secure {
+        return Planned::Unrouted(Reason::Misdirected);
+    }
     match port.route(request, client.sni.as_deref()) {
         Ok(routed) => {
             let plan = follow(table, routed.rule());

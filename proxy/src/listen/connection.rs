@@ -24,6 +24,9 @@ const PREFACE: &[u8] = b"PRI *";
 /// The pause before a preface that came in pieces is looked at again.
 const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
 /// Serves a connection to its end.
 pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
     let Handed { stream, local, peer, at, held: _held } = handed;
@@ -87,11 +90,14 @@ async fn speak_securely(stream: TcpStream, client: Client, context: &Context) {
 /// meets it again.
 async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; PREFACE.len()];
+    let mut pause = PEEK_PAUSE;
     loop {
         let seen = stream.peek(&mut first).await?;
         if seen == PREFACE.len() || seen == 0 || first[..seen] != PREFACE[..seen] {
             return Ok(first == *PREFACE);
         }
-        sleep(PEEK_PAUSE).await;
+        sleep(pause).await;
+        // Who sends a preface byte by byte waits longer each time, instead of keeping the worker busy.
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

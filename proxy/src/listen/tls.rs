@@ -123,10 +123,7 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let handshake = async {
-            let _one_of_few = self.handshakes.acquire().await.expect("the semaphore is never closed");
-            self.handshake(stream, local).await
-        };
+        let handshake = self.handshake(stream, local);
         timeout_at(accepted + self.timeout, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
     }
 
@@ -136,6 +133,8 @@ impl Tls {
     {
         let acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let mut start = acceptor.await.map_err(HandshakeError::Failed)?;
+        // Only who has sent a ClientHello takes a place: the silent ones can't keep others waiting.
+        let _one_of_few = self.handshakes.acquire().await.expect("the semaphore is never closed");
         let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
         let Some(certificate) = self.certificates.certificate(local, sni.as_deref()) else {
             // The connection ends either way, so a client that is gone already does not matter.

@@ -88,6 +88,11 @@ pub(super) fn check<'a>(parts: &'a Parts, joined: &'a Joined, is_whole: bool) ->
     };
     request.expects_continue = !is_whole && fields.iter().any(|field| field.known == Known::Expect);
     if is_websocket {
+        // What follows an extended CONNECT are the bytes of the tunnel (RFC 8441 section 5). Passed on, a
+        // length would frame them as content of a request that is answered before they come.
+        if request.framing != Framing::None {
+            return Err(Reason::ConflictingFraming);
+        }
         request.upgrade = Upgrade::To(b"websocket");
     }
     Ok(Checked { request, fields })

@@ -130,6 +130,15 @@ fn refused_lines() -> Vec<Case> {
         case("TRACE", line("TRACE", "/", "a.example")),
         case("encoding", line("GET", "/%zz", "a.example")),
     ];
+    let mut tunnel = line("CONNECT", "/", "a.example");
+    tunnel.insert(1, field(":protocol", "websocket"));
+    tunnel.push(field("content-length", "4"));
+    cases.push(Case {
+        id: "tunnel with a length",
+        head: tunnel,
+        content: Some(b"abcd"),
+        trailers: Vec::new(),
+    });
     let mut late = with(&[field("x", "1")]);
     late.swap(3, 4);
     cases.push(case("D27", late));
