@@ -47,7 +47,7 @@ pub enum Outcome {
     Gone,
     /// Somebody else keeps writing it.
     Conflict,
-    /// This process leads no longer.
+    /// This process leads no longer, or not for long enough; nothing was sent.
     Expired,
     /// The API server refused or did not answer, and why.
     Failed(String),

@@ -340,14 +340,13 @@ impl State {
             Outcome::Written | Outcome::Unneeded => self.pace.succeeded(),
             // What stands in its place is about to be watched.
             Outcome::Gone => {}
-            Outcome::Conflict => self.note(object, now + AGAIN),
+            // A term that has really ended takes this branch with it; one whose renewal was late goes on.
+            Outcome::Conflict | Outcome::Expired => self.note(object, now + AGAIN),
             Outcome::Failed(why) => {
                 tracing::warn!(%object, why, "a status can't be written: it is tried again");
                 self.pace.slow_down(now);
                 self.note(object, now + AGAIN);
             }
-            // The branch is about to be stopped.
-            Outcome::Expired => return,
         }
         self.pump(myself);
     }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use actors::term::Leadership;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use proxy_config::name::{ObjectName, UnitId};
 use sandbox::{Access, Fault, Faults, How, Matcher, Verb};
 use serde_json::Value;
+use tokio::time::Instant;
 
-use crate::stage::{GROUND, Stage, route, until};
+use crate::stage::{GROUND, Stage, lead, route, until};
 
 /// The status of an object of Gateway API.
 async fn status(stage: &Stage, kind: &str, name: &str) -> Value {
@@ -112,10 +114,27 @@ async fn conflicts_and_lost_answers_end_with_the_right_status() {
         .with(on(), How::Times(1), Fault::Hang(Duration::from_secs(60)));
     stage.sandbox.set_faults("c", faults);
     let controller = actors::tree::run(settings).await.unwrap();
-    crate::stage::lead(&controller, 1);
+    lead(&controller, 1);
     stage.apply(&route("one", "/one")).await;
     condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
     condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_late_renewal_held_up_is_written_once_the_term_goes_on() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    let controller = stage.leader("c", 1).await;
+    condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    // Too short for a request, so nothing is sent.
+    let short = Instant::now() + Duration::from_secs(1);
+    controller.edges.leadership.send_replace(Some(Leadership::new(1, short)));
+    stage.apply(&route("one", "/one")).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(status(&stage, "HTTPRoute", "one").await, Value::Null);
+    lead(&controller, 1);
+    condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
     controller.running.stop().await.unwrap();
 }
 
