@@ -111,6 +111,10 @@ impl Write {
         if current.uid().as_deref() != Some(&*self.version.uid) {
             return Outcome::Gone;
         }
+        if overtaken(&self.desired, current.metadata.generation) {
+            // The translation of what stands there now is about to follow, if it has not been written already.
+            return Outcome::Unneeded;
+        }
         let before = current.data.get("status").cloned().unwrap_or(Value::Null);
         let Some(merged) = merge_status(&self.desired, &before, Timestamp::now()) else {
             return Outcome::Unneeded;
@@ -130,6 +134,13 @@ pub fn as_patch(before: &Value, mut status: Value) -> Value {
     status
 }
 
+/// Whether an object has changed since the translation that a status is from. One that was not made from
+/// any generation, as where our entries leave a route, is never overtaken.
+fn overtaken(desired: &DesiredStatus, current: Option<i64>) -> bool {
+    let made_from = desired.observed_generation;
+    made_from > 0 && current.is_some_and(|current| current > made_from)
+}
+
 fn refused(error: &kube::Error) -> Outcome {
     match error {
         kube::Error::Api(status) if status.code == 409 => Outcome::Conflict,
@@ -140,7 +151,20 @@ fn refused(error: &kube::Error) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use actors_core::status::StatusContent;
+
     use super::*;
+
+    #[test]
+    fn a_status_made_from_an_older_generation_is_overtaken() {
+        let content = StatusContent::Route { controller: "us".into(), parents: Vec::new() };
+        let mut desired = DesiredStatus { observed_generation: 3, uid: "u".into(), content };
+        assert!(overtaken(&desired, Some(4)));
+        assert!(!overtaken(&desired, Some(3)));
+        assert!(!overtaken(&desired, None));
+        desired.observed_generation = 0;
+        assert!(!overtaken(&desired, Some(4)), "our entries still have to go");
+    }
 
     #[test]
     fn what_is_not_wanted_any_more_is_taken_out() {
