@@ -17,6 +17,8 @@ const BURST: f64 = 20.0;
 const STEP: f64 = 1.0;
 /// The least time between two writes of one object.
 const PER_OBJECT: Duration = Duration::from_secs(1);
+/// The longest wait before a status is tried again that the API server does not take.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// When the next write may go out.
 #[derive(Debug)]
@@ -25,12 +27,14 @@ pub struct Pace {
     tokens: f64,
     filled: Instant,
     written: BTreeMap<ObjectRef, Instant>,
+    /// Objects whose last status was refused, and how long was waited then.
+    refused: BTreeMap<ObjectRef, Duration>,
 }
 
 impl Pace {
     /// Nothing has been written.
     pub fn new(now: Instant) -> Self {
-        Self { rate: FASTEST, tokens: BURST, filled: now, written: BTreeMap::new() }
+        Self { rate: FASTEST, tokens: BURST, filled: now, written: BTreeMap::new(), refused: BTreeMap::new() }
     }
 
     /// When this object may be written again, if that is not now.
@@ -64,6 +68,19 @@ impl Pace {
         self.fill(now);
         self.rate = (self.rate / 2.0).max(SLOWEST);
         self.tokens = self.tokens.min(1.0);
+    }
+
+    /// The API server does not take the status of this object: when to try again, later each time. Others
+    /// are as fast as before.
+    pub fn refused(&mut self, object: &ObjectRef, now: Instant) -> Instant {
+        let wait = self.refused.get(object).map_or(PER_OBJECT, |last| (*last * 2).min(LONGEST));
+        self.refused.insert(object.clone(), wait);
+        now + wait
+    }
+
+    /// The status of this object is as it should be, or it is gone.
+    pub fn settled(&mut self, object: &ObjectRef) {
+        self.refused.remove(object);
     }
 
     fn fill(&mut self, now: Instant) {
@@ -119,5 +136,17 @@ mod tests {
         assert_eq!(pace.not_before(&object(1), start), Some(start + PER_OBJECT));
         assert_eq!(pace.not_before(&object(1), start + PER_OBJECT), None);
         assert_eq!(pace.not_before(&object(2), start), None);
+    }
+
+    #[test]
+    fn what_is_refused_waits_longer_each_time_and_slows_nothing_else_down() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let waits: Vec<_> = (0..8).map(|_| (pace.refused(&object(1), start) - start).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pace.refused(&object(2), start), start + PER_OBJECT);
+        pace.settled(&object(1));
+        assert_eq!(pace.refused(&object(1), start), start + PER_OBJECT);
+        assert!((990..=1030).contains(&written(&mut pace, start)));
     }
 }

@@ -49,8 +49,10 @@ pub enum Outcome {
     Conflict,
     /// This process leads no longer, or not for long enough; nothing was sent.
     Expired,
-    /// The API server refused or did not answer, and why.
+    /// The API server is overloaded, unwell or does not answer, and why.
     Failed(String),
+    /// The API server is well and does not take this status, and why.
+    Refused(String),
 }
 
 impl Outcome {
@@ -63,6 +65,7 @@ impl Outcome {
             Self::Conflict => "conflict",
             Self::Expired => "expired",
             Self::Failed(_) => "failed",
+            Self::Refused(_) => "refused",
         }
     }
 }
@@ -96,7 +99,7 @@ impl Write {
         let request = api.patch_status(&self.object.name.name, &params, &patch);
         match tokio::time::timeout(DEADLINE, request).await {
             Ok(Ok(_)) => Outcome::Written,
-            Ok(Err(error)) => refused(&error),
+            Ok(Err(error)) => failed(&error),
             Err(_) => Outcome::Failed(format!("no answer within {DEADLINE:?}")),
         }
     }
@@ -105,7 +108,7 @@ impl Write {
     async fn again(&self, api: &Api<DynamicObject>, term: &Term) -> Outcome {
         let current = match tokio::time::timeout(DEADLINE, api.get(&self.object.name.name)).await {
             Ok(Ok(current)) => current,
-            Ok(Err(error)) => return refused(&error),
+            Ok(Err(error)) => return failed(&error),
             Err(_) => return Outcome::Failed(format!("no answer within {DEADLINE:?}")),
         };
         if current.uid().as_deref() != Some(&*self.version.uid) {
@@ -141,10 +144,14 @@ fn overtaken(desired: &DesiredStatus, current: Option<i64>) -> bool {
     made_from > 0 && current.is_some_and(|current| current > made_from)
 }
 
-fn refused(error: &kube::Error) -> Outcome {
+fn failed(error: &kube::Error) -> Outcome {
     match error {
-        kube::Error::Api(status) if status.code == 409 => Outcome::Conflict,
-        kube::Error::Api(status) if status.code == 404 => Outcome::Gone,
+        kube::Error::Api(status) => match status.code {
+            409 => Outcome::Conflict,
+            404 => Outcome::Gone,
+            408 | 429 | 500.. => Outcome::Failed(chain(error)),
+            _ => Outcome::Refused(chain(error)),
+        },
         error => Outcome::Failed(chain(error)),
     }
 }
@@ -164,6 +171,20 @@ mod tests {
         assert!(!overtaken(&desired, None));
         desired.observed_generation = 0;
         assert!(!overtaken(&desired, Some(4)), "our entries still have to go");
+    }
+
+    #[test]
+    fn only_a_server_that_is_unwell_counts_as_failed() {
+        let outcome = |code| {
+            let status = kube::core::Status { code, ..Default::default() };
+            failed(&kube::Error::Api(Box::new(status))).name()
+        };
+        for (code, name) in [(400, "refused"), (403, "refused"), (422, "refused"), (404, "gone")] {
+            assert_eq!(outcome(code), name, "{code}");
+        }
+        for (code, name) in [(409, "conflict"), (429, "failed"), (500, "failed"), (503, "failed")] {
+            assert_eq!(outcome(code), name, "{code}");
+        }
     }
 
     #[test]

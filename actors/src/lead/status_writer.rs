@@ -263,6 +263,7 @@ impl State {
                 continue;
             }
             let Some(write) = self.look(&object) else {
+                self.pace.settled(&object);
                 self.noted.remove(&object);
                 continue;
             };
@@ -337,15 +338,23 @@ impl State {
         self.args.metrics.status_written(object.kind.as_str(), outcome.name());
         let now = Instant::now();
         match outcome {
-            Outcome::Written | Outcome::Unneeded => self.pace.succeeded(),
+            Outcome::Written | Outcome::Unneeded => {
+                self.pace.succeeded();
+                self.pace.settled(&object);
+            }
             // What stands in its place is about to be watched.
-            Outcome::Gone => {}
+            Outcome::Gone => self.pace.settled(&object),
             // A term that has really ended takes this branch with it; one whose renewal was late goes on.
             Outcome::Conflict | Outcome::Expired => self.note(object, now + AGAIN),
             Outcome::Failed(why) => {
                 tracing::warn!(%object, why, "a status can't be written: it is tried again");
                 self.pace.slow_down(now);
                 self.note(object, now + AGAIN);
+            }
+            Outcome::Refused(why) => {
+                let again = self.pace.refused(&object, now);
+                tracing::warn!(%object, why, wait = ?(again - now), "a status is refused: it is tried again");
+                self.note(object, again);
             }
         }
         self.pump(myself);
