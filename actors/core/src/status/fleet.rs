@@ -17,6 +17,13 @@ use crate::translate::Translation;
 /// For how long a new leader leaves Programmed as it stands where it does not know what a proxy holds.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How many proxies a message names; with [`REASON`] and the names of all listeners, which are at most 64, it
+/// stays within the 32768 bytes that the API server takes.
+const NAMED: usize = 5;
+
+/// How many bytes of a proxy's reason a message shows.
+const REASON: usize = 1024;
+
 /// Programmed, of Gateways and listeners.
 const PROGRAMMED: &str = "Programmed";
 
@@ -112,19 +119,35 @@ fn judge(units: &[UnitId], wanted: &UnitSet, fleet: &Fleet) -> Verdict {
         if !units.iter().all(|unit| current(&unit)) {
             waiting = true;
             let reason = proxy.refused.as_ref().filter(|_| !unknown);
-            refused.extend(reason.map(|reason| format!("{name}: {reason}")));
+            refused.extend(reason.map(|reason| says(name, reason)));
         }
         let known = proxy.acked.iter().flat_map(|acked| &acked.broken);
         let ours = known.filter(|(unit, _)| units.contains(unit) && current(unit));
-        broken.extend(ours.map(|(_, reason)| format!("{name}: {reason}")));
+        broken.extend(ours.map(|(_, reason)| says(name, reason)));
     }
     match (any, broken.is_empty(), refused.is_empty()) {
         (false, _, _) => Verdict::NoProxy,
-        (true, false, _) => Verdict::Broken(broken.join("; ")),
-        (true, true, false) => Verdict::Refused(refused.join("; ")),
+        (true, false, _) => Verdict::Broken(few(&broken, "; ")),
+        (true, true, false) => Verdict::Refused(few(&refused, "; ")),
         // Where nobody answers, what stands is the best guess.
         (true, true, true) if waiting || silent.len() == fleet.ready() => Verdict::Waiting,
         (true, true, true) => Verdict::InForce { silent },
+    }
+}
+
+/// What a proxy says, and which.
+fn says(proxy: &str, reason: &str) -> String {
+    let shown = &reason[..reason.floor_char_boundary(REASON)];
+    let more = if shown.len() < reason.len() { " ..." } else { "" };
+    format!("{proxy}: {shown}{more}")
+}
+
+/// The first few, and how many more there are: a fleet is larger than a message may be.
+fn few(all: &[String], separator: &str) -> String {
+    let named = all[..all.len().min(NAMED)].join(separator);
+    match all.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named}{separator}and {more} more"),
     }
 }
 
@@ -139,7 +162,7 @@ fn programmed(verdict: &Verdict, fleet: &Fleet) -> Condition {
         }
         Verdict::InForce { silent } => {
             let ready = fleet.ready();
-            let (some, names) = (ready - silent.len(), silent.join(", "));
+            let (some, names) = (ready - silent.len(), few(silent, ", "));
             let message = format!("{some} of {ready} proxies serve it; not answering: {names}");
             condition(ConditionStatus::True, "Programmed", message)
         }
@@ -196,19 +219,17 @@ fn summary(listeners: &[ListenerStatus], verdicts: &[(String, Verdict)], fleet: 
 
 /// The routes that some proxy could not use, as they are now.
 fn broken_routes(wanted: &UnitSet, fleet: &Fleet) -> BTreeMap<ObjectRef, String> {
-    let mut messages: BTreeMap<ObjectRef, String> = BTreeMap::new();
+    let mut said: BTreeMap<ObjectRef, Vec<String>> = BTreeMap::new();
     for (name, proxy) in fleet.proxies.iter().filter(|(_, proxy)| proxy.ready) {
         let Some(acked) = &proxy.acked else { continue };
         for (unit, reason) in &acked.broken {
             let current = wanted.get(unit).is_some_and(|wanted| acked.units.get(unit) == Some(wanted));
             if let Some(object) = route_of(unit).filter(|_| current) {
-                let message = messages.entry(object).or_default();
-                let separator = if message.is_empty() { "" } else { "; " };
-                *message = format!("{message}{separator}{name}: {reason}");
+                said.entry(object).or_default().push(says(name, reason));
             }
         }
     }
-    messages
+    said.into_iter().map(|(object, said)| (object, few(&said, "; "))).collect()
 }
 
 fn route_of(unit: &UnitId) -> Option<ObjectRef> {

@@ -183,3 +183,35 @@ fn after_a_failover_what_is_not_known_changes_nothing_for_30_seconds() {
     let line = "True Programmed: 1 of 2 proxies serve it; not answering: b";
     check(&wanted, &fleet, &[line, line]);
 }
+
+#[test]
+fn a_message_names_a_few_of_many_proxies_and_stays_short() {
+    let wanted = translation(&["http"]);
+    let mut broken = holding(wanted.units.clone());
+    let reason = "é".repeat(3000);
+    broken.acked.as_mut().unwrap().broken.extend([(id("http"), reason.clone()), (route().1, reason.clone())]);
+    let refusing = ProxyState { refused: Some(reason), ..holding(UnitSet::default()) };
+    let silent = ProxyState { silent: true, ..holding(wanted.units.clone()) };
+    let answering = ("answering".to_owned(), holding(wanted.units.clone()));
+    for (proxy, ends) in
+        [(broken, "; and 995 more"), (refusing, "; and 995 more"), (silent, ", and 995 more")]
+    {
+        let mut fleet = fleet([]);
+        fleet.proxies = (0..1000).map(|index| (format!("proxy-{index}"), proxy.clone())).collect();
+        fleet.proxies.extend([answering.clone()]);
+        let statuses = finalise(&wanted, &fleet);
+        let mut messages = Vec::new();
+        for status in statuses.values() {
+            let conditions: Vec<_> = match &status.content {
+                StatusContent::Gateway(gateway) => gateway.listeners[0].conditions.iter().collect(),
+                StatusContent::Route { parents, .. } => parents[0].conditions.iter().collect(),
+                StatusContent::GatewayClass { .. } => panic!("there is none"),
+            };
+            messages.extend(conditions.into_iter().map(|condition| condition.message.clone()));
+        }
+        assert!(!messages.is_empty());
+        for message in messages {
+            assert!(message.len() < 8192 && message.ends_with(ends), "{} {message:.300}", message.len());
+        }
+    }
+}
