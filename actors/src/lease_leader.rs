@@ -171,16 +171,16 @@ impl Actor for LeaseLeader {
 }
 
 impl State {
-    fn new(myself: &ActorRef<Msg>, args: Args) -> Self {
-        let mut highest_term = args.highest_term.clone();
-        highest_term.mark_unchanged();
+    fn new(myself: &ActorRef<Msg>, mut args: Args) -> Self {
+        // What is in the channel already is heeded with the first step.
+        args.highest_term.borrow_and_update();
         let state = Self {
             elector: Elector::new(args.identity.clone(), args.timing),
             api: Api::namespaced(args.client.clone(), &args.namespace),
             published: None,
             exchange: None,
             alarm: None,
-            refusals: task::on_change(myself, &highest_term, || Msg::Refused),
+            refusals: task::on_change(myself, &args.highest_term, || Msg::Refused),
             stopping: None,
             args,
         };
@@ -204,8 +204,7 @@ impl State {
     }
 
     fn refused(&mut self, myself: &ActorRef<Msg>) {
-        let term = *self.args.highest_term.borrow_and_update();
-        self.elector.refused(term, self.args.clock.now());
+        self.args.highest_term.borrow_and_update();
         self.refusals = task::on_change(myself, &self.args.highest_term, || Msg::Refused);
     }
 
@@ -219,6 +218,8 @@ impl State {
     /// Does the next thing, unless a request is under way, and says how it stands.
     fn advance(&mut self, myself: &ActorRef<Msg>) {
         let now = self.args.clock.now();
+        // Each time: whether a claim is credible changes with what the Lease says.
+        self.elector.refused(*self.args.highest_term.borrow(), now);
         let action = match self.exchange {
             // While a request is under way, only leadership can lapse.
             Some(_) => Action::Wait(self.elector.reign(now).map_or(Moment::MAX, |reign| reign.acts_until)),

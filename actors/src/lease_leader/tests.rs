@@ -131,3 +131,19 @@ async fn a_lease_leader_that_crashes_leads_again_in_a_new_term() {
     assert_eq!(fleet.acting(), [first]);
     assert_eq!(fleet.lease().await.unwrap().term, Some(2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_term_that_a_proxy_named_before_a_crash_is_heeded_after_it() {
+    let fleet = Fleet::start(1).await;
+    let first = fleet.await_leader(2 * SECOND).await;
+    fleet.run_for(3 * SECOND).await;
+    fleet.faults(first, Faults::cut_off());
+    fleet.run_for(5 * SECOND).await;
+    fleet.crash_lease_leader(first);
+    fleet.name_term(first, 40);
+    fleet.run_for(SECOND).await;
+    fleet.faults(first, Faults::none());
+    fleet.await_leader(10 * SECOND).await;
+    fleet.run_for(SECOND).await;
+    assert_eq!(fleet.lease().await.unwrap().term, Some(41));
+}

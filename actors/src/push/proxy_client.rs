@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors_core::election::CREDIBLE;
 use proxy_config::wire::Reply;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use thiserror::Error;
@@ -264,9 +265,13 @@ impl State {
                 "differs"
             }
             Outcome::Superseded(term) => {
+                let own = self.term.number();
                 self.args.highest_term.send_if_modified(|highest| {
-                    let higher = term > *highest;
-                    *highest = term.max(*highest);
+                    // A faulty proxy must not hide what the others say later.
+                    let higher = term > *highest && term.saturating_sub(own) <= CREDIBLE;
+                    if higher {
+                        *highest = term;
+                    }
                     higher
                 });
                 self.fail(format!("the proxy has seen term {term}, which is later than ours"), true);

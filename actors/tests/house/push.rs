@@ -131,6 +131,20 @@ async fn a_proxy_of_a_later_term_refuses_and_the_term_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_term_beyond_belief_hides_no_other() {
+    let stage = Stage::new(2).await;
+    stage.apply(GROUND).await;
+    stage.proxy(0).held.lock().unwrap().version = Version { term: u64::MAX, generation: 1 };
+    let controller = stage.leader("c", 3).await;
+    until("the refusal", || controller.edges.board.read().borrow().values().any(|one| one.refused.is_some()))
+        .await;
+    assert_eq!(*controller.edges.highest_term.borrow(), 0);
+    stage.proxy(1).held.lock().unwrap().version = Version { term: 9, generation: 1 };
+    until("the higher term", || *controller.edges.highest_term.borrow() == 9).await;
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_that_has_lost_its_term_pushes_nothing_more() {
     let stage = Stage::new(1).await;
     stage.apply(GROUND).await;
