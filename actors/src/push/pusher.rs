@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use actors_core::snapshot::meta::Kind;
 use kube::Client;
+use proxy_config::name::ObjectName;
 use proxy_config::wire::Version;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisor::{Address, Child};
 use tokio::sync::watch;
 
-use super::freshness::{behind, list};
+use super::freshness::{Listed, behind, list};
 use super::proxy_client::{self, NotLeading, Outgoing, ProxyClient};
 use super::session::Target;
 use crate::observe::node_watcher::{KnownProxies, KnownProxy};
@@ -32,6 +34,8 @@ use crate::tree::STEP_DOWN;
 
 /// How long a watch may take to deliver what a list has shown, before its kind is listed again.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// It doubles with each round, up to this.
+const CATCH_UP_LONGEST: Duration = Duration::from_secs(24);
 
 /// A kind that is watched, and its watcher.
 #[derive(Clone, Debug)]
@@ -207,36 +211,48 @@ async fn freshen(args: &Args) {
     futures_util::future::join_all(kinds).await;
 }
 
+/// What is deleted after a list will never be held: each round compares with a list of its own.
 async fn freshen_kind(args: &Args, Watched { resource, watcher }: &Watched) {
     let mut retry = Retry::new();
-    let listed = loop {
-        match list(&args.client, resource).await {
-            Ok(Some(listed)) => break listed,
+    let mut patience = CATCH_UP;
+    loop {
+        let listed = match list(&args.client, resource).await {
+            Ok(Some(listed)) => listed,
             Ok(None) => return,
             Err(error) => {
                 let error = chain(&error);
                 tracing::warn!(kind = %resource.kind, error, "can't compare with the API server: tried again");
                 retry.wait().await;
+                continue;
             }
-        }
-    };
+        };
+        retry.reset();
+        let Some(object) = still_behind(&args.stores, resource.kind, &listed, patience).await else { return };
+        tracing::warn!(kind = %resource.kind, %object, "what is held is old: it is listed again");
+        // A watcher that is restarting lists by itself.
+        let _ = watcher.send(watching::Msg::Relist);
+        // A long list must not be cut off by the next round for ever.
+        patience = (patience * 2).min(CATCH_UP_LONGEST);
+    }
+}
+
+/// Waits until what is held is as new as what was listed; an object that is still older after this long.
+async fn still_behind(
+    stores: &Stores,
+    kind: Kind,
+    listed: &Listed,
+    patience: Duration,
+) -> Option<ObjectName> {
+    let deadline = tokio::time::Instant::now() + patience;
+    let mut delay = Duration::from_millis(10);
     loop {
-        let deadline = tokio::time::Instant::now() + CATCH_UP;
-        let mut delay = Duration::from_millis(10);
-        while let Some(object) = behind(&args.stores.versions(resource.kind), &listed) {
-            if tokio::time::Instant::now() >= deadline {
-                tracing::warn!(kind = %resource.kind, %object, "what is held is old: it is listed again");
-                // A watcher that is restarting lists by itself.
-                let _ = watcher.send(watching::Msg::Relist);
-                break;
-            }
-            // Versions move without anything that is used changing, so there is no channel to wait on.
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(Duration::from_millis(250));
+        let object = behind(&stores.versions(kind), listed)?;
+        if tokio::time::Instant::now() >= deadline {
+            return Some(object);
         }
-        if behind(&args.stores.versions(resource.kind), &listed).is_none() {
-            return;
-        }
+        // Versions move without anything that is used changing, so there is no channel to wait on.
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(Duration::from_millis(250));
     }
 }
 

@@ -181,3 +181,32 @@ async fn a_new_leader_with_an_old_cache_rolls_nothing_back() {
     first.running.stop().await.unwrap();
     second.running.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_after_a_new_leader_has_listed_it_does_not_keep_it_from_pushing() {
+    use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind};
+    use sandbox::{Fault, Faults, How, Matcher, Verb};
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.apply(&route("one", "/one")).await;
+    let controller = stage.controller("c").await;
+    until("the follower is warm", || controller.edges.translation.borrow().is_some()).await;
+    let mute = Fault::MuteWatch(Duration::from_secs(3600));
+    stage.sandbox.set_faults("c", Faults::none().with(Matcher::all().verb(Verb::Watch), How::Always, mute));
+    tokio::time::sleep(Duration::from_secs(22)).await;
+    stage.apply(&route("short", "/short")).await;
+    drop(stage.sandbox.take_accesses());
+    lead(&controller, 1);
+    until("the comparison", || {
+        let mut accesses = stage.sandbox.accesses().into_iter();
+        accesses.any(|access| access.verb == Verb::List && access.resource == "httproutes")
+    })
+    .await;
+    let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
+    let routes: Api<DynamicObject> =
+        Api::namespaced_with(stage.sandbox.client(), "default", &ApiResource::from_gvk(&gvk));
+    routes.delete("short", &DeleteParams::default()).await.unwrap();
+    settled(&stage, &controller, &route_unit("one")).await;
+    assert!(stage.proxy(0).held().units.get(&route_unit("short")).is_none());
+    controller.running.stop().await.unwrap();
+}
