@@ -10,11 +10,11 @@ use actors::observe::resource::ProxyPods;
 use actors::push::credentials::Trust;
 use actors::settings::{Fleet, LeaseSettings, Settings};
 use actors_core::translate;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ArgMatches;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tracing::info;
+use tracing::{error, info};
 
 use crate::cli;
 use crate::proxies::Named;
@@ -73,11 +73,21 @@ async fn control(wanted: Wanted) -> Result<ExitCode> {
     let mut overrun = controller.edges.overrun.subscribe();
     tokio::select! {
         stopped = controller.running.stopped() => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
-        _ = overrun.wait_for(|overrun| *overrun) => bail!("what only a leader runs did not stop in time"),
+        _ = overrun.wait_for(|overrun| *overrun) => exit(),
         () = ending.asked() => info!("asked to end"),
     }
-    controller.running.stop().await?;
+    tokio::select! {
+        stopped = controller.running.stop() => stopped?,
+        _ = overrun.wait_for(|overrun| *overrun) => exit(),
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the process at once: something that only a leader runs goes on though its term is over. Most likely
+/// it holds a thread, so that an orderly end of the runtime would wait for it for ever.
+fn exit() -> ! {
+    error!("what only a leader runs did not stop in time: this process ends");
+    std::process::exit(1)
 }
 
 /// How the cluster is reached: by a kubeconfig, or as a pod.
