@@ -6,11 +6,12 @@
 //! Rebuilt from: reading again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors_core::observe::observe;
 use actors_core::snapshot::Object;
-use actors_core::snapshot::cluster::SecretContent;
+use actors_core::snapshot::cluster::{Secret, SecretContent};
 use actors_core::snapshot::meta::{Kind, ObjectRef};
 use futures_util::StreamExt as _;
 use imbl::OrdSet;
@@ -25,7 +26,7 @@ use super::stores::{ObjectVersion, Stores};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
 
-/// How long one read may take: until it is over, what names the Secret waits.
+/// How long one read may take; what names the Secret waits until a read has succeeded or was refused.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How many are read at once.
 const AT_ONCE: usize = 8;
@@ -37,9 +38,11 @@ pub enum Msg {
     Changed,
     /// These were read.
     Read(Vec<Answer>),
+    /// It is time to try again what could not be read.
+    Again,
 }
 
-supervisor::message_names!(Msg { Changed, Read });
+supervisor::message_names!(Msg { Changed, Read, Again });
 
 /// What reading a Secret gave.
 #[derive(Debug)]
@@ -47,7 +50,16 @@ pub struct Answer {
     name: ObjectName,
     /// The version that was asked for.
     version: ObjectVersion,
-    content: Result<SecretContent, String>,
+    content: Result<SecretContent, Failure>,
+}
+
+/// Why a Secret could not be read.
+#[derive(Debug)]
+enum Failure {
+    /// The API server says no: it may not be read, or is not there.
+    Refused(String),
+    /// Nothing is known of what it holds: no answer in time, a broken connection, a server in trouble.
+    Unknown(String),
 }
 
 /// What it needs.
@@ -66,7 +78,10 @@ pub struct State {
     args: Args,
     changes: watch::Receiver<u64>,
     read: BTreeMap<ObjectName, ObjectVersion>,
+    /// What could not be read, and waits to be tried again.
+    failed: BTreeMap<ObjectName, ObjectVersion>,
     retry: Retry,
+    again: Option<Task>,
     waiting: Vec<Task>,
     reading: bool,
 }
@@ -82,8 +97,16 @@ impl Actor for SecretReader {
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let changes = args.stores.changes();
-        let (read, retry) = (BTreeMap::new(), Retry::new());
-        let mut state = State { args, changes, read, retry, waiting: Vec::new(), reading: false };
+        let mut state = State {
+            args,
+            changes,
+            read: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            retry: Retry::new(),
+            again: None,
+            waiting: Vec::new(),
+            reading: false,
+        };
         state.consider(&myself);
         Ok(state)
     }
@@ -97,6 +120,7 @@ impl Actor for SecretReader {
         match message {
             Msg::Changed => state.consider(&myself),
             Msg::Read(answers) => state.take(&myself, answers),
+            Msg::Again => state.again(&myself),
         }
         Ok(())
     }
@@ -113,6 +137,9 @@ impl State {
         self.forget(&wanted);
         let missing: Vec<_> = wanted.iter().filter_map(|name| self.missing(name)).collect();
         if missing.is_empty() {
+            if self.failed.is_empty() {
+                self.retry.reset();
+            }
             self.waiting = vec![
                 on_change(myself, &self.changes, || Msg::Changed),
                 on_change(myself, &self.args.wanted, || Msg::Changed),
@@ -129,6 +156,7 @@ impl State {
 
     /// What is wanted no longer is not kept.
     fn forget(&mut self, wanted: &OrdSet<ObjectName>) {
+        self.failed.retain(|name, _| wanted.contains(name));
         let stores = &self.args.stores;
         self.read.retain(|name, version| {
             let keep = wanted.contains(name);
@@ -139,15 +167,15 @@ impl State {
         });
     }
 
-    /// The version of a Secret that exists and has not been read.
+    /// The version of a Secret that exists, has not been read, and is not to be left alone for now.
     fn missing(&self, name: &ObjectName) -> Option<(ObjectName, ObjectVersion)> {
         let version = self.args.stores.version(&ObjectRef::new(Kind::Secret, name.clone()))?;
-        (self.read.get(name) != Some(&version)).then(|| (name.clone(), version))
+        let known = self.read.get(name) == Some(&version) || self.failed.get(name) == Some(&version);
+        (!known).then(|| (name.clone(), version))
     }
 
     fn take(&mut self, myself: &ActorRef<Msg>, answers: Vec<Answer>) {
         self.reading = false;
-        let mut failed = false;
         for Answer { name, version, content } in answers {
             match content {
                 Ok(content) => {
@@ -155,27 +183,39 @@ impl State {
                         self.read.insert(name, version);
                     }
                 }
-                Err(reason) => {
-                    failed = true;
-                    tracing::warn!(secret = %name, reason, "a Secret can't be read: it is tried again");
-                    let unread = SecretContent::Other(format!("a Secret that can't be read ({reason})"));
-                    if !self.read.contains_key(&name) {
-                        self.args.stores.put_secret(&name, &version, unread);
-                    }
-                }
+                Err(failure) => self.fail(name, version, failure),
             }
         }
-        if failed {
+        if !self.failed.is_empty() && self.again.is_none() {
             let delay = self.retry.delay();
-            self.reading = true;
-            self.waiting = vec![report(myself, async move {
+            self.again = Some(report(myself, async move {
                 tokio::time::sleep(delay).await;
-                Msg::Read(Vec::new())
-            })];
-        } else {
-            self.retry.reset();
-            self.consider(myself);
+                Msg::Again
+            }));
         }
+        self.consider(myself);
+    }
+
+    /// Only a refusal says something of a Secret, and not even that takes a certificate out of use:
+    /// if its Secret is gone, the watch will say so.
+    fn fail(&mut self, name: ObjectName, version: ObjectVersion, failure: Failure) {
+        let (Failure::Refused(reason) | Failure::Unknown(reason)) = &failure;
+        tracing::warn!(secret = %name, reason, "a Secret can't be read: it is tried again");
+        if let Failure::Refused(reason) = failure {
+            let held = self.args.stores.partial();
+            let serves = |secret: &Arc<Secret>| matches!(secret.content, SecretContent::Tls { .. });
+            if !held.secrets.get(&name).is_some_and(serves) {
+                let unread = SecretContent::Other(format!("a Secret that can't be read ({reason})"));
+                self.args.stores.put_secret(&name, &version, unread);
+            }
+        }
+        self.failed.insert(name, version);
+    }
+
+    fn again(&mut self, myself: &ActorRef<Msg>) {
+        self.again = None;
+        self.failed.clear();
+        self.consider(myself);
     }
 }
 
@@ -183,11 +223,16 @@ async fn read(client: Client, name: ObjectName, version: ObjectVersion) -> Answe
     let resource = Resource::of(Kind::Secret).api_resource();
     let api: Api<DynamicObject> = Api::namespaced_with(client, &name.namespace, &resource);
     let content = match tokio::time::timeout(DEADLINE, api.get(&name.name)).await {
-        Ok(Ok(secret)) => content(&secret),
-        Ok(Err(error)) => Err(chain(&error)),
-        Err(_) => Err(format!("no answer within {DEADLINE:?}")),
+        Ok(Ok(secret)) => content(&secret).map_err(Failure::Unknown),
+        Ok(Err(error)) if is_refusal(&error) => Err(Failure::Refused(chain(&error))),
+        Ok(Err(error)) => Err(Failure::Unknown(chain(&error))),
+        Err(_) => Err(Failure::Unknown(format!("no answer within {DEADLINE:?}"))),
     };
     Answer { name, version, content }
+}
+
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
 fn content(secret: &DynamicObject) -> Result<SecretContent, String> {

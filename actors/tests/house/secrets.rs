@@ -1,10 +1,12 @@
 //! Which Secrets are read, and when.
 
+use std::time::Duration;
+
 use actors::tree::Controller;
 use proxy_config::name::{ObjectName, UnitId};
 use sandbox::{Fault, Faults, How, Matcher, Verb};
 
-use crate::stage::{GROUND, Stage, until};
+use crate::stage::{GROUND, Stage, lead, until};
 
 const HTTPS: &str = r"
 apiVersion: gateway.networking.k8s.io/v1
@@ -67,19 +69,52 @@ async fn only_a_secret_that_is_named_is_read_and_again_when_it_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_that_can_not_be_read_holds_up_nothing_for_long_and_is_tried_again() {
+async fn a_secret_that_may_not_be_read_holds_up_nothing_for_long_and_is_tried_again() {
     let stage = Stage::new(0).await;
     for manifest in [GROUND, HTTPS, &secret("cert")] {
         stage.apply(manifest).await;
     }
     let settings = stage.settings("c");
     let on = Matcher::resource("secrets").verb(Verb::Get);
-    let hang = Fault::Hang(std::time::Duration::from_secs(3600));
-    stage.sandbox.set_faults("c", Faults::none().with(on, How::Times(3), hang));
+    let refuse = Fault::ServerError(http::StatusCode::FORBIDDEN);
+    stage.sandbox.set_faults("c", Faults::none().with(on, How::Times(3), refuse));
     let controller = actors::tree::run(settings).await.unwrap();
     let begun = tokio::time::Instant::now();
     until("a translation without it", || controller.edges.translation.borrow().is_some()).await;
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(5));
     until("the certificate", || certificate(&controller).is_some()).await;
     controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_that_can_not_read_a_secret_leaves_its_listener_alone_and_asks_ever_more_rarely() {
+    let stage = Stage::new(1).await;
+    for manifest in [GROUND, HTTPS, &secret("cert")] {
+        stage.apply(manifest).await;
+    }
+    let unit = UnitId::certificate(&ObjectName::new("default", "cert"));
+    let serves = || stage.proxy(0).held().units.get(&unit).is_some();
+    let first = stage.leader("a", 1).await;
+    until("the certificate is served", serves).await;
+    first.running.stop().await.unwrap();
+    let hang = Fault::Hang(Duration::from_secs(3600));
+    let trouble = Fault::ServerError(http::StatusCode::INTERNAL_SERVER_ERROR);
+    // What hangs is logged only when it is answered.
+    for (fault, answers) in [(hang, 0..1), (trouble, 5..25)] {
+        let settings = stage.settings("b");
+        let on = Matcher::resource("secrets").verb(Verb::Get);
+        stage.sandbox.set_faults("b", Faults::none().with(on, How::Always, fault));
+        let second = actors::tree::run(settings).await.unwrap();
+        let term = stage.proxy(0).held().version.term + 1;
+        lead(&second, term);
+        drop(stage.sandbox.take_accesses());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(serves(), "the listener was taken away");
+        let reads = read(&stage).len();
+        assert!(answers.contains(&reads), "{reads} reads in a minute");
+        stage.sandbox.set_faults("b", Faults::none());
+        until("the new term", || stage.proxy(0).held().version.term == term).await;
+        assert!(serves());
+        second.running.stop().await.unwrap();
+    }
 }
