@@ -29,8 +29,8 @@ use crate::term::{Expired, Leadership, Term};
 pub const SECRET: &str = "portreeve-ca";
 /// How often a Secret or files are looked at again, at the least.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How long writing the Secret may take.
-const WRITE: Duration = Duration::from_secs(2);
+/// How long reading or writing the Secret may take.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Where the controller's identity comes from.
 #[derive(Clone)]
@@ -62,6 +62,9 @@ pub enum TrustError {
     /// The API server refuses.
     #[error("Secret {SECRET} can't be read or made")]
     Api(#[from] kube::Error),
+    /// The API server is silent.
+    #[error("no answer about Secret {SECRET} within {ANSWER:?}: see whether the API server is reachable")]
+    Late,
     /// It lacks a key.
     #[error("Secret {SECRET} holds no {0}: delete it, and the leader makes a new one")]
     Incomplete(&'static str),
@@ -79,7 +82,7 @@ pub enum TrustError {
 /// Where it can't be read.
 pub async fn load(client: &Client, namespace: &str) -> Result<Option<Authority>, TrustError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let Some(secret) = api.get_opt(SECRET).await? else { return Ok(None) };
+    let Some(secret) = in_time(api.get_opt(SECRET)).await? else { return Ok(None) };
     let data = secret.data.unwrap_or_default();
     let text = |name: &'static str| {
         let bytes = data.get(name).ok_or(TrustError::Incomplete(name))?;
@@ -110,14 +113,18 @@ async fn create(client: &Client, namespace: &str) -> Result<(), TrustError> {
     let metadata = ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() };
     let secret = Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() };
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match api.create(&PostParams::default(), &secret).await {
+    match in_time(api.create(&PostParams::default(), &secret)).await {
         Ok(_) => {
             tracing::info!(namespace, secret = SECRET, "made the certificate authority");
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(TrustError::Api(kube::Error::Api(status))) if status.code == 409 => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, TrustError> {
+    Ok(tokio::time::timeout(ANSWER, request).await.map_err(|_| TrustError::Late)??)
 }
 
 /// What it can be told.
@@ -238,7 +245,7 @@ async fn look(args: &Args) -> Result<Identity, TrustError> {
                 Some(authority) => authority,
                 None => {
                     let term = Term::current(&args.leadership).ok_or(TrustError::Missing)?;
-                    term.check(WRITE)?;
+                    term.check(ANSWER)?;
                     create(client, namespace).await?;
                     load(client, namespace).await?.ok_or(TrustError::Missing)?
                 }

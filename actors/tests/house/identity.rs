@@ -38,6 +38,21 @@ async fn the_leader_makes_the_authority_and_followers_use_it() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_silent_about_the_authority_is_asked_again() {
+    use sandbox::{Fault, Faults, How, Matcher};
+    let stage = Stage::new(0).await;
+    let mut settings = stage.settings("c");
+    settings.trust = Trust::Secret(settings.client.clone(), "default".to_owned());
+    let on = Matcher { name: Some(SECRET.to_owned()), ..Matcher::resource("secrets") };
+    let hang = Fault::Hang(Duration::from_secs(3600));
+    stage.sandbox.set_faults("c", Faults::none().with(on, How::Times(1), hang));
+    let controller = actors::tree::run(settings).await.unwrap();
+    lead(&controller, 1);
+    until("a certificate", || controller.edges.identity.borrow().is_some()).await;
+    controller.running.stop().await.unwrap();
+}
+
 /// In real time: certificates end by the wall clock.
 #[tokio::test]
 async fn certificates_are_renewed_under_load_without_a_failed_push() {
