@@ -97,6 +97,8 @@ pub struct State {
     last: Option<Instant>,
     failing: Option<Instant>,
     retry: Retry,
+    /// Counts answers that the proxy holds something else, apart from failures.
+    differing: Retry,
     waiting: Vec<Task>,
 }
 
@@ -131,6 +133,7 @@ impl Actor for ProxyClient {
             last: None,
             failing: None,
             retry: Retry::new(),
+            differing: Retry::new(),
             waiting: Vec::new(),
             args,
         };
@@ -240,6 +243,8 @@ impl State {
             }
             Err(error) => {
                 self.session.forget();
+                // Its failures have waits of their own: once it is back, what it lacks goes out at once.
+                self.differing.reset();
                 self.args.metrics.pushed(&name, "failed", answer.took);
                 self.fail(chain(&error), false);
             }
@@ -257,11 +262,12 @@ impl State {
                 self.args.board.acked(identity, Acked { version: ack.version, units, broken: ack.broken });
                 self.failing = None;
                 self.retry.reset();
+                self.differing.reset();
                 "acked"
             }
             Outcome::Differs => {
                 // What differs goes out at once, but a proxy that always differs is no reason to spin.
-                self.failing = Some(Instant::now() + self.retry.delay() - FIRST_IS_AT_ONCE);
+                self.failing = Some(Instant::now() + self.differing.delay() - FIRST_IS_AT_ONCE);
                 "differs"
             }
             Outcome::Superseded(term) => {

@@ -210,3 +210,18 @@ async fn what_is_deleted_after_a_new_leader_has_listed_it_does_not_keep_it_from_
     assert!(stage.proxy(0).held().units.get(&route_unit("short")).is_none());
     controller.running.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_answers_after_a_long_silence_is_given_what_it_lacks_at_once() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.proxy(0).held.lock().unwrap().mute = true;
+    let controller = stage.leader("c", 1).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    stage.proxy(0).held.lock().unwrap().mute = false;
+    until("the first content", || !stage.proxy(0).held().taken.is_empty()).await;
+    let held = stage.proxy(0).held();
+    let waited = held.taken[0].0 - held.differed.unwrap();
+    assert!(waited < Duration::from_millis(100), "{waited:?}");
+    controller.running.stop().await.unwrap();
+}

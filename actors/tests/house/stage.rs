@@ -51,6 +51,8 @@ pub(crate) struct Held {
     /// The pushes that were taken: when, and how many units each moved.
     pub(crate) taken: Vec<(Instant, usize)>,
     pub(crate) nacked: usize,
+    /// When it last answered that it holds another base.
+    pub(crate) differed: Option<Instant>,
     pub(crate) connections: usize,
     /// Units that it says it can't use.
     pub(crate) broken: BTreeMap<UnitId, String>,
@@ -75,6 +77,7 @@ impl Proxy {
             return Reply::Nack(nack);
         }
         if push.base != held.units.root() {
+            held.differed = Some(Instant::now());
             let buckets = held.units.bucket_hashes();
             return Reply::NeedUnits(NeedUnits { proxy, root: held.units.root(), buckets });
         }
