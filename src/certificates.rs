@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use actors::push::identity::{AUTHORITY_LIFE, Authority, Role};
+use actors::push::identity::{AUTHORITY_LIFE, Authority, Role, write_private};
 use anyhow::{Context, Result};
 use clap::ArgMatches;
 
@@ -47,17 +47,8 @@ fn authority(folder: &Path, now: SystemTime) -> Result<Authority> {
     }
     let authority = Authority::generate(now, AUTHORITY_LIFE)?;
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    write_private(&key, &authority.key_pem())?;
-    write_private(&chain, authority.certificates())?;
+    for (path, text) in [(&key, &*authority.key_pem()), (&chain, authority.certificates())] {
+        write_private(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
     Ok(authority)
-}
-
-/// Writes a file that only its owner can read.
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
-    let write = file.and_then(|mut file| file.write_all(text.as_bytes()));
-    write.with_context(|| format!("writing {}", path.display()))
 }

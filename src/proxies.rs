@@ -1,4 +1,4 @@
-//! A proxy as a person names it: `NAME=HOST:PORT`.
+//! Proxies as this process knows them: by name and address, or with an identity that it issued itself.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -23,6 +23,18 @@ impl FromStr for Named {
         let address = addresses.next().ok_or_else(|| format!("{host} has no address"))?;
         Ok(Self { name: name.to_owned(), address })
     }
+}
+
+/// An identity that was issued in this process, as its proxy takes it.
+#[cfg(feature = "demo")]
+pub(crate) fn held(issued: actors::push::identity::Identity) -> proxy::admin::identity::TlsSource {
+    let identity = proxy::admin::identity::Identity {
+        authorities: issued.authorities.into(),
+        chain: issued.chain.into(),
+        key: issued.key,
+    };
+    let (_, identity) = tokio::sync::watch::channel(std::sync::Arc::new(identity));
+    proxy::admin::identity::TlsSource::Held(identity)
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use proxy::admin::identity::TlsSource;
 use proxy::listen::drain::DrainSettings;
 use proxy::listen::socket::connection_budget;
 use proxy::settings::{Settings, default_workers};
+use proxy::tree::Proxy;
+use supervisor::Stopped;
 use tracing::info;
 
 use crate::cli;
@@ -61,9 +63,14 @@ async fn serve(settings: Settings) -> Result<ExitCode> {
         stopped = proxy.stopped() => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         () = ending.asked() => info!("asked to end: draining; a second signal stops at once"),
     }
-    tokio::select! {
-        drained = proxy.drain() => { drained?; },
-        () = ending.asked() => proxy.stop().await?,
-    }
+    drain(&proxy, &mut ending).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Drains a proxy that was asked to end; a second signal stops it at once.
+pub(crate) async fn drain(proxy: &Proxy, ending: &mut Ending) -> Result<(), Stopped> {
+    tokio::select! {
+        drained = proxy.drain() => drained.map(drop),
+        () = ending.asked() => proxy.stop().await,
+    }
 }

@@ -15,12 +15,10 @@ use actors::tree::standalone::{Reader, Standalone};
 use actors_core::translate::{self, AddressSource, Translation};
 use anyhow::Result;
 use clap::ArgMatches;
-use proxy::admin::identity::TlsSource;
 use proxy::listen::drain::DrainSettings;
 use proxy::listen::socket::connection_budget;
 use proxy::settings::{Settings, default_workers};
 use proxy::tree::Proxy;
-use tokio::sync::watch;
 use tracing::info;
 
 use self::statuses::Statuses;
@@ -92,28 +90,20 @@ async fn serve(wanted: Wanted) -> Result<ExitCode> {
         () = ending.asked() => info!("asked to end: draining; a second signal stops at once"),
     }
     reader.running.stop().await?;
-    tokio::select! {
-        drained = proxy.drain() => { drained?; },
-        () = ending.asked() => proxy.stop().await?,
-    }
+    crate::proxy::drain(&proxy, &mut ending).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn proxy_settings(wanted: &Wanted) -> Result<Settings> {
     let now = SystemTime::now();
     let issued = Authority::generate(now, LIFE)?.issue(&Role::Proxy(PROXY.to_owned()), now, LIFE)?;
-    let identity = proxy::admin::identity::Identity {
-        authorities: issued.authorities.as_str().into(),
-        chain: issued.chain.as_str().into(),
-        key: issued.key,
-    };
     Ok(Settings {
         identity: PROXY.to_owned(),
         node_address: wanted.address,
         // Nobody holds an identity that it takes: what is served comes from files alone.
         admin_bind: (Ipv4Addr::LOCALHOST, 0).into(),
         status_bind: wanted.status,
-        tls: TlsSource::Held(watch::Sender::new(Arc::new(identity)).subscribe()),
+        tls: crate::proxies::held(issued),
         state_dir: wanted.state_dir.clone(),
         workers: wanted.workers,
         connections: connection_budget(),

@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// Who may depend on whom among our own crates (outside tests).
 const EDGES: &[(&str, &[&str])] = &[
-    ("portreeve", &["actors", "actors-api", "actors-core", "proxy", "proxy-config", "sandbox"]),
+    ("portreeve", &["actors", "actors-api", "actors-core", "proxy", "proxy-config", "sandbox", "supervisor"]),
     ("supervisor", &[]),
     ("actors", &["actors-api", "actors-core", "proxy-config", "supervisor"]),
     ("actors-api", &[]),

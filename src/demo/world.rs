@@ -13,11 +13,9 @@ use actors::settings::{Fleet, LeaseSettings};
 use actors::tree::Controller;
 use actors_core::translate;
 use anyhow::{Context, Result};
-use proxy::admin::identity::{Identity, TlsSource};
 use proxy::listen::drain::DrainSettings;
 use proxy::tree::Proxy;
 use sandbox::{Channel, Faults, Options, Sandbox, Server};
-use tokio::sync::watch;
 
 use super::backends;
 use super::process::Process;
@@ -102,17 +100,12 @@ impl World {
     pub(crate) async fn start_proxy(&mut self, node: IpAddr) -> Result<()> {
         let name = name_of(node);
         let issued = self.authority.issue(&Role::Proxy(name.clone()), SystemTime::now(), LIFE)?;
-        let identity = Identity {
-            authorities: issued.authorities.as_str().into(),
-            chain: issued.chain.as_str().into(),
-            key: issued.key.clone(),
-        };
         let settings = proxy::settings::Settings {
             identity: name.clone(),
             node_address: node,
             admin_bind: admin(node),
             status_bind: SocketAddr::new(node, STATUS),
-            tls: TlsSource::Held(watch::Sender::new(Arc::new(identity)).subscribe()),
+            tls: crate::proxies::held(issued),
             state_dir: Some(self.state_dir(&name)),
             workers: 1,
             connections: proxy::listen::socket::connection_budget(),

@@ -330,7 +330,11 @@ fn pem_of(certificate: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+/// Puts a file that only its owner can read in place, whole or not at all.
+///
+/// # Errors
+/// What the system says of the file or its folder.
+pub fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let partial = path.with_extension("partial");
