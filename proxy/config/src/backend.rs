@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::ObjectName;
+use crate::name::{ObjectName, UnitId};
 
 /// What a backend speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,43 @@ pub enum BackendProtocol {
     Http1,
     /// HTTP/2 with prior knowledge (appProtocol `kubernetes.io/h2c`).
     H2c,
+    /// UDP datagrams.
+    Udp,
+}
+
+/// How a backend is reached over TLS. Source: `BackendTLSPolicy`, GEP-1897.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BackendTls {
+    /// Its certificate is verified as said.
+    Verified(BackendVerification),
+    /// The policy can't be used, for the reason given: nothing is sent, requests are answered by 500.
+    Invalid(String),
+}
+
+/// What a backend's certificate must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendVerification {
+    /// The server name that is sent, and that the certificate must be for where `subjects` is empty.
+    pub hostname: String,
+    /// Any of these must be among the certificate's subject alternative names; then the hostname is not
+    /// compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<Subject>,
+    /// The bundles of authorities that may have signed it; empty: those of the proxy's system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<UnitId>,
+}
+
+/// A subject alternative name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Subject {
+    /// A DNS name.
+    Hostname(String),
+    /// A URI, for example a SPIFFE id; compared as text.
+    Uri(String),
 }
 
 /// A port of a Service. Its endpoints are those of all [`EndpointSlice`] units of that Service.
@@ -31,6 +68,9 @@ pub struct Backend {
     /// What it speaks.
     #[serde(default)]
     pub protocol: BackendProtocol,
+    /// How it is reached over TLS; `None`: in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
 }
 
 /// An EndpointSlice (discovery.k8s.io/v1), less what a proxy has no use for.

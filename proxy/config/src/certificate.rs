@@ -1,4 +1,4 @@
-//! Certificates and their private keys.
+//! Certificates, their private keys, and the authorities that sign them.
 
 use std::fmt;
 
@@ -14,6 +14,14 @@ pub struct Certificate {
     pub chain: String,
     /// The unit that holds its private key.
     pub key: UnitId,
+}
+
+/// A bundle of certification authorities, from the `ca.crt` of a ConfigMap or Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Authority {
+    /// Their certificates as PEM.
+    pub bundle: String,
 }
 
 /// A private key; it is never printed.

@@ -7,8 +7,10 @@
 
 pub mod backend;
 pub mod certificate;
+pub mod l4;
 pub mod listener;
 pub mod name;
+pub mod resilience;
 pub mod route;
 pub mod set;
 pub mod unit;

@@ -39,6 +39,8 @@ pub enum UnitKind {
     Key,
     /// A certificate chain.
     Certificate,
+    /// A bundle of certification authorities.
+    Authority,
     /// The endpoints of a Service.
     Endpoints,
     /// A port of a Service.
@@ -51,14 +53,22 @@ pub enum UnitKind {
 
 impl UnitKind {
     /// Every kind, in the order in which a proxy applies them.
-    pub const ALL: [Self; 6] =
-        [Self::Key, Self::Certificate, Self::Endpoints, Self::Backend, Self::Listener, Self::Route];
+    pub const ALL: [Self; 7] = [
+        Self::Key,
+        Self::Certificate,
+        Self::Authority,
+        Self::Endpoints,
+        Self::Backend,
+        Self::Listener,
+        Self::Route,
+    ];
 
     /// The first part of a unit's id.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Key => "key",
             Self::Certificate => "certificate",
+            Self::Authority => "authority",
             Self::Endpoints => "endpoints",
             Self::Backend => "backend",
             Self::Listener => "listener",
@@ -80,6 +90,16 @@ impl UnitId {
         Self(format!("listener/{}/{}/{listener}", gateway.namespace, gateway.name).into())
     }
 
+    /// A listener of a ListenerSet. Its last part keeps it apart from a Gateway of that name.
+    pub fn set_listener(set: &ObjectName, listener: &str) -> Self {
+        Self(format!("listener/{}/{}/{listener}/ListenerSet", set.namespace, set.name).into())
+    }
+
+    /// A bundle of authorities from an object of a kind, for example `ConfigMap`.
+    pub fn authority(kind: &str, object: &ObjectName) -> Self {
+        Self(format!("authority/{kind}/{}/{}", object.namespace, object.name).into())
+    }
+
     /// A certificate from a Secret.
     pub fn certificate(secret: &ObjectName) -> Self {
         Self(format!("certificate/{}/{}", secret.namespace, secret.name).into())
@@ -98,6 +118,11 @@ impl UnitId {
     /// A port of a Service.
     pub fn backend(service: &ObjectName, port: u16) -> Self {
         Self(format!("backend/{}/{}/{port}", service.namespace, service.name).into())
+    }
+
+    /// A UDP port of a Service, which may have a TCP port of the same number.
+    pub fn udp_backend(service: &ObjectName, port: u16) -> Self {
+        Self(format!("backend/{}/{}/{port}/udp", service.namespace, service.name).into())
     }
 
     /// An EndpointSlice.
@@ -214,5 +239,8 @@ mod tests {
         assert_eq!(UnitId::route("HTTPRoute", &name).kind(), Some(UnitKind::Route));
         assert_eq!(UnitId::backend(&name, 80).as_str(), "backend/shop/cart/80");
         assert_eq!(UnitId::key(&name).kind(), Some(UnitKind::Key));
+        assert_eq!(UnitId::authority("ConfigMap", &name).kind(), Some(UnitKind::Authority));
+        assert_ne!(UnitId::listener(&name, "a"), UnitId::set_listener(&name, "a"));
+        assert_ne!(UnitId::backend(&name, 53), UnitId::udp_backend(&name, 53));
     }
 }

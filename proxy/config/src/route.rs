@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::name::{HostPattern, ObjectName, UnitId};
+use crate::resilience::{Retry, SessionPersistence};
 
 /// A route as it is attached to listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteUnit {
-    /// The kind of the object, for example `HTTPRoute`.
+    /// The kind of the object: `HTTPRoute`, or `GRPCRoute`, whose backends speak HTTP/2.
     pub kind: String,
     /// The object.
     pub name: ObjectName,
@@ -50,6 +51,12 @@ pub struct Rule {
     /// How long it may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// When a request is sent again; `None`: only where it certainly reached no backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// How requests of one session reach the same endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionPersistence>,
     /// Set where the rule can't be served as written: requests that it takes are answered by 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalid: Option<String>,
@@ -116,6 +123,83 @@ pub enum Filter {
     Redirect(Redirect),
     /// Sends another host or path to the backend.
     Rewrite(Rewrite),
+    /// Sends a copy to another backend, whose answer is dropped.
+    Mirror(Mirror),
+    /// Answers preflight requests and says which origins may read responses.
+    Cors(Cors),
+    /// Asks a service whether a request may pass.
+    ExternalAuth(ExternalAuth),
+}
+
+/// A copy of requests to another backend. It never delays the reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// Where copies go; none are made where it is invalid.
+    pub target: Target,
+    /// Of `denominator` requests ...
+    pub numerator: u32,
+    /// ... so many are copied; never 0.
+    pub denominator: u32,
+}
+
+/// Cross-origin resource sharing, by the Fetch standard. Source: GEP-1767.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cors {
+    /// Origins, each `scheme://host[:port]`, where the host may begin with `*.`; `*`: all.
+    pub allow_origins: Vec<String>,
+    /// Whether credentials may be sent.
+    #[serde(default)]
+    pub allow_credentials: bool,
+    /// Methods; `*`: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_methods: Vec<String>,
+    /// Request header fields; `*`: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_headers: Vec<String>,
+    /// Response header fields that a page may read; `*`: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose_headers: Vec<String>,
+    /// How long a preflight's answer holds, in seconds.
+    pub max_age: u32,
+}
+
+/// A service that is asked whether a request may pass. Source: GEP-1494.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalAuth {
+    /// The service; where it is invalid all requests are refused.
+    pub target: Target,
+    /// How it is asked.
+    pub protocol: AuthProtocol,
+    /// How many bytes of a request's content it is shown; 0: none.
+    #[serde(default)]
+    pub max_body: u32,
+}
+
+/// How an authorisation service is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AuthProtocol {
+    /// By `envoy.service.auth.v3.Authorization/Check`.
+    Grpc {
+        /// The header fields that it is shown; empty: all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allowed_headers: Vec<String>,
+    },
+    /// By a request of the same method, host and header fields: status 200 lets the request pass.
+    Http {
+        /// Put before the request's path.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        path: String,
+        /// The header fields that it is shown besides `Authorization`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allowed_headers: Vec<String>,
+        /// The header fields of its answer that the backend is shown; empty: all but framing ones.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allowed_response_headers: Vec<String>,
+    },
 }
 
 /// Edits of header fields, applied in this order: remove, set, add.

@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::backend::{Backend, EndpointSlice};
-use crate::certificate::{Certificate, PrivateKey};
+use crate::certificate::{Authority, Certificate, PrivateKey};
+use crate::l4::L4Route;
 use crate::listener::Listener;
 use crate::name::UnitId;
 use crate::route::RouteUnit;
@@ -21,14 +22,18 @@ pub enum Unit {
     Key(PrivateKey),
     /// A certificate chain.
     Certificate(Certificate),
+    /// A bundle of certification authorities.
+    Authority(Authority),
     /// The endpoints of a Service.
     Endpoints(EndpointSlice),
     /// A port of a Service.
     Backend(Backend),
     /// A listener of a Gateway.
     Listener(Listener),
-    /// A route.
+    /// A route of HTTP requests.
     Route(RouteUnit),
+    /// A route of streams or datagrams.
+    L4Route(L4Route),
 }
 
 /// The SHA-256 of a unit's id and bytes.

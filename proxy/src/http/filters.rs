@@ -35,6 +35,9 @@ pub enum FilterError {
     /// A scheme that is not served.
     #[error("scheme {0:?} of a redirect must be http or https")]
     Scheme(String),
+    /// A filter that this proxy does not have.
+    #[error("this proxy has no {0} filter")]
+    Unsupported(&'static str),
 }
 
 /// A field to append.
@@ -131,6 +134,9 @@ impl Filters {
                 Filter::ResponseHeaders(edits) => compiled.response.then(edits)?,
                 Filter::Redirect(redirect) => compiled.redirect = Some(Redirect::compile(redirect)?),
                 Filter::Rewrite(rewrite) => compiled.rewrite.then(rewrite)?,
+                Filter::Mirror(_) => return Err(FilterError::Unsupported("mirror")),
+                Filter::Cors(_) => return Err(FilterError::Unsupported("CORS")),
+                Filter::ExternalAuth(_) => return Err(FilterError::Unsupported("external authorisation")),
             }
         }
         compiled.request.seal();

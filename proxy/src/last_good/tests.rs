@@ -17,6 +17,9 @@ fn key(name: &str, pem: &str) -> EncodedUnit {
 fn listener(name: &str) -> EncodedUnit {
     let gateway = ObjectName::new("shop", "edge");
     let listener = Listener {
+        passthrough: false,
+        client_validation: None,
+        backend_certificate: None,
         bind: Bind { address: Address::Node, port: 80 },
         protocol: Protocol::Http,
         hostname: None,

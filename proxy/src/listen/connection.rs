@@ -66,6 +66,8 @@ async fn speak(stream: TcpStream, client: Client, context: &Context) {
             Ok(Err(error)) => debug!(peer = %client.peer, %error, "lost before its first byte"),
             Err(_) => debug!(peer = %client.peer, "sent nothing in time"),
         },
+        // Refused by the compiler, so no such port exists.
+        Protocol::Tls | Protocol::Tcp | Protocol::Udp => {}
     }
 }
 

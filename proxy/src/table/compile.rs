@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use proxy_config::backend::{Backend, BackendProtocol};
+use proxy_config::listener::{Listener, Protocol};
 use proxy_config::name::{UnitId, UnitKind};
 use proxy_config::set::RootHash;
 use proxy_config::unit::{EncodedUnit, Unit};
@@ -127,7 +129,7 @@ impl Compiler {
             (Some(UnitKind::Route), _) => {
                 self.routes.put(id, None, &mut self.backends, &mut self.broken);
             }
-            (None, _) => {}
+            (Some(UnitKind::Authority) | None, _) => {}
         }
     }
 
@@ -165,9 +167,29 @@ fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
         Unit::Endpoints(_) => UnitKind::Endpoints,
         Unit::Backend(_) => UnitKind::Backend,
         Unit::Listener(_) => UnitKind::Listener,
-        Unit::Route(_) => UnitKind::Route,
+        Unit::Route(_) | Unit::L4Route(_) => UnitKind::Route,
+        Unit::Authority(_) => UnitKind::Authority,
     };
+    if let Some(lacking) = lacking(&unit) {
+        return Err(format!("this proxy can't serve {lacking}"));
+    }
     if actual == kind { Ok(unit) } else { Err(format!("the unit is a {} by its content", actual.prefix())) }
+}
+
+/// What a unit asks for that this proxy can't do: it takes its specified failure instead of being served
+/// otherwise than it says.
+fn lacking(unit: &Unit) -> Option<&'static str> {
+    match unit {
+        Unit::Listener(listener) if !matches!(listener.protocol, Protocol::Http | Protocol::Https) => {
+            Some("listeners of this protocol")
+        }
+        Unit::Listener(Listener { client_validation: Some(_), .. }) => Some("client certificates"),
+        Unit::Backend(Backend { tls: Some(_), .. }) => Some("backends over TLS"),
+        Unit::Backend(Backend { protocol: BackendProtocol::Udp, .. }) => Some("backends over UDP"),
+        Unit::Authority(_) => Some("bundles of authorities"),
+        Unit::L4Route(_) => Some("routes of streams"),
+        _ => None,
+    }
 }
 
 /// What changed since the last rebuild.

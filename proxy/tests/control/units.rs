@@ -27,6 +27,9 @@ impl World {
     pub(crate) fn listener(mut self, name: &str, port: u16) -> Self {
         let gateway = ObjectName::new("infra", "edge");
         let listener = Listener {
+            passthrough: false,
+            client_validation: None,
+            backend_certificate: None,
             bind: Bind { address: Address::Node, port },
             protocol: Protocol::Http,
             hostname: None,
@@ -70,7 +73,7 @@ impl World {
         self.units.push((UnitId::route("HTTPRoute", &name), Unit::Route(route)));
         let port = 80;
         let protocol = BackendProtocol::Http1;
-        let unit = Backend { service: service.clone(), port, port_name: None, protocol };
+        let unit = Backend { tls: None, service: service.clone(), port, port_name: None, protocol };
         self.units.push((backend, Unit::Backend(unit)));
         let endpoint = Endpoint {
             address: origin.address.ip(),

@@ -153,6 +153,9 @@ pub(crate) fn rule() -> Rule {
 
 fn listening(address: SocketAddr) -> EncodedUnit {
     let listener = Listener {
+        passthrough: false,
+        client_validation: None,
+        backend_certificate: None,
         bind: Bind { address: Address::Ip(address.ip()), port: address.port() },
         protocol: Protocol::Http,
         hostname: None,
@@ -185,6 +188,7 @@ fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
     let service = name("backend");
     let port_name = Some(format!("p{port}"));
     let unit = Backend {
+        tls: None,
         service: service.clone(),
         port,
         port_name: port_name.clone(),

@@ -162,6 +162,9 @@ fn listener(
     certificate: Option<&str>,
 ) -> EncodedUnit {
     let unit = Listener {
+        passthrough: false,
+        client_validation: None,
+        backend_certificate: None,
         bind: Bind { address: Address::Ip(address.ip()), port: address.port() },
         protocol,
         hostname,
@@ -210,7 +213,7 @@ fn route(attachments: Vec<Attachment>, generation: Option<u64>) -> EncodedUnit {
 
 fn backend(endpoints: &[SocketAddr], protocol: BackendProtocol, zone: Option<String>) -> Vec<EncodedUnit> {
     let service = name("backend");
-    let unit = Backend { service: service.clone(), port: 80, port_name: None, protocol };
+    let unit = Backend { tls: None, service: service.clone(), port: 80, port_name: None, protocol };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, 80), &Unit::Backend(unit))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

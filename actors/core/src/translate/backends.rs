@@ -123,6 +123,7 @@ pub(super) fn emit_backend(reader: &Reader<'_>, service: &ObjectName, port: u16)
         port,
         port_name: found.name.clone().filter(|name| !name.is_empty()),
         protocol: protocol(found).unwrap_or_default(),
+        tls: None,
     };
     emission.units.push(EncodedUnit::new(UnitId::backend(service, port), &Unit::Backend(unit)));
     emission

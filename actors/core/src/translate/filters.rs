@@ -49,7 +49,7 @@ pub(super) fn translate(field: &str, written: &[http_route::Filter]) -> Result<V
 pub(super) fn path_edit(filter: &Filter) -> Option<&PathEdit> {
     match filter {
         Filter::Redirect(Redirect { path, .. }) | Filter::Rewrite(Rewrite { path, .. }) => path.as_ref(),
-        Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => None,
+        _ => None,
     }
 }
 

@@ -137,6 +137,9 @@ fn unit(claims: &Claims, claim: &Claim) -> Option<Listener> {
         protocol,
         hostname: claim.hostname.clone(),
         certificates: claim.certificates.usable.iter().map(UnitId::certificate).collect(),
+        passthrough: false,
+        client_validation: None,
+        backend_certificate: None,
         gateway: claims.meta.name.clone(),
         name: claim.name.clone(),
     })

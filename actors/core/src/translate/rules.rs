@@ -90,6 +90,8 @@ fn translate_one(
             filters,
             backends,
             timeouts,
+            retry: None,
+            session: None,
             invalid: fault.as_ref().map(|fault| fault.message.clone()),
         });
     }

@@ -171,6 +171,9 @@ fn compile_rule(
     backends: &mut BackendStage,
     held: &mut Vec<UnitId>,
 ) -> Result<Rule, String> {
+    if rule.retry.is_some() || rule.session.is_some() {
+        return Err("this proxy has no retries by status and no sticky sessions".to_owned());
+    }
     let filters = Filters::compile(&rule.filters).map_err(|error| error.to_string())?;
     let mut shares = Vec::with_capacity(rule.backends.len());
     for backend in &rule.backends {

@@ -19,6 +19,9 @@ type Named = (UnitId, Unit);
 pub(crate) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Named {
     let gateway = ObjectName::new("infra", "edge");
     let unit = Listener {
+        passthrough: false,
+        client_validation: None,
+        backend_certificate: None,
         bind: Bind { address: Address::Node, port },
         protocol: Protocol::Http,
         hostname: hostname.map(HostPattern::new),
@@ -60,7 +63,7 @@ pub(crate) fn backend(name: &str) -> Named {
     let service = ObjectName::new("shop", name);
     let id = UnitId::backend(&service, 80);
     let protocol = proxy_config::backend::BackendProtocol::Http1;
-    (id, Unit::Backend(Backend { service, port: 80, port_name: None, protocol }))
+    (id, Unit::Backend(Backend { tls: None, service, port: 80, port_name: None, protocol }))
 }
 
 pub(crate) fn endpoints(service: &str, slice: &str, hosts: &[u8]) -> Named {
