@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ArgMatches;
 use proxy::admin::identity::TlsSource;
+use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::listen::socket::connection_budget;
 use proxy::settings::{Settings, default_workers};
@@ -49,7 +50,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
         tls: TlsSource::Files(tls),
         state_dir,
         workers: workers.unwrap_or_else(default_workers),
-        connections: connection_budget(),
+        limits: Limits::new(connection_budget()),
         drain: DrainSettings::default(),
     })
 }

@@ -15,6 +15,7 @@ use actors::tree::standalone::{Reader, Standalone};
 use actors_core::translate::{self, AddressSource, Translation};
 use anyhow::Result;
 use clap::ArgMatches;
+use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::listen::socket::connection_budget;
 use proxy::settings::{Settings, default_workers};
@@ -106,7 +107,7 @@ fn proxy_settings(wanted: &Wanted) -> Result<Settings> {
         tls: crate::proxies::held(issued),
         state_dir: wanted.state_dir.clone(),
         workers: wanted.workers,
-        connections: connection_budget(),
+        limits: Limits::new(connection_budget()),
         drain: DrainSettings { accept_for: Duration::ZERO, ..DrainSettings::default() },
     })
 }

@@ -83,6 +83,8 @@ pub struct Args {
     pub in_force: watch::Sender<Arc<InForce>>,
     /// Is told the wanted binds whenever they change.
     pub want: Want,
+    /// Is told when a table takes away something that was served.
+    pub lost: watch::Sender<()>,
     /// What became of them.
     pub report: watch::Receiver<BindReport>,
     /// Its own address, for its timers.
@@ -308,6 +310,9 @@ impl State {
     fn swap(&mut self, table: Arc<Table>) {
         let binds: Binds = table.binds().map(|(address, _)| address).collect();
         self.tables.swap(table);
+        if self.compiler.take_lost() {
+            self.args.lost.send_replace(());
+        }
         if binds != self.binds {
             (self.args.want)(&binds);
             self.binds = binds;

@@ -14,6 +14,7 @@ pub mod lines;
 pub mod plan;
 pub mod render;
 pub mod respond;
+pub mod standing;
 pub mod timers;
 pub mod tunnel;
 pub mod validate;

@@ -8,6 +8,8 @@ pub mod tree;
 
 pub mod settings;
 
+pub mod limits;
+
 pub mod table;
 
 pub mod listen;

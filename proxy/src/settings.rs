@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::admin::identity::TlsSource;
+use crate::limits::Limits;
 use crate::listen::drain::DrainSettings;
 
 /// All settings of a proxy.
@@ -24,8 +25,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// How many workers: threads that serve connections, fixed for the life of the process.
     pub workers: usize,
-    /// How many connections of clients may be open at a time.
-    pub connections: u32,
+    /// What clients and endpoints are held to.
+    pub limits: Limits,
     /// How a drain goes.
     pub drain: DrainSettings,
 }

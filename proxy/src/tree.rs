@@ -116,9 +116,12 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
     let identity: Arc<str> = settings.identity.as_str().into();
     let table: SharedTable = Arc::new(arc_swap::ArcSwap::from_pointee(Table::default()));
     let metrics = Metrics::new(settings.workers.max(1));
-    let listen = Arc::new(Listen::new(settings.workers, settings.connections).map_err(RunError::Listen)?);
+    let listen =
+        Arc::new(Listen::new(settings.workers, settings.limits.connections).map_err(RunError::Listen)?);
     let drain = listen.drain().clone();
-    let shared = Shared::new(table.clone(), listen.seats().clone(), drain.clone(), metrics.clone());
+    let seats = listen.seats().clone();
+    let shared = Shared::new(table.clone(), seats, drain.clone(), metrics.clone(), settings.limits);
+    let shared = shared.map_err(RunError::Tickets)?;
     let in_force = watch::Sender::new(Arc::<InForce>::default());
     let store = config_store::Args {
         identity: identity.clone(),
@@ -132,6 +135,7 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
             let listen = listen.clone();
             Arc::new(move |binds| listen.want(binds))
         },
+        lost: shared.lost.clone(),
         report: listen.report(),
         myself: Address::new(),
     };
@@ -147,7 +151,7 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
         live,
         myself: Address::new(),
     };
-    Ok(Beside { admin, store, shared: Arc::new(shared.map_err(RunError::Tickets)?), listen })
+    Ok(Beside { admin, store, shared: Arc::new(shared), listen })
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -257,7 +261,7 @@ mod tests {
             tls: admin::identity::TlsSource::Files("unused".into()),
             state_dir: None,
             workers: 2,
-            connections: 100,
+            limits: crate::limits::Limits::new(100),
             drain: crate::listen::drain::DrainSettings::default(),
         };
         insta::assert_snapshot!(render(&settings).unwrap());

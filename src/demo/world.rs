@@ -108,7 +108,7 @@ impl World {
             tls: crate::proxies::held(issued),
             state_dir: Some(self.state_dir(&name)),
             workers: 1,
-            connections: proxy::listen::socket::connection_budget(),
+            limits: proxy::limits::Limits::new(proxy::listen::socket::connection_budget()),
             drain: DrainSettings::default(),
         };
         let process = Process::start(&name, proxy::tree::run(settings)).await?;

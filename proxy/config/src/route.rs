@@ -290,6 +290,9 @@ pub enum Target {
     Backend(UnitId),
     /// Nowhere, for the reason given: this share is answered by 500.
     Invalid(String),
+    /// The same, because a grant is missing: what is open through this route to a backend that it may
+    /// not send to any more is cut.
+    NotPermitted(String),
 }
 
 /// Timeouts in milliseconds; `None`: the proxy's default, 0: none at all. Source: GEP-1742.

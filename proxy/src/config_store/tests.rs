@@ -54,6 +54,7 @@ impl Rig {
             metrics: Metrics::new(1),
             in_force: watch::Sender::default(),
             want,
+            lost: watch::Sender::default(),
             report: report.subscribe(),
             myself: Address::new(),
         };

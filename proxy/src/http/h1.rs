@@ -16,6 +16,7 @@ use super::body::BodyReader;
 use super::plan::{self, Plan, Planned};
 use super::render::Origin;
 use super::respond::{self, Reason};
+use super::standing;
 use super::timers::{Limit, Timer};
 use super::validate::framing::Framing;
 use super::validate::{self, Method, Request};
@@ -111,6 +112,7 @@ where
     fn new(stream: S, client: Client, context: &'c Context) -> Self {
         let timer = context.timers.timer();
         timer.set(Limit::Idle, HEAD_TIMEOUT.saturating_sub(client.accepted.elapsed()));
+        timer.ask();
         Self {
             stream,
             buffer: ReadBuffer::new(&context.buffers),
@@ -149,11 +151,16 @@ where
         if !self.is_first {
             self.timer.set(Limit::Idle, IDLE_TIMEOUT);
         }
-        let Self { stream, buffer, context, timer, is_first, .. } = self;
+        let Self { stream, buffer, context, timer, is_first, client, .. } = self;
+        let time_left = || context.time_left(|table| standing::of_connection(table, client));
         poll_fn(|cx| match buffer.poll_fill(cx, stream) {
             Poll::Ready(read) => Poll::Ready(read.is_ok_and(|read| read > 0)),
-            Poll::Pending if context.is_draining() && !*is_first => Poll::Ready(false),
-            Poll::Pending => timer.poll_expired(cx).map(|_| false),
+            Poll::Pending => match timer.poll_over(cx, time_left) {
+                Poll::Pending if !*is_first && (timer.is_withdrawn() || context.is_draining()) => {
+                    Poll::Ready(false)
+                }
+                over => over.map(|_| false),
+            },
         })
         .await
     }
@@ -267,7 +274,12 @@ where
             Framing::None | Framing::Chunked => true,
             Framing::UntilClose => false,
         };
-        is_little && !request.expects_continue && !request.close && !self.context.is_draining()
+        is_little && !request.expects_continue && !request.close && !self.is_ending()
+    }
+
+    /// Whether no exchange follows the one that goes on.
+    fn is_ending(&self) -> bool {
+        self.context.is_draining() || self.timer.is_withdrawn()
     }
 
     /// Reads past the content of a request that was answered; whether that came to an end.

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::h1::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 use super::render::Origin;
+use super::standing;
 use super::timers::{Limit, Timer};
 use crate::listen::context::{Client, Context};
 
@@ -169,6 +170,7 @@ impl<'s> Life<'s> {
     fn new(shared: &'s Shared<'s>) -> Self {
         let timer = shared.context.timers.timer();
         timer.set(Limit::Idle, HEAD_TIMEOUT.saturating_sub(shared.client.accepted.elapsed()));
+        timer.ask();
         Self { shared, timer, was_busy: false, is_ending: false }
     }
 
@@ -189,13 +191,15 @@ impl<'s> Life<'s> {
             self.timer.clear(Limit::Idle);
         }
         self.was_busy = !is_idle;
-        match self.timer.poll_expired(cx) {
+        let Shared { client, context, .. } = self.shared;
+        let time_left = || context.time_left(|table| standing::of_connection(table, client));
+        match self.timer.poll_over(cx, time_left) {
             Poll::Ready(_) if self.is_ending => Poll::Ready(End::Now),
-            Poll::Ready(_) => {
+            Poll::Pending if self.is_ending || !self.timer.is_withdrawn() => Poll::Pending,
+            _ => {
                 self.end();
                 Poll::Ready(End::AfterStreams)
             }
-            Poll::Pending => Poll::Pending,
         }
     }
 

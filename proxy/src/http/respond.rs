@@ -66,6 +66,8 @@ pub enum Reason {
     UpstreamTimeout,
     /// The request as a whole took too long.
     RequestTimeout,
+    /// What took the request was taken away while it was served.
+    Withdrawn,
     /// The client went away; nothing is sent.
     ClientGone,
     /// The response was cut after its head: the client sees that it is incomplete.
@@ -74,7 +76,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::MalformedRequestLine,
         Self::MalformedField,
         Self::MalformedLineEnd,
@@ -104,6 +106,7 @@ impl Reason {
         Self::UpstreamMalformed,
         Self::UpstreamTimeout,
         Self::RequestTimeout,
+        Self::Withdrawn,
         Self::ClientGone,
         Self::ResponseCut,
     ];
@@ -134,7 +137,7 @@ impl Reason {
             Self::InvalidRule => 500,
             Self::UnknownTransferCoding => 501,
             Self::UpstreamReset | Self::UpstreamMalformed => 502,
-            Self::NoEndpoint | Self::ConnectFailed => 503,
+            Self::NoEndpoint | Self::ConnectFailed | Self::Withdrawn => 503,
             Self::UpstreamTimeout | Self::RequestTimeout => 504,
             Self::VersionNotSupported => 505,
         }
@@ -172,6 +175,7 @@ impl Reason {
             Self::UpstreamMalformed => "upstream_malformed",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RequestTimeout => "request_timeout",
+            Self::Withdrawn => "withdrawn",
             Self::ClientGone => "client_gone",
             Self::ResponseCut => "response_cut",
         }

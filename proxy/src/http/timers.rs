@@ -20,25 +20,55 @@ const NEVER: u64 = u64::MAX;
 /// What is timed. A connection has one deadline of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Nothing has moved for too long.
-    Idle,
-    /// An attempt at the upstream.
-    Attempt,
+    /// What is going on was taken away by a configuration.
+    Withdrawn,
     /// The whole request.
     Request,
+    /// An attempt at the upstream.
+    Attempt,
+    /// Nothing has moved for too long.
+    Idle,
 }
 
-const LIMITS: [Limit; 3] = [Limit::Request, Limit::Attempt, Limit::Idle];
+/// Of several that are over, the first one counts.
+const LIMITS: [Limit; 4] = [Limit::Withdrawn, Limit::Request, Limit::Attempt, Limit::Idle];
 
 #[derive(Debug)]
 struct Entry {
     deadlines: [Cell<u64>; LIMITS.len()],
+    /// None of the deadlines is earlier; most looks at an entry end here.
+    earliest: Cell<u64>,
+    /// A configuration has taken something away since the owner last looked whether it was its own.
+    is_asked: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Entry {
+    fn new() -> Self {
+        Self {
+            deadlines: [const { Cell::new(NEVER) }; LIMITS.len()],
+            earliest: Cell::new(NEVER),
+            is_asked: Cell::new(false),
+            waker: RefCell::default(),
+        }
+    }
+
+    fn set(&self, limit: Limit, deadline: u64) {
+        self.deadlines[limit as usize].set(deadline);
+        self.earliest.set(self.earliest.get().min(deadline));
+    }
+
+    fn deadline(&self, limit: Limit) -> u64 {
+        self.deadlines[limit as usize].get()
+    }
+
     fn expired(&self, now: u64) -> Option<Limit> {
-        LIMITS.into_iter().find(|limit| self.deadlines[*limit as usize].get() <= now)
+        if self.earliest.get() > now {
+            return None;
+        }
+        let deadlines = LIMITS.map(|limit| self.deadline(limit));
+        self.earliest.set(deadlines.into_iter().fold(NEVER, u64::min));
+        LIMITS.into_iter().find(|limit| self.deadline(*limit) <= now)
     }
 
     fn wake(&self) {
@@ -83,7 +113,7 @@ impl Default for Timers {
 impl Timers {
     /// A timer with no deadline. Must be called on the worker's `LocalSet`.
     pub fn timer(&self) -> Timer {
-        let entry = Rc::new(Entry { deadlines: [const { Cell::new(NEVER) }; 3], waker: RefCell::default() });
+        let entry = Rc::new(Entry::new());
         self.inner.entries.borrow_mut().push(Rc::downgrade(&entry));
         if !self.inner.is_ticking.replace(true) {
             self.inner.update();
@@ -94,8 +124,18 @@ impl Timers {
 
     /// Wakes everything that waits, so that it looks around: the worker drains.
     pub fn wake_all(&self) {
-        let entries: Vec<Rc<Entry>> = self.inner.entries.borrow().iter().filter_map(Weak::upgrade).collect();
+        self.entries().iter().for_each(|entry| entry.wake());
+    }
+
+    /// Asks everything that is timed to look whether it may go on: see [`Timer::poll_over`].
+    pub fn ask_all(&self) {
+        let entries = self.entries();
+        entries.iter().for_each(|entry| entry.is_asked.set(true));
         entries.iter().for_each(|entry| entry.wake());
+    }
+
+    fn entries(&self) -> Vec<Rc<Entry>> {
+        self.inner.entries.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -132,12 +172,36 @@ impl Timer {
     /// Sets a deadline from now on.
     pub fn set(&self, limit: Limit, after: Duration) {
         let after = u64::try_from((after + TICK).as_millis()).unwrap_or(NEVER);
-        self.entry.deadlines[limit as usize].set(self.inner.now.get().saturating_add(after));
+        self.entry.set(limit, self.inner.now.get().saturating_add(after));
     }
 
     /// Takes a deadline away.
     pub fn clear(&self, limit: Limit) {
         self.entry.deadlines[limit as usize].set(NEVER);
+    }
+
+    /// Asks whether what is timed may go on, for something that begins while it might be taken away.
+    pub fn ask(&self) {
+        self.entry.is_asked.set(true);
+    }
+
+    /// Whether what is timed is to end because it was taken away.
+    pub fn is_withdrawn(&self) -> bool {
+        self.entry.deadline(Limit::Withdrawn) != NEVER
+    }
+
+    /// As [`Self::poll_expired`]; where it was asked, looks first for how long what is timed may go on.
+    pub fn poll_over(&self, cx: &Context<'_>, time_left: impl FnOnce() -> Option<Duration>) -> Poll<Limit> {
+        if self.entry.is_asked.take()
+            && let Some(left) = time_left()
+        {
+            let before = self.entry.deadline(Limit::Withdrawn);
+            self.set(Limit::Withdrawn, left);
+            // It never gets more time than it was given first.
+            let earlier = before.min(self.entry.deadline(Limit::Withdrawn));
+            self.entry.set(Limit::Withdrawn, earlier);
+        }
+        self.poll_expired(cx)
     }
 
     /// What is over, if anything is; else the task is woken when something will be.
@@ -158,12 +222,19 @@ impl Timer {
 mod tests {
     use std::future::poll_fn;
 
+    use futures_util::FutureExt;
     use tokio::task::LocalSet;
 
     use super::*;
 
     async fn expired(timer: &Timer) -> Limit {
         poll_fn(|cx| timer.poll_expired(cx)).await
+    }
+
+    #[track_caller]
+    fn check_elapsed(since: Instant, want: Duration) {
+        let elapsed = since.elapsed();
+        assert!(elapsed >= want && elapsed <= want + 2 * TICK, "{elapsed:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -176,13 +247,34 @@ mod tests {
             timer.set(Limit::Idle, Duration::from_secs(1));
             timer.set(Limit::Request, Duration::from_secs(10));
             assert_eq!(expired(&timer).await, Limit::Idle);
-            let waited = begun.elapsed();
-            assert!(
-                waited >= Duration::from_secs(1) && waited <= Duration::from_secs(1) + 2 * TICK,
-                "{waited:?}"
-            );
+            check_elapsed(begun, Duration::from_secs(1));
             timer.clear(Limit::Idle);
             assert_eq!(expired(&timer).await, Limit::Request);
+        };
+        LocalSet::new().run_until(during).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_looks_once_and_never_gets_more_time() {
+        let during = async {
+            let timers = Timers::default();
+            let timer = timers.timer();
+            let begun = Instant::now();
+            let left = |seconds| {
+                poll_fn(|cx| Poll::Ready(timer.poll_over(cx, || Some(Duration::from_secs(seconds)))))
+                    .now_or_never()
+            };
+            assert_eq!(left(1), Some(Poll::Pending));
+            assert!(!timer.is_withdrawn(), "nobody asked");
+            timers.ask_all();
+            assert_eq!(left(5), Some(Poll::Pending));
+            assert!(timer.is_withdrawn());
+            timers.ask_all();
+            assert_eq!(left(60), Some(Poll::Pending));
+            timer.set(Limit::Idle, Duration::from_secs(1));
+            timer.clear(Limit::Idle);
+            assert_eq!(expired(&timer).await, Limit::Withdrawn);
+            check_elapsed(begun, Duration::from_secs(5));
         };
         LocalSet::new().run_until(during).await;
     }

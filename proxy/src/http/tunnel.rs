@@ -33,10 +33,14 @@ enum Direction {
     Ended,
 }
 
-/// Passes bytes both ways until both directions have ended, one of them fails, or nothing moves for
-/// [`IDLE_TIMEOUT`].
-pub async fn tunnel<A, B>(mut client: Side<'_, '_, A>, mut upstream: Side<'_, '_, B>, timer: &Timer)
-where
+/// Passes bytes both ways until both directions have ended, one of them fails, nothing moves for
+/// [`IDLE_TIMEOUT`], or the time that is left is over, once something was taken away.
+pub async fn tunnel<A, B>(
+    mut client: Side<'_, '_, A>,
+    mut upstream: Side<'_, '_, B>,
+    timer: &Timer,
+    time_left: impl Fn() -> Option<Duration>,
+) where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
@@ -57,7 +61,7 @@ where
         if moved != before {
             timer.set(Limit::Idle, IDLE_TIMEOUT);
         }
-        timer.poll_expired(cx).map(|_| ())
+        timer.poll_over(cx, &time_left).map(|_| ())
     })
     .await;
     timer.clear(Limit::Idle);

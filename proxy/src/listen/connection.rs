@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
     let Handed { stream, local, peer, at, held: _held } = handed;
     let _open = Open::new(context.metrics());
-    let client = Client { peer, local, secure: false, sni: None, accepted: at };
+    let client = Client { peer, local, secure: false, sni: None, listener: None, accepted: at };
     match TcpStream::from_std(stream) {
         Ok(stream) => speak(stream, client, &context).await,
         Err(error) => debug!(%peer, %local, %error, "can't watch a connection"),
@@ -74,7 +74,8 @@ async fn speak(stream: TcpStream, client: Client, context: &Context) {
 async fn speak_securely(stream: TcpStream, client: Client, context: &Context) {
     match context.shared().tls.accept(stream, client.local, client.accepted).await {
         Ok(secured) => {
-            let client = Client { secure: true, sni: secured.sni, ..client };
+            let listener = context.table(|table| table.port(client.local)?.chosen_by(secured.sni.as_deref()));
+            let client = Client { secure: true, sni: secured.sni, listener, ..client };
             if secured.http2 {
                 h2::serve(secured.stream, client, context).await;
             } else {

@@ -5,10 +5,12 @@
 //! the worker, borrowed by the codecs of both protocols (`h1::serve(stream, client, context)`). Refuses to
 //! know a protocol.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use proxy_config::name::UnitId;
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,7 +19,9 @@ use super::drain::Drain;
 use super::handoff::{Load, Seats};
 use super::tls::{Certificates, Tls, TlsSettings};
 use crate::http::h1::buffer::Buffers;
+use crate::http::standing::Standing;
 use crate::http::timers::Timers;
+use crate::limits::Limits;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::table::{SharedTable, Table};
 use crate::upstream::pool::Pool;
@@ -33,6 +37,8 @@ pub struct Client {
     pub secure: bool,
     /// The server name of the TLS handshake, lower case.
     pub sni: Option<Arc<str>>,
+    /// The listener that its TLS handshake chose.
+    pub listener: Option<UnitId>,
     /// When it was accepted: the timeout of the first head counts from here.
     pub accepted: Instant,
 }
@@ -50,6 +56,10 @@ pub struct Shared {
     pub tls: Tls,
     /// Where is counted.
     pub metrics: Arc<Metrics>,
+    /// What clients and endpoints are held to.
+    pub limits: Limits,
+    /// Told by the config store when a table takes away something that was served.
+    pub lost: watch::Sender<()>,
 }
 
 impl Shared {
@@ -62,9 +72,10 @@ impl Shared {
         seats: Arc<Seats>,
         drain: Arc<Drain>,
         metrics: Arc<Metrics>,
+        limits: Limits,
     ) -> Result<Self, rustls::Error> {
         let tls = Tls::new(Arc::new(Current(table.clone())), TlsSettings::default())?;
-        Ok(Self { table, seats, drain, tls, metrics })
+        Ok(Self { table, seats, drain, tls, metrics, limits, lost: watch::Sender::default() })
     }
 }
 
@@ -83,7 +94,7 @@ pub struct Context {
     shared: Arc<Shared>,
     table: RefCell<arc_swap::Cache<SharedTable, Arc<Table>>>,
     load: Arc<Load>,
-    draining: watch::Sender<bool>,
+    is_draining: Cell<bool>,
     /// The worker's idle connections to endpoints.
     pub pool: Pool,
     /// The deadlines of the worker's connections.
@@ -99,7 +110,7 @@ impl Context {
             worker,
             table: RefCell::new(arc_swap::Cache::new(shared.table.clone())),
             load,
-            draining: watch::Sender::new(false),
+            is_draining: Cell::new(false),
             pool: Pool::new(shared.seats.len()),
             timers: Timers::default(),
             buffers: Buffers::default(),
@@ -132,20 +143,29 @@ impl Context {
         &self.load
     }
 
-    /// True once connections are to end: answer with `Connection: close` or GOAWAY, close idle ones.
-    pub fn draining(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
+    /// Whether connections are to end: answer with `Connection: close` or GOAWAY, close idle ones.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.get()
     }
 
-    /// Whether connections are to end.
-    pub fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+    /// How long what is open may go on, by how it stands in the table in force; `None`: for good.
+    pub fn time_left(&self, standing: impl FnOnce(&Table) -> Standing) -> Option<Duration> {
+        match self.table(standing) {
+            Standing::Stays => None,
+            Standing::Ends => Some(self.shared.limits.close_within),
+            Standing::Cut => Some(Duration::ZERO),
+        }
     }
 
     /// Asks the connections of this worker to end.
     pub(crate) fn begin_drain(&self) {
-        self.draining.send_if_modified(|draining| !std::mem::replace(draining, true));
+        self.is_draining.set(true);
         self.timers.wake_all();
+    }
+
+    /// Asks what is open on this worker to look whether it is still served.
+    pub(super) fn look_for_losses(&self) {
+        self.timers.ask_all();
     }
 
     /// Lets go of what has been idle for too long.

@@ -1,7 +1,7 @@
 //! One worker: a thread that serves connections.
 //!
 //! Owns: its thread, with a runtime, a pool of upstream connections and every connection on it.
-//! Reads: its seat (connections handed over), the table, the switch of the drain.
+//! Reads: its seat (connections handed over), the table and word of what it lost, the switch of the drain.
 //! Writes: its seat (load), metrics.
 //! Rebuilt from: nothing; connections of a worker that dies are lost, others are not touched.
 
@@ -141,11 +141,14 @@ async fn serve(
 ) {
     let tasks = TaskTracker::new();
     let mut draining = context.shared().drain.draining();
+    let mut lost = context.shared().lost.subscribe();
     let mut tidy = interval(TIDY_EVERY);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            // Its sender is kept beside the tree: it never ends.
+            Ok(()) = lost.changed() => context.look_for_losses(),
             // What is rare comes first, or a flood of connections would starve it.
             _ = draining.wait_for(|draining| *draining), if !context.is_draining() => context.begin_drain(),
             _ = tidy.tick() => context.tidy(),

@@ -96,6 +96,13 @@ impl Compiler {
         self.backends.is_without_endpoints()
     }
 
+    /// Whether something that was served is not served any more, by the tables made since this was last
+    /// asked: what is open must look whether it may go on.
+    pub fn take_lost(&mut self) -> bool {
+        let listeners = self.ports.take_lost();
+        self.routes.take_lost() || listeners
+    }
+
     /// The units that can't be used, by id.
     pub fn broken(&self) -> impl Iterator<Item = Broken> {
         self.broken.iter().map(|(unit, reason)| Broken { unit: unit.clone(), reason: reason.clone() })

@@ -108,12 +108,16 @@ pub(super) struct Paths {
     /// The first one is the root: the path of no elements.
     nodes: Vec<Node>,
     regexes: Vec<(Arc<Regex>, Entry)>,
+    /// All of its routes, by id.
+    routes: Vec<Arc<Route>>,
 }
 
 impl Paths {
     pub(super) fn build<'a>(candidates: impl IntoIterator<Item = Candidate<'a>>) -> Self {
         let mut ranked: Vec<(Rank, &CompiledMatch, &Arc<Route>)> = Vec::new();
+        let mut routes: Vec<Arc<Route>> = Vec::new();
         for Candidate { created, route, matches } in candidates {
+            routes.push(Arc::clone(route));
             let name = (Arc::clone(&route.name.namespace), Arc::clone(&route.name.name));
             ranked.extend(matches.iter().enumerate().map(|(index, each)| {
                 let specificity = Reverse(each.conditions.specificity());
@@ -122,7 +126,8 @@ impl Paths {
             }));
         }
         ranked.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-        let mut paths = Self { nodes: vec![Node::default()], regexes: Vec::new() };
+        routes.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut paths = Self { nodes: vec![Node::default()], regexes: Vec::new(), routes };
         for (_, each, route) in ranked {
             let conditions = Arc::clone(&each.conditions);
             let entry = Entry { conditions, route: Arc::clone(route), rule: each.rule };
@@ -155,6 +160,12 @@ impl Paths {
             self.nodes.push(Node { parent, len, ..Node::default() });
             child
         })
+    }
+
+    /// A route of this host.
+    pub(super) fn of(&self, id: &UnitId) -> Option<&Route> {
+        let place = self.routes.binary_search_by(|route| route.id.cmp(id)).ok()?;
+        Some(&self.routes[place])
     }
 
     /// The rule that takes a request, and how much of the path its prefix took.

@@ -8,8 +8,9 @@ use rustls::sign::CertifiedKey;
 
 use super::certificate::ServerCertificate;
 use super::host::{Host, Hostnames, Hosts};
+use super::path::Paths;
 use super::request::{Refusal, RequestView};
-use super::route::Routed;
+use super::route::{Route, Routed};
 
 /// What is served at one address and port.
 #[derive(Debug)]
@@ -27,6 +28,22 @@ pub(super) struct Listener {
     /// The certificates that can be used, first one preferred.
     pub(super) certificates: Box<[Arc<ServerCertificate>]>,
     pub(super) hosts: Hosts,
+}
+
+/// What one host of a port serves.
+#[derive(Debug)]
+pub struct Served<'t>(Vec<&'t Arc<Paths>>);
+
+impl<'t> Served<'t> {
+    /// Whether no route is attached to the host.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A route that is attached to the host.
+    pub fn route(&self, id: &UnitId) -> Option<&'t Route> {
+        self.0.iter().find_map(|paths| paths.of(id))
+    }
 }
 
 impl Port {
@@ -62,6 +79,19 @@ impl Port {
             }
         }
         listener.hosts.covering(&host).find_map(|paths| paths.route(request)).ok_or(Refusal::NotFound)
+    }
+
+    /// The listener that a handshake with this server name chooses.
+    pub fn chosen_by(&self, sni: Option<&str>) -> Option<UnitId> {
+        let name = Host::new(sni.unwrap_or_default().as_bytes())?;
+        self.listener(&name).map(|(_, listener)| listener.id.clone())
+    }
+
+    /// What is served under a host; `None` where no listener covers it.
+    pub fn served(&self, host: &[u8]) -> Option<Served<'_>> {
+        let host = Host::new(host)?;
+        let (_, listener) = self.listener(&host)?;
+        Some(Served(listener.hosts.covering(&host).collect()))
     }
 
     fn listener(&self, host: &Host) -> Option<(usize, &Listener)> {

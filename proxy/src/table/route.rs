@@ -38,6 +38,8 @@ pub struct Rule {
     pub shares: Shares,
     /// How long it may take.
     pub timeouts: Timeouts,
+    /// Whether the grant is missing that one of `backends` needs.
+    pub lacks_grant: bool,
     /// Set where the rule can't be served as written: requests that it takes are answered by 500.
     pub invalid: Option<Box<str>>,
 }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use proxy::admin::identity::TlsSource;
+use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::settings::Settings;
 use proxy::tree::{Proxy, run};
@@ -90,7 +91,7 @@ impl Rig {
             tls: TlsSource::Files(self.folder.path().join("tls")),
             state_dir: Some(self.folder.path().join("state")),
             workers: 2,
-            connections: 1000,
+            limits: Limits::new(1000),
             drain: DrainSettings { accept_for: DRAIN, finish_within: 10 * DRAIN },
         };
         self.proxy = Some(run(settings).await.unwrap());

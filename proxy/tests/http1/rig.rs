@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proxy::http::h1;
+use proxy::limits::Limits;
 use proxy::listen::context::{Client, Context, Shared};
 use proxy::listen::drain::Drain;
 use proxy::listen::handoff::Seats;
@@ -123,7 +124,7 @@ fn serve(listener: TcpListener, table: SharedTable, metrics: Arc<Metrics>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let seats = Arc::new(Seats::new(1));
     let load = seats.iter().next().unwrap().load().clone();
-    let shared = Shared::new(table, seats, Arc::new(Drain::new(1000)), metrics).unwrap();
+    let shared = Shared::new(table, seats, Arc::new(Drain::new(1000)), metrics, Limits::new(1000)).unwrap();
     let shared = Arc::new(shared);
     LocalSet::new().block_on(&runtime, async move {
         let context = Rc::new(Context::new(0, load, &shared));
@@ -133,7 +134,8 @@ fn serve(listener: TcpListener, table: SharedTable, metrics: Arc<Metrics>) {
             let (stream, peer) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
             let local = stream.local_addr().unwrap();
-            let client = Client { peer, local, secure: false, sni: None, accepted: Instant::now() };
+            let client =
+                Client { peer, local, secure: false, sni: None, listener: None, accepted: Instant::now() };
             let context = context.clone();
             tokio::task::spawn_local(async move { h1::serve(stream, client, &context).await });
         }

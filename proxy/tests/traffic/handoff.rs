@@ -1,9 +1,6 @@
-//! Where connections go, and what becomes of them when their listener does.
+//! Where connections go.
 
 use std::sync::atomic::Ordering::Relaxed;
-
-use proxy_config::set::UnitSet;
-use tokio::net::TcpStream;
 
 use crate::http1::Client;
 use crate::http2;
@@ -34,18 +31,4 @@ async fn connections_spread_over_the_workers_and_are_counted_until_they_end() {
     while open_per_worker(&rig, 4).iter().sum::<i64>() > 0 {
         tokio::task::yield_now().await;
     }
-}
-
-#[tokio::test]
-async fn a_listener_that_is_gone_leaves_its_connections_to_end_by_themselves() {
-    let origin = Origin::start().await;
-    let rig = Rig::to(origin.address).await;
-    let mut client = Client::connect(rig.http).await.unwrap();
-    assert!(client.get("/quiet").await.unwrap().is_ok());
-    rig.proxy.hold(UnitSet::default()).await.unwrap();
-    while TcpStream::connect(rig.http).await.is_ok() {}
-    let answer = client.get("/quiet").await.expect("the connection is still served");
-    assert!(answer.head.starts_with("HTTP/1.1 404 "), "{answer:?}");
-    rig.hold(&Site::new(&rig, origin.address)).await;
-    assert!(client.get("/quiet").await.unwrap().is_ok());
 }

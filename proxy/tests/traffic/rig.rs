@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy::admin::identity::{Identity, TlsSource};
+use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::settings::Settings;
 use proxy::tree::{Proxy, run};
@@ -39,6 +40,10 @@ impl Rig {
     }
 
     pub async fn with(workers: usize, drain: DrainSettings) -> Self {
+        Self::limited(workers, Limits::new(4000), drain).await
+    }
+
+    pub async fn limited(workers: usize, limits: Limits, drain: DrainSettings) -> Self {
         let settings = Settings {
             identity: "edge-1".to_owned(),
             node_address: NODE,
@@ -47,7 +52,7 @@ impl Rig {
             tls: TlsSource::Held(watch::channel(Arc::new(identity())).1),
             state_dir: None,
             workers,
-            connections: 4000,
+            limits,
             drain,
         };
         let proxy = Arc::new(run(settings).await.unwrap());

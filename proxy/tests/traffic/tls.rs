@@ -176,3 +176,22 @@ async fn certificates_change_under_handshakes_and_none_fails() {
     is_over.store(true, Relaxed);
     assert!(handshakes.await.expect("no handshake fails") > 10);
 }
+
+#[tokio::test]
+async fn a_connection_whose_handshake_chose_a_listener_that_is_gone_ends() {
+    let origin = Origin::start().await;
+    let (rig, mut site) = rig(&LISTENERS, &origin).await;
+    let mut clients = Vec::new();
+    for name in ["shop.example", "other.example"] {
+        let mut client = http1::Client::over(Trust.connect(rig.https, name, &[]).await.unwrap());
+        let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
+        assert!(client.ask(request.as_bytes()).await.unwrap().is_ok());
+        clients.push(client);
+    }
+    // The listener without a hostname covers its name now, with another certificate.
+    site.certificates.remove(0);
+    rig.hold(&site).await;
+    assert!(clients[0].answer().await.is_none(), "it ends");
+    let answer = clients[1].ask(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n").await.unwrap();
+    assert!(answer.is_ok());
+}

@@ -19,6 +19,8 @@ use super::rules::Rules;
 
 /// The greatest weight. Source: BackendRef.weight.
 const MAX_WEIGHT: u32 = 1_000_000;
+/// The reason of a reference to another namespace that has no grant for it. Source: GEP-709.
+const REF_NOT_PERMITTED: &str = "RefNotPermitted";
 
 /// The rule whose backends are looked at.
 pub(super) struct Scope<'a, 'b> {
@@ -53,7 +55,10 @@ pub(super) fn translate(
                 all.problems.push(Problem::of(&field, &found));
                 let message = format!("{field}: {}", found.message);
                 all.unresolved.get_or_insert(Fault::new(found.reason, message));
-                Target::Invalid(found.message)
+                match found.reason {
+                    REF_NOT_PERMITTED => Target::NotPermitted(found.message),
+                    _ => Target::Invalid(found.message),
+                }
             }
         };
         backends.push(WeightedBackend { target, weight: reference.weight.min(MAX_WEIGHT), filters });
@@ -72,7 +77,7 @@ fn resolve(scope: &Scope<'_, '_>, reference: &BackendRef) -> Result<(ObjectName,
     let name = ObjectName::new(reference.namespace.as_deref().unwrap_or(namespace), &*reference.name);
     if !permits(scope.reader, Referrer { kind: "HTTPRoute", namespace }, "Service", &name) {
         let message = format!("Service {name} is in another namespace, which has no ReferenceGrant for it");
-        return Err(Fault::new("RefNotPermitted", message));
+        return Err(Fault::new(REF_NOT_PERMITTED, message));
     }
     let missing = |message: String| Fault::new("BackendNotFound", message);
     let service = match scope.reader.service(&name) {

@@ -22,9 +22,11 @@ use crate::http::head::{Head, Response};
 use crate::http::plan::Target;
 use crate::http::render;
 use crate::http::respond::Reason;
+use crate::http::standing;
 use crate::http::timers::Limit;
 use crate::http::validate::Upgrade;
 use crate::http::validate::framing::Framing;
+use crate::listen::context::{Client, Context};
 use crate::table::route::{Routed, Timeouts};
 use crate::upstream::registry::{Endpoint, InFlight};
 use crate::upstream::stream::Stream;
@@ -40,6 +42,13 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// For how long the exchange may go on.
+    pub(super) fn time_left(&self, context: &Context, client: &Client) -> Option<Duration> {
+        let host = self.view.request.authority.host;
+        let exchange = (self.routed, self.target.share);
+        context.time_left(|table| standing::of_exchange(table, client, exchange, host))
+    }
+
     fn timeouts(&self) -> Timeouts {
         self.routed.rule().timeouts
     }
@@ -228,7 +237,7 @@ where
                 Poll::Ready(Ok(read)) if read > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(Err(Broken::Upstream(Failure::Reset))),
                 Poll::Pending => {
-                    return self.connection.timer.poll_expired(cx).map(|limit| Err(self.broken_by(limit)));
+                    return self.poll_over(cx).map(|limit| Err(self.broken_by(limit)));
                 }
             }
         }
@@ -261,8 +270,15 @@ where
         }
     }
 
+    /// What is over, if anything is.
+    pub(super) fn poll_over(&self, cx: &TaskContext<'_>) -> Poll<Limit> {
+        let Connection { timer, context, client, .. } = &*self.connection;
+        timer.poll_over(cx, || self.job.time_left(context, client))
+    }
+
     fn broken_by(&self, limit: Limit) -> Broken {
         match limit {
+            Limit::Withdrawn => Broken::Client(Reason::Withdrawn),
             Limit::Idle if !self.is_sent => Broken::Client(Reason::RequestBodyTimeout),
             limit => Broken::Upstream(timed_out(limit)),
         }
@@ -308,7 +324,7 @@ where
 
 fn timed_out(limit: Limit) -> Failure {
     match limit {
-        Limit::Request => Failure::RequestTimeout,
+        Limit::Request | Limit::Withdrawn => Failure::RequestTimeout,
         Limit::Attempt | Limit::Idle => Failure::AttemptTimeout,
     }
 }

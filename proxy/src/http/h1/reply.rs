@@ -74,7 +74,7 @@ where
         };
         let must_close = self.exchange.must_close_client()
             || towards == Framing::UntilClose
-            || self.connection.context.is_draining();
+            || self.connection.is_ending();
         let persistence = match must_close {
             true => Persistence::Close,
             false if is_old => Persistence::KeepTold,
@@ -109,7 +109,7 @@ where
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(PumpError::Write(_))) => Poll::Ready(Err(Reason::ClientGone)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(Reason::ResponseCut)),
-            Poll::Pending => self.connection.timer.poll_expired(cx).map(|_| Err(Reason::ResponseCut)),
+            Poll::Pending => self.poll_over(cx).map(|_| Err(Reason::ResponseCut)),
         }
     }
 
@@ -137,7 +137,8 @@ where
         let buffer = std::mem::replace(&mut connection.buffer, emptied);
         let client = Side { stream: &mut connection.stream, buffer };
         let upstream = Side { stream: &mut upstream.stream, buffer: upstream.buffer };
-        tunnel(client, upstream, &connection.timer).await;
+        let (job, context, whose) = (self.job, connection.context, &connection.client);
+        tunnel(client, upstream, &connection.timer, || job.time_left(context, whose)).await;
         outcome
     }
 

@@ -5,29 +5,39 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use proxy_config::set::UnitSet;
+use proxy_config::unit::EncodedUnit;
+use proxy_config::wire::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::*;
 use crate::http::timers::TICK;
+use crate::limits::Limits;
 use crate::listen::context::Shared;
 use crate::listen::drain::Drain;
 use crate::listen::handoff::Seats;
 use crate::metrics::Metrics;
-use crate::table::Table;
+use crate::table::compile::Compiler;
+use crate::table::compile::tests::world::listener;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn context() -> Rc<Context> {
     let seats = Arc::new(Seats::new(1));
     let load = seats.iter().next().unwrap().load().clone();
-    let table = Arc::new(ArcSwap::from_pointee(Table::default()));
-    let shared = Shared::new(table, seats, Arc::new(Drain::new(10)), Metrics::new(1)).unwrap();
+    let (id, listener) = listener("web", 1, None);
+    let mut compiler = Compiler::new([127, 0, 0, 1].into(), Arc::default(), Metrics::new(1));
+    let units = [EncodedUnit::new(id, &listener)];
+    let table = compiler.apply(&units, [], Version::default(), UnitSet::default().root());
+    let table = Arc::new(ArcSwap::new(table));
+    let shared =
+        Shared::new(table, seats, Arc::new(Drain::new(10)), Metrics::new(1), Limits::new(10)).unwrap();
     Rc::new(Context::new(0, load, &Arc::new(shared)))
 }
 
-/// A client of a worker that serves nothing: each valid request is answered by 404.
+/// A client of a worker whose listener has no routes: each valid request is answered by 404.
 fn client(context: &Rc<Context>) -> DuplexStream {
     client_with(context, 1 << 20)
 }
@@ -37,7 +47,7 @@ fn client_with(context: &Rc<Context>, window: usize) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(window);
     let address = "127.0.0.1:1".parse().unwrap();
     let (peer, local) = (address, address);
-    let client = Client { peer, local, secure: false, sni: None, accepted: Instant::now() };
+    let client = Client { peer, local, secure: false, sni: None, listener: None, accepted: Instant::now() };
     let context = context.clone();
     tokio::task::spawn_local(async move { serve(theirs, client, &context).await });
     ours
@@ -172,7 +182,8 @@ async fn a_connection_costs_little_memory_of_its_own() {
         let (stream, _) = tokio::io::duplex(1);
         let address = "127.0.0.1:1".parse().unwrap();
         let (peer, local) = (address, address);
-        let client = Client { peer, local, secure: false, sni: None, accepted: Instant::now() };
+        let client =
+            Client { peer, local, secure: false, sni: None, listener: None, accepted: Instant::now() };
         let size = size_of_val(&serve(stream, client, &context));
         assert!(size <= 4096, "{size} bytes");
     })

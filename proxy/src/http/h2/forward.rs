@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -25,6 +26,7 @@ use crate::http::h1::buffer::{ReadBuffer, Scratch};
 use crate::http::head::{Head, Response};
 use crate::http::plan::Target;
 use crate::http::respond::Reason;
+use crate::http::standing;
 use crate::http::timers::{Limit, Timer};
 use crate::http::tunnel::{Side, tunnel};
 use crate::http::validate::framing::Framing;
@@ -44,6 +46,12 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// For how long the exchange may go on.
+    fn time_left(&self, shared: &Shared<'_>) -> Option<Duration> {
+        let (host, exchange) = (self.checked.request.authority.host, (self.routed, self.target.share));
+        shared.context.time_left(|table| standing::of_exchange(table, &shared.client, exchange, host))
+    }
+
     fn filters(&self) -> &Filters {
         &self.routed.rule().backends[self.target.share].filters
     }
@@ -172,7 +180,8 @@ impl<'a> Forwarding<'a> {
         if self.respond.poll_reset(cx).is_ready() {
             return Poll::Ready(Broken::Client(Reason::ClientGone));
         }
-        self.timer.poll_expired(cx).map(|limit| match limit {
+        self.timer.poll_over(cx, || self.job.time_left(self.shared)).map(|limit| match limit {
+            Limit::Withdrawn => Broken::Client(Reason::Withdrawn),
             Limit::Idle if !self.is_sent => Broken::Client(Reason::RequestBodyTimeout),
             Limit::Request => Broken::Upstream(Failure::RequestTimeout),
             Limit::Attempt | Limit::Idle => Broken::Upstream(Failure::AttemptTimeout),
@@ -318,7 +327,10 @@ impl<'a> Forwarding<'a> {
             Poll::Ready(Err(Stopped::Client(reason))) => Poll::Ready(Err(reason)),
             Poll::Ready(Err(Stopped::Upstream | Stopped::Malformed)) => Poll::Ready(Err(Reason::ResponseCut)),
             Poll::Pending if to.poll_reset(cx).is_ready() => Poll::Ready(Err(Reason::ClientGone)),
-            Poll::Pending => self.timer.poll_expired(cx).map(|_| Err(Reason::ResponseCut)),
+            Poll::Pending => {
+                let over = self.timer.poll_over(cx, || self.job.time_left(self.shared));
+                over.map(|_| Err(Reason::ResponseCut))
+            }
         }
     }
 
@@ -337,7 +349,7 @@ impl<'a> Forwarding<'a> {
         let buffer = ReadBuffer::new(&self.shared.context.buffers);
         let client = Side { stream: &mut client, buffer };
         let upstream = Side { stream: &mut upstream.stream, buffer: upstream.buffer };
-        tunnel(client, upstream, &self.timer).await;
+        tunnel(client, upstream, &self.timer, || self.job.time_left(self.shared)).await;
         Outcome { status: 200, reason: None }
     }
 

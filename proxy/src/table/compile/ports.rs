@@ -23,6 +23,8 @@ pub(super) struct PortStage {
     by_address: BTreeMap<SocketAddr, BTreeSet<UnitId>>,
     by_certificate: HashMap<UnitId, BTreeSet<UnitId>>,
     dirty: Dirty<SocketAddr>,
+    /// A listener is gone, or is another one.
+    has_lost: bool,
 }
 
 /// What listeners are made of.
@@ -39,12 +41,20 @@ impl PortStage {
             by_address: BTreeMap::new(),
             by_certificate: HashMap::new(),
             dirty: Dirty::new(),
+            has_lost: false,
         }
+    }
+
+    /// Whether a listener has gone since this was last asked.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost)
     }
 
     pub(super) fn put(&mut self, id: &UnitId, unit: Option<ListenerUnit>) {
         if let Some(old) = self.units.remove(id) {
             let address = self.address(&old);
+            let place = |unit: &ListenerUnit| (unit.bind, unit.protocol, unit.hostname.clone());
+            self.has_lost |= unit.as_ref().is_none_or(|unit| place(unit) != place(&old));
             self.dirty.insert(address);
             leave(&mut self.by_address, &address, id);
             for certificate in &old.certificates {

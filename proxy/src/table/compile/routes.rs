@@ -28,6 +28,8 @@ pub(super) struct RouteStage {
     by_host: HashMap<HostKey, BTreeSet<UnitId>>,
     listeners: HashMap<UnitId, Hosts>,
     dirty: Dirty<HostKey>,
+    /// A route lost a host or a backend.
+    has_lost: bool,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,13 @@ struct Entry {
     backends: Vec<UnitId>,
 }
 
+impl Entry {
+    /// Whether it has a host or a backend that another version of it has not.
+    fn has_more_than(&self, other: &Self) -> bool {
+        !self.hosts.is_subset(&other.hosts) || self.backends.iter().any(|id| !other.backends.contains(id))
+    }
+}
+
 impl RouteStage {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
@@ -49,7 +58,13 @@ impl RouteStage {
             by_host: HashMap::new(),
             listeners: HashMap::new(),
             dirty: Dirty::new(),
+            has_lost: false,
         }
+    }
+
+    /// Whether a route has lost a host or a backend since this was last asked.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost)
     }
 
     pub(super) fn put(
@@ -68,6 +83,7 @@ impl RouteStage {
             entry
         });
         if let Some(old) = self.routes.remove(id) {
+            self.has_lost |= new.as_ref().is_none_or(|new| old.has_more_than(new));
             old.backends.iter().for_each(|backend| backends.release(backend));
             for host in old.hosts {
                 if let Some(routes) = self.by_host.get_mut(&host) {
@@ -184,7 +200,7 @@ fn compile_rule(
                 held.push(id.clone());
                 Ok(backends.acquire(id))
             }
-            Target::Invalid(reason) => Err(reason.as_str().into()),
+            Target::Invalid(reason) | Target::NotPermitted(reason) => Err(reason.as_str().into()),
         };
         shares.push(Share { target, filters });
     }
@@ -194,6 +210,7 @@ fn compile_rule(
         backends: shares.into(),
         shares: Shares::new(rule.backends.iter().map(|backend| backend.weight)),
         timeouts: timeouts(rule.timeouts),
+        lacks_grant: rule.backends.iter().any(|each| matches!(each.target, Target::NotPermitted(_))),
         invalid: rule.invalid.as_deref().map(Into::into),
     })
 }
@@ -206,6 +223,7 @@ fn invalid_rule(rule: &unit::Rule, reason: String) -> Rule {
         backends: Box::default(),
         shares: Shares::new([]),
         timeouts: timeouts(rule.timeouts),
+        lacks_grant: false,
         invalid: Some(reason.into()),
     }
 }

@@ -16,6 +16,7 @@ use actors::tree::Controller;
 use actors_core::translate;
 use anyhow::{Context, Result, ensure};
 use proxy::admin::identity::{Identity, TlsSource};
+use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::tree::Proxy;
 use proxy_config::set::UnitSet;
@@ -205,7 +206,7 @@ fn proxy_settings(
         tls: TlsSource::Held(watch::Sender::new(Arc::new(identity)).subscribe()),
         state_dir: Some(folder.join(name(number))),
         workers: 1,
-        connections: 1_000,
+        limits: Limits::new(1_000),
         drain: DrainSettings::default(),
     })
 }
