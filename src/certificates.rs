@@ -1,16 +1,24 @@
 //! `portreeve certificates`: the identities of controllers and proxies outside of a cluster, issued by a CA
 //! that is kept beside them. Run again before they expire: running processes re-read what changed.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use actors::push::identity::{AUTHORITY_LIFE, Authority, Role, write_private};
+use actors::push::authority::{Authority, Lives};
+use actors::push::credentials::NEXT_KEY;
+use actors::push::identity::{Role, write_private};
 use anyhow::{Context, Result};
 use clap::ArgMatches;
 
 use crate::cli;
 use crate::settings::Values;
+
+/// The certificates of the CA, the one that signs first.
+const CHAIN: &str = "ca.crt";
+/// Its private key.
+const KEY: &str = "ca.key";
 
 /// Issues the controller's identity and one for each proxy that is named.
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
@@ -21,8 +29,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let (folder, hours) = values.into_problems().into_result((folder, hours))?;
     let (folder, hours) = (folder.unwrap_or_default(), hours.unwrap_or_default());
     let now = SystemTime::now();
-    let authority = authority(&folder.join("ca"), now)?;
     let life = Duration::from_secs(hours * 3600);
+    let authority = authority(&folder.join("ca"), now, life)?;
     let issue = |role: &Role, name: &str| -> Result<()> {
         let folder = folder.join(name);
         authority.issue(role, now, life)?.write(&folder)?;
@@ -36,19 +44,41 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The CA of a folder; made at the first run.
-fn authority(folder: &Path, now: SystemTime) -> Result<Authority> {
-    let (chain, key) = (folder.join("ca.crt"), folder.join("ca.key"));
-    if chain.exists() {
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
-        };
-        return Ok(Authority::from_pem(&read(&chain)?, &read(&key)?)?);
-    }
-    let authority = Authority::generate(now, AUTHORITY_LIFE)?;
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    for (path, text) in [(&key, &*authority.key_pem()), (&chain, authority.certificates())] {
-        write_private(path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
+/// The CA of a folder; made at the first run, and succeeded in good time by those that follow.
+fn authority(folder: &Path, now: SystemTime, leaf: Duration) -> Result<Authority> {
+    let lives = Lives { leaf, ..Lives::default() };
+    let chain = folder.join(CHAIN);
+    let authority = if chain.exists() {
+        let read =
+            |path: PathBuf| fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()));
+        let next = folder.join(NEXT_KEY);
+        let next = next.exists().then(|| read(next)).transpose()?;
+        let authority = Authority::from_pem(&read(chain)?, &read(folder.join(KEY))?, next.as_deref())?;
+        let Some(authority) = authority.step(now, lives)? else { return Ok(authority) };
+        authority
+    } else {
+        Authority::generate(now, lives.authority)?
+    };
+    write(folder, &authority)?;
     Ok(authority)
+}
+
+/// In an order that a crash may end anywhere: the certificate of a successor is there before its key signs.
+fn write(folder: &Path, authority: &Authority) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let put = |name: &str, text: &str| {
+        let path = folder.join(name);
+        write_private(&path, text).with_context(|| format!("writing {}", path.display()))
+    };
+    if let Some(next) = authority.next_key_pem() {
+        put(NEXT_KEY, next)?;
+        return put(CHAIN, authority.certificates());
+    }
+    put(KEY, authority.key_pem())?;
+    put(CHAIN, authority.certificates())?;
+    let next = folder.join(NEXT_KEY);
+    if next.exists() {
+        fs::remove_file(&next).with_context(|| format!("removing {}", next.display()))?;
+    }
+    Ok(())
 }

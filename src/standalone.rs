@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use actors::push::identity::{Authority, Role};
+use actors::push::authority::Authority;
+use actors::push::identity::Role;
 use actors::tree::standalone::{Reader, Standalone};
 use actors_core::translate::{self, AddressSource, Translation};
 use anyhow::Result;

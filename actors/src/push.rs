@@ -2,6 +2,7 @@
 //! keep each of them at the newest one.
 
 pub mod acks;
+pub mod authority;
 pub mod credentials;
 pub mod freshness;
 pub mod identity;

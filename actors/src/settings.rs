@@ -5,14 +5,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use actors_core::translate::Settings as Translate;
 use kube::Client;
 
 use crate::observe::resource::ProxyPods;
+use crate::push::authority::Lives;
 use crate::push::credentials::Trust;
-use crate::push::identity::LEAF_LIFE;
 use crate::push::link::Dial;
 
 /// All that a controller must be told.
@@ -30,8 +29,8 @@ pub struct Settings {
     pub lease: Option<LeaseSettings>,
     /// Where this controller's identity comes from.
     pub trust: Trust,
-    /// How long an own certificate lives.
-    pub certificate_life: Duration,
+    /// How long the authority and an own certificate live.
+    pub lives: Lives,
     /// How proxies are dialled.
     pub dial: Dial,
     /// Where /healthz, /readyz, /metrics and /supervision are served; `None`: nowhere.
@@ -50,7 +49,7 @@ impl Settings {
             fleet: Fleet::Named(BTreeMap::new()),
             lease: None,
             trust,
-            certificate_life: LEAF_LIFE,
+            lives: Lives::default(),
             dial: Dial::tcp(),
             status_bind: None,
             admin_bind: None,

@@ -159,7 +159,7 @@ fn credentials(
 ) -> impl Fn() -> (Credentials, credentials::Args) + Send + Sync + 'static {
     let args = credentials::Args {
         trust: settings.trust.clone(),
-        life: settings.certificate_life,
+        lives: settings.lives,
         leadership: edges.leadership.subscribe(),
         identity: edges.identity.clone(),
     };

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actors::lease_leader;
+use actors::push::authority::Authority;
 use actors::push::credentials::Trust;
-use actors::push::identity::{Authority, Role};
+use actors::push::identity::Role;
 use actors::settings::{Fleet, LeaseSettings};
 use actors::tree::Controller;
 use actors_core::translate;

@@ -2,7 +2,8 @@
 //!
 //! Owns: nothing that lasts; the authority's key is in a Secret, in memory beside the tree, or elsewhere.
 //! Reads: the authority, or a folder of identity files; whether this process leads.
-//! Writes: the controller's identity; as leader, the Secret `portreeve-ca` where it is missing.
+//! Writes: the controller's identity; as leader, the Secret `portreeve-ca`: where it is missing, and with each
+//! step of a succession.
 //! Rebuilt from: the authority, or the files.
 
 use std::collections::BTreeMap;
@@ -20,13 +21,16 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::identity::{AUTHORITY_LIFE, Authority, Identity, IdentityError, Role, file};
+use super::authority::{Authority, Lives};
+use super::identity::{Identity, IdentityError, Role, file};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
 use crate::term::{Expired, Leadership, Term};
 
 /// The Secret that holds the authority; only controllers can read it.
 pub const SECRET: &str = "portreeve-ca";
+/// The key of the Secret that holds the private key of a successor that was announced.
+pub const NEXT_KEY: &str = "next.key";
 /// How often a Secret or files are looked at again, at the least.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// How long reading or writing the Secret may take.
@@ -81,37 +85,44 @@ pub enum TrustError {
 /// # Errors
 /// Where it can't be read.
 pub async fn load(client: &Client, namespace: &str) -> Result<Option<Authority>, TrustError> {
+    Ok(read(client, namespace).await?.map(|(authority, _)| authority))
+}
+
+/// The authority, and the Secret that it was read from.
+async fn read(client: &Client, namespace: &str) -> Result<Option<(Authority, Secret)>, TrustError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let Some(secret) = in_time(api.get_opt(SECRET)).await? else { return Ok(None) };
-    let data = secret.data.unwrap_or_default();
     let text = |name: &'static str| {
-        let bytes = data.get(name).ok_or(TrustError::Incomplete(name))?;
-        String::from_utf8(bytes.0.clone()).map_err(|_| TrustError::Incomplete(name))
+        let bytes = secret.data.as_ref().and_then(|data| data.get(name));
+        bytes
+            .map(|bytes| String::from_utf8(bytes.0.clone()).map_err(|_| TrustError::Incomplete(name)))
+            .transpose()
     };
-    Ok(Some(Authority::from_pem(&text(file::CHAIN)?, &text(file::KEY)?)?))
+    let needed = |name| text(name)?.ok_or(TrustError::Incomplete(name));
+    let (trusted, key, next) = (needed(file::CHAIN)?, needed(file::KEY)?, text(NEXT_KEY)?);
+    let authority = Authority::from_pem(&trusted, &key, next.as_deref())?;
+    Ok(Some((authority, secret)))
 }
 
-/// The authority in the Secret of a namespace, made where there is none: for the command that writes
-/// identity files. Two that make it at once end with the same one.
-///
-/// # Errors
-/// Where it can be neither read nor made.
-pub async fn load_or_create(client: &Client, namespace: &str) -> Result<Authority, TrustError> {
-    if let Some(authority) = load(client, namespace).await? {
-        return Ok(authority);
-    }
-    create(client, namespace).await?;
-    load(client, namespace).await?.ok_or(TrustError::Missing)
+fn data(authority: &Authority) -> BTreeMap<String, ByteString> {
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    let next = authority.next_key_pem().map(|next| (NEXT_KEY.to_owned(), bytes(next)));
+    let all = [
+        (file::CHAIN.to_owned(), bytes(authority.certificates())),
+        (file::KEY.to_owned(), bytes(authority.key_pem())),
+    ];
+    all.into_iter().chain(next).collect()
 }
 
-async fn create(client: &Client, namespace: &str) -> Result<(), TrustError> {
-    let authority = Authority::generate(SystemTime::now(), AUTHORITY_LIFE)?;
-    let data = BTreeMap::from([
-        (file::CHAIN.to_owned(), ByteString(authority.certificates().as_bytes().to_vec())),
-        (file::KEY.to_owned(), ByteString(authority.key_pem().into_bytes())),
-    ]);
+async fn create(client: &Client, namespace: &str, life: Duration) -> Result<(), TrustError> {
+    let authority = Authority::generate(SystemTime::now(), life)?;
     let metadata = ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() };
-    let secret = Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() };
+    let secret = Secret {
+        metadata,
+        data: Some(data(&authority)),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    };
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match in_time(api.create(&PostParams::default(), &secret)).await {
         Ok(_) => {
@@ -121,6 +132,22 @@ async fn create(client: &Client, namespace: &str) -> Result<(), TrustError> {
         Err(TrustError::Api(kube::Error::Api(status))) if status.code == 409 => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Puts the next step of a succession in the Secret's place, if that is still what it was.
+async fn replace(
+    client: &Client,
+    namespace: &str,
+    next: &Authority,
+    secret: Secret,
+) -> Result<(), TrustError> {
+    let secret = Secret { data: Some(data(next)), ..secret };
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    in_time(api.replace(SECRET, &PostParams::default(), &secret)).await?;
+    let (ends, announced) = (jiff::Timestamp::try_from(next.not_after()).ok(), next.next_key_pem().is_some());
+    let ends = ends.map(|ends| ends.to_string());
+    tracing::info!(namespace, secret = SECRET, ends, announced, "a step in the succession of the authority");
+    Ok(())
 }
 
 async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, TrustError> {
@@ -143,8 +170,8 @@ supervisor::message_names!(Msg { Due, Looked });
 pub struct Args {
     /// Where the identity comes from.
     pub trust: Trust,
-    /// How long an own certificate lives; it is renewed after two thirds.
-    pub life: Duration,
+    /// How long certificates live; an own one is renewed after two thirds.
+    pub lives: Lives,
     /// Whether this process leads.
     pub leadership: watch::Receiver<Option<Leadership>>,
     /// The controller's identity.
@@ -223,8 +250,8 @@ impl State {
             changed
         });
         match self.args.trust {
-            Trust::Memory(_) => self.args.life * 2 / 3,
-            Trust::Files(_) | Trust::Secret(..) => LOOK_AGAIN.min(self.args.life / 3),
+            Trust::Memory(_) => self.args.lives.leaf * 2 / 3,
+            Trust::Files(_) | Trust::Secret(..) => LOOK_AGAIN.min(self.args.lives.leaf / 3),
         }
     }
 }
@@ -241,16 +268,33 @@ async fn look(args: &Args) -> Result<Identity, TrustError> {
                 .map_err(file_error)??)
         }
         Trust::Secret(client, namespace) => {
-            let authority = match load(client, namespace).await? {
-                Some(authority) => authority,
-                None => {
-                    let term = Term::current(&args.leadership).ok_or(TrustError::Missing)?;
-                    term.check(ANSWER)?;
-                    create(client, namespace).await?;
-                    load(client, namespace).await?.ok_or(TrustError::Missing)?
-                }
-            };
+            let authority = held(args, client, namespace).await?;
             issue(&authority, args)
+        }
+    }
+}
+
+/// The authority in the Secret; as leader, made where it is missing and succeeded where that is due.
+async fn held(args: &Args, client: &Client, namespace: &str) -> Result<Authority, TrustError> {
+    let Some((authority, secret)) = read(client, namespace).await? else {
+        let term = Term::current(&args.leadership).ok_or(TrustError::Missing)?;
+        term.check(ANSWER)?;
+        create(client, namespace, args.lives.authority).await?;
+        return load(client, namespace).await?.ok_or(TrustError::Missing);
+    };
+    let Some(term) = Term::current(&args.leadership) else { return Ok(authority) };
+    let step = async {
+        let Some(next) = authority.step(SystemTime::now(), args.lives)? else { return Ok(None) };
+        term.check(ANSWER)?;
+        replace(client, namespace, &next, secret).await?;
+        Ok::<_, TrustError>(Some(next))
+    };
+    match step.await {
+        Ok(next) => Ok(next.unwrap_or(authority)),
+        Err(error) => {
+            // What there is goes on: a step may wait for months.
+            tracing::warn!(error = chain(&error), "the authority can't be succeeded: it is tried again");
+            Ok(authority)
         }
     }
 }
@@ -259,16 +303,16 @@ fn file_error(source: std::io::Error) -> IdentityError {
     IdentityError::File { path: "of the identity folder".to_owned(), source }
 }
 
-/// The present certificate while two thirds of its life are not over and its authority is the same; else
-/// a new one.
+/// The present certificate while two thirds of its life are not over, or it lives as long as its authority,
+/// and that is the same; else a new one.
 fn issue(authority: &Authority, args: &Args) -> Result<Identity, TrustError> {
-    let now = SystemTime::now();
+    let (now, life) = (SystemTime::now(), args.lives.leaf);
     if let Some(current) = &*args.identity.borrow()
         && current.authorities == authority.certificates()
-        && current.not_after > now + args.life / 3
+        && (current.not_after > now + life / 3 || current.not_after == authority.not_after())
     {
         return Ok(Identity::clone(current));
     }
-    tracing::info!(life = ?args.life, "issued a certificate to this controller");
-    Ok(authority.issue(&Role::Controller, now, args.life)?)
+    tracing::info!(?life, "issued a certificate to this controller");
+    Ok(authority.issue(&Role::Controller, now, life)?)
 }

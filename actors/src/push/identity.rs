@@ -1,6 +1,7 @@
-//! Owns: the certificate authority between controllers and proxies, and what it issues.
+//! Owns: who a controller or a proxy is: its certificate, its key and the authorities that it trusts.
 //! Called by the credentials actor, by the command that writes identity files, and by tests.
-//! Refuses to know: how the certificates are used (`mtls.rs`) and when they are renewed (`credentials.rs`).
+//! Refuses to know: who issues certificates (`authority.rs`), how they are used (`mtls.rs`) and when they are
+//! renewed (`credentials.rs`).
 //!
 //! Every certificate carries one URI as its subject alternative name: `urn:portreeve:controller`, or
 //! `urn:portreeve:proxy:<identity>`. Names and addresses play no part.
@@ -8,22 +9,12 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
-/// How long the authority itself is valid.
-pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How long what it issues is valid.
-pub const LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// Certificates begin to be valid this long before they are issued: clocks differ.
-const BACKDATE: Duration = Duration::from_secs(300);
 /// The subject alternative name of controllers.
 pub const CONTROLLER_URI: &str = "urn:portreeve:controller";
 const PROXY_URI_PREFIX: &str = "urn:portreeve:proxy:";
@@ -69,6 +60,12 @@ pub enum IdentityError {
         #[source]
         source: rcgen::Error,
     },
+    /// A key without its certificate.
+    #[error(
+        "the authority's key is the key of none of its certificates: put both back as they were, or \
+        delete both for a new authority"
+    )]
+    Unmatched,
     /// A PEM text holds no certificate or no key.
     #[error("{what} is not PEM of the expected kind: issue the identity again")]
     Pem {
@@ -131,7 +128,7 @@ impl Identity {
         Self::new(read(file::AUTHORITIES)?, read(file::CHAIN)?, read(file::KEY)?.into())
     }
 
-    fn new(authorities: String, chain: String, key: Arc<str>) -> Result<Self, IdentityError> {
+    pub(super) fn new(authorities: String, chain: String, key: Arc<str>) -> Result<Self, IdentityError> {
         let not_after = not_after(&chain)?;
         Ok(Self { authorities, chain, key, not_after })
     }
@@ -186,96 +183,6 @@ impl Identity {
     }
 }
 
-/// The authority that signs for controllers and proxies.
-pub struct Authority {
-    /// Its own certificate first, then predecessors that are still trusted; PEM.
-    certificates: String,
-    key: KeyPair,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl fmt::Debug for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").finish_non_exhaustive()
-    }
-}
-
-impl Authority {
-    /// A new authority, valid from now for `life`.
-    ///
-    /// # Errors
-    /// Where no key can be made.
-    pub fn generate(now: SystemTime, life: Duration) -> Result<Self, IdentityError> {
-        let key = new_key("the authority")?;
-        let mut params = params("portreeve authority", now, life);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key).map_err(certificate_error("the authority"))?;
-        Self::from_pem(&certificate.pem(), &key.serialize_pem())
-    }
-
-    /// The authority that a Secret or a file holds.
-    ///
-    /// # Errors
-    /// Where the texts are not a certificate and its key.
-    pub fn from_pem(certificates: &str, key: &str) -> Result<Self, IdentityError> {
-        let read = || KeyPair::from_pem(key).map_err(certificate_error("the authority"));
-        let issuer =
-            Issuer::from_ca_cert_pem(certificates, read()?).map_err(certificate_error("the authority"))?;
-        Ok(Self { certificates: certificates.to_owned(), key: read()?, issuer })
-    }
-
-    /// Its successor: it signs from now on, and both are trusted until the old one ends.
-    ///
-    /// # Errors
-    /// Where no key can be made.
-    pub fn renew(&self, now: SystemTime, life: Duration) -> Result<Self, IdentityError> {
-        let mut next = Self::generate(now, life)?;
-        for old in certificates("the authority", &self.certificates)? {
-            if der_not_after(&old).is_some_and(|end| end > now) {
-                next.certificates.push_str(&pem_of(&old));
-            }
-        }
-        Ok(next)
-    }
-
-    /// The certificates to trust, PEM.
-    pub fn certificates(&self) -> &str {
-        &self.certificates
-    }
-
-    /// The private key, PEM: for the Secret or the file that keeps it, nothing else.
-    pub fn key_pem(&self) -> String {
-        self.key.serialize_pem()
-    }
-
-    /// When its certificate ends.
-    ///
-    /// # Errors
-    /// Where the certificate can't be read.
-    pub fn not_after(&self) -> Result<SystemTime, IdentityError> {
-        not_after(&self.certificates)
-    }
-
-    /// A certificate for a role, valid from now for `life`.
-    ///
-    /// # Errors
-    /// Where no key or certificate can be made.
-    pub fn issue(&self, role: &Role, now: SystemTime, life: Duration) -> Result<Identity, IdentityError> {
-        let uri = role.uri();
-        let key = new_key(&uri)?;
-        let mut params = params(&uri, now, life);
-        let name = uri.as_str().try_into().map_err(certificate_error(&uri))?;
-        params.subject_alt_names = vec![SanType::URI(name)];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(certificate_error(&uri))?;
-        Identity::new(self.certificates.clone(), certificate.pem(), key.serialize_pem().into())
-    }
-}
-
 /// Whether a certificate (DER) speaks for exactly this URI and nobody else.
 pub fn speaks_for(certificate: &[u8], uri: &str) -> bool {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
@@ -283,26 +190,12 @@ pub fn speaks_for(certificate: &[u8], uri: &str) -> bool {
     matches!(names.value.general_names[..], [x509_parser::extensions::GeneralName::URI(name)] if name == uri)
 }
 
-fn params(common_name: &str, now: SystemTime, life: Duration) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name.chars().take(64).collect::<String>());
-    params.not_before = (now - BACKDATE).into();
-    params.not_after = (now + life).into();
-    params.serial_number = Some(SerialNumber::from(rand::random::<[u8; 16]>().map(|b| b & 0x7f).to_vec()));
-    params
-}
-
-fn new_key(what: &str) -> Result<KeyPair, IdentityError> {
-    KeyPair::generate().map_err(certificate_error(what))
-}
-
-fn certificate_error(what: &str) -> impl Fn(rcgen::Error) -> IdentityError {
+pub(super) fn certificate_error(what: &str) -> impl Fn(rcgen::Error) -> IdentityError {
     let what = what.to_owned();
     move |source| IdentityError::Certificate { what: what.clone(), source }
 }
 
-fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(super) fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let fail = |source| IdentityError::Pem { what: what.to_owned(), source };
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(fail)?;
@@ -317,12 +210,19 @@ fn not_after(pem: &str) -> Result<SystemTime, IdentityError> {
     })
 }
 
-fn der_not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+/// When a certificate ends.
+pub(super) fn der_not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(parsed.validity().not_after.to_datetime().into())
 }
 
-fn pem_of(certificate: &CertificateDer<'_>) -> String {
+/// When a certificate begins to be valid.
+pub(super) fn der_not_before(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(parsed.validity().not_before.to_datetime().into())
+}
+
+pub(super) fn pem_of(certificate: &CertificateDer<'_>) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(certificate);
     let lines: Vec<_> =
@@ -347,6 +247,9 @@ pub fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::super::authority::{AUTHORITY_LIFE, Authority, LEAF_LIFE};
     use super::*;
 
     fn authority() -> Authority {
@@ -376,26 +279,6 @@ mod tests {
         let mode = std::fs::metadata(folder.path().join(file::KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(read.not_after > SystemTime::now() + LEAF_LIFE - Duration::from_secs(60));
-    }
-
-    #[test]
-    fn a_successor_signs_anew_and_both_are_trusted_until_the_old_one_ends() {
-        let now = SystemTime::now();
-        let old = authority();
-        let new = old.renew(now, AUTHORITY_LIFE).unwrap();
-        let issued = new.issue(&Role::Controller, now, LEAF_LIFE).unwrap();
-        assert_eq!(issued.roots().unwrap().len(), 2);
-        assert_ne!(new.key_pem(), old.key_pem());
-        let later = now + AUTHORITY_LIFE + Duration::from_secs(60);
-        assert_eq!(new.renew(later, AUTHORITY_LIFE).unwrap().certificates().matches("BEGIN").count(), 1);
-    }
-
-    #[test]
-    fn an_authority_survives_its_secret() {
-        let before = authority();
-        let after = Authority::from_pem(before.certificates(), &before.key_pem()).unwrap();
-        assert_eq!(after.certificates(), before.certificates());
-        assert_eq!(after.key_pem(), before.key_pem());
     }
 
     #[test]

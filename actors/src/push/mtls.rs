@@ -162,7 +162,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-    use super::super::identity::{AUTHORITY_LIFE, Authority, LEAF_LIFE};
+    use super::super::authority::{AUTHORITY_LIFE, Authority, LEAF_LIFE, Lives};
     use super::*;
 
     /// Whether a byte crosses in both directions.
@@ -218,13 +218,19 @@ mod tests {
 
     #[tokio::test]
     async fn while_the_authority_changes_old_and_new_certificates_are_both_good() {
-        let old = authority();
-        let new = old.renew(SystemTime::now(), AUTHORITY_LIFE).unwrap();
+        let lives = Lives { authority: Duration::from_secs(3600), leaf: Duration::from_secs(10) };
+        let now = SystemTime::now();
+        let old = Authority::generate(now - Duration::from_secs(3500), lives.authority).unwrap();
+        let announced = old.step(now - Duration::from_secs(50), lives).unwrap().unwrap();
+        let new = announced.step(now, lives).unwrap().unwrap();
+        assert_ne!(new.key_pem(), announced.key_pem());
         let proxy = Role::Proxy("a".into());
-        // The proxy already has the new authority's files, the controller still its old certificate.
-        let accept = server(&issue(&new, &proxy), &Role::Controller).unwrap();
-        let mut controller = issue(&old, &Role::Controller);
-        controller.authorities = new.certificates().to_owned();
-        assert!(speak(client(&controller, &proxy).unwrap(), accept).await);
+        for (dials, accepts) in [(&announced, &new), (&new, &announced)] {
+            let accept = server(&issue(accepts, &proxy), &Role::Controller).unwrap();
+            assert!(speak(client(&issue(dials, &Role::Controller), &proxy).unwrap(), accept).await);
+        }
+        // What the announcement is for.
+        let accept = server(&issue(&old, &proxy), &Role::Controller).unwrap();
+        assert!(!speak(client(&issue(&new, &Role::Controller), &proxy).unwrap(), accept).await);
     }
 }

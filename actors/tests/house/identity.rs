@@ -60,7 +60,7 @@ async fn certificates_are_renewed_under_load_without_a_failed_push() {
     let stage = Stage::new(2).await;
     stage.apply(GROUND).await;
     let mut settings = stage.settings("c");
-    settings.certificate_life = life;
+    settings.lives.leaf = life;
     let controller = actors::tree::run(settings).await.unwrap();
     lead(&controller, 1);
     let begun = SystemTime::now();

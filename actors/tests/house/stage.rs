@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use actors::lease_leader;
+use actors::push::authority::{AUTHORITY_LIFE, Authority, LEAF_LIFE};
 use actors::push::credentials::Trust;
-use actors::push::identity::{AUTHORITY_LIFE, Authority, Identity, LEAF_LIFE, Role};
+use actors::push::identity::{Identity, Role};
 use actors::push::link::{Dial, Stream};
 use actors::push::mtls;
 use actors::settings::{Fleet, LeaseSettings, Settings};

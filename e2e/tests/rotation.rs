@@ -1,0 +1,294 @@
+//! The authority between controllers and proxies is succeeded while routes change and requests flow: no push is
+//! refused and no request fails, in all steps of the succession and over many lives of what it issues.
+//!
+//! In real time, with lives of seconds: certificates end by the wall clock.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use actors::push::authority::{Authority, Lives};
+use actors::push::credentials::{SECRET, Trust, load};
+use actors::push::identity::{Identity, Role};
+use actors::settings::{Fleet, LeaseSettings, Settings};
+use actors::tree::Controller;
+use actors_core::translate;
+use proxy::admin::identity::TlsSource;
+use proxy::listen::drain::DrainSettings;
+use sandbox::{Channel, Faults, Options, Sandbox};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+/// An authority gets a successor 12 s before its end, which signs 6 s after that.
+const LIVES: Lives = Lives { authority: Duration::from_secs(24), leaf: Duration::from_secs(3) };
+/// The one that there is ends so long after the start: it was made by an earlier life of the cluster.
+const LEFT: Duration = Duration::from_secs(14);
+/// Until the old one has ended, and a little more.
+const LONG_ENOUGH: Duration = Duration::from_secs(17);
+const NAMESPACE: &str = "portreeve-system";
+const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 77, 1), Ipv4Addr::new(127, 0, 77, 2)];
+const PORT: u16 = 18_080;
+
+/// A proxy with the identity that the channel holds.
+struct Edge {
+    name: String,
+    proxy: proxy::tree::Proxy,
+    identity: watch::Sender<Arc<proxy::admin::identity::Identity>>,
+}
+
+fn held(issued: Identity) -> Arc<proxy::admin::identity::Identity> {
+    let (authorities, chain) = (issued.authorities.into(), issued.chain.into());
+    Arc::new(proxy::admin::identity::Identity { authorities, chain, key: issued.key })
+}
+
+async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
+    let name = format!("edge-{node}");
+    let issued = authority.issue(&Role::Proxy(name.clone()), SystemTime::now(), LIVES.leaf).unwrap();
+    let identity = watch::Sender::new(held(issued));
+    let settings = proxy::settings::Settings {
+        identity: name.clone(),
+        node_address: node.into(),
+        admin_bind: (node, 0).into(),
+        status_bind: (node, 0).into(),
+        tls: TlsSource::Held(identity.subscribe()),
+        state_dir: None,
+        workers: 1,
+        connections: 100,
+        drain: DrainSettings::default(),
+    };
+    Edge { name, proxy: proxy::tree::run(settings).await.unwrap(), identity }
+}
+
+/// Two controllers, of which one leads.
+async fn controllers(sandbox: &Sandbox, edges: &[Edge]) -> Vec<Controller> {
+    let fleet: BTreeMap<String, SocketAddr> =
+        edges.iter().map(|edge| (edge.name.clone(), edge.proxy.admin_address().unwrap())).collect();
+    let mut all = Vec::new();
+    for name in ["a", "b"] {
+        let client = || sandbox.client_with(name, Faults::none());
+        let trust = Trust::Secret(client(), NAMESPACE.to_owned());
+        let mut settings = Settings::new(name, client(), translate::Settings::default(), trust);
+        settings.fleet = Fleet::Named(fleet.clone());
+        settings.lives = LIVES;
+        settings.lease = Some(LeaseSettings {
+            client: client(),
+            namespace: NAMESPACE.to_owned(),
+            name: "portreeve-leader".to_owned(),
+            identity: actors::lease_leader::identity(name, "uid"),
+        });
+        all.push(actors::tree::run(settings).await.unwrap());
+    }
+    all
+}
+
+/// What issues to proxies: again each second, a third of what is issued.
+fn reissue(sandbox: &Sandbox, edges: &[Edge]) -> AbortOnDropHandle<()> {
+    let senders: Vec<_> = edges.iter().map(|edge| (edge.name.clone(), edge.identity.clone())).collect();
+    let client = sandbox.client_with("issuer", Faults::none());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let authority = load(&client, NAMESPACE).await.unwrap().unwrap();
+            for (name, sender) in &senders {
+                let role = Role::Proxy(name.clone());
+                sender.send_replace(held(authority.issue(&role, SystemTime::now(), LIVES.leaf).unwrap()));
+            }
+        }
+    }))
+}
+
+/// A backend that answers every request with 200 and nothing; its port.
+async fn backend() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                // Requests are small, come one at a time and have no bodies: each is one read.
+                while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+fn ground(port: u16) -> String {
+    format!(
+        r"
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {NAMESPACE}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: portreeve}}
+spec: {{controllerName: portreeve.dev/gateway-controller}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: default}}
+spec:
+  gatewayClassName: portreeve
+  listeners: [{{name: http, port: {PORT}, protocol: HTTP}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: shop, namespace: default}}
+spec: {{ports: [{{name: http, port: 80, protocol: TCP}}], clusterIP: 10.96.0.9}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: shop-1, namespace: default, labels: {{kubernetes.io/service-name: shop}}}}
+addressType: IPv4
+ports: [{{name: http, port: {port}, protocol: TCP}}]
+endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
+"
+    )
+}
+
+fn route(turn: usize) -> serde_json::Value {
+    let turn = turn.to_string();
+    let header = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "turn", "value": turn}]}});
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "shop", "namespace": "default"},
+        "spec": {
+            "parentRefs": [{"name": "edge"}],
+            "rules": [{"filters": [header], "backendRefs": [{"name": "shop", "port": 80}]}],
+        },
+    })
+}
+
+/// The turn that an answer carries; `Err`: what came instead of a 200.
+async fn get(stream: &mut TcpStream) -> Result<usize, String> {
+    let ask = async {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n").await?;
+        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        while !text.contains("\r\n\r\n") {
+            let read = stream.read(&mut buffer).await?;
+            if read == 0 {
+                break;
+            }
+            text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        std::io::Result::Ok(text)
+    };
+    let text = timeout(Duration::from_secs(5), ask).await.map_err(|late| late.to_string())?;
+    let text = text.map_err(|error| error.to_string())?;
+    let turn = text.lines().find_map(|line| line.strip_prefix("turn: "));
+    turn.filter(|_| text.starts_with("HTTP/1.1 200")).and_then(|turn| turn.parse().ok()).ok_or(text)
+}
+
+/// Waits until a proxy serves this turn.
+async fn serves(node: Ipv4Addr, turn: usize) -> TcpStream {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Ok(mut stream) = TcpStream::connect((node, PORT)).await
+            && get(&mut stream).await.is_ok_and(|served| served >= turn)
+        {
+            return stream;
+        }
+        assert!(Instant::now() < deadline, "{node} does not serve turn {turn}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Requests on one connection until the test is over; how many, and the newest turn that was seen.
+fn load_on(mut stream: TcpStream) -> (watch::Receiver<(usize, usize)>, AbortOnDropHandle<()>) {
+    let (seen, tally) = watch::channel((0, 0));
+    let asking = async move {
+        loop {
+            let turn = get(&mut stream).await.expect("every request is answered with 200");
+            seen.send_modify(|(count, newest)| (*count, *newest) = (*count + 1, turn.max(*newest)));
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    (tally, AbortOnDropHandle::new(tokio::spawn(asking)))
+}
+
+/// Changes the route until the old authority has ended; the last turn, and the steps of the succession: whether the
+/// old one signs, whether another waits, whether the old one is trusted.
+async fn change_routes(
+    sandbox: &Sandbox,
+    controllers: &[Controller],
+    old: &Authority,
+) -> (usize, Vec<(bool, bool, bool)>) {
+    let (started, mut turn, mut steps) = (Instant::now(), 0, Vec::new());
+    while started.elapsed() < LONG_ENOUGH {
+        turn += 1;
+        sandbox.apply_object(route(turn)).await.unwrap();
+        sleep(Duration::from_millis(100)).await;
+        for controller in controllers {
+            for answers in controller.edges.board.read().borrow().values() {
+                assert_eq!(
+                    (&answers.failure, &answers.refused),
+                    (&None, &None),
+                    "at {:?}",
+                    started.elapsed()
+                );
+            }
+        }
+        let authority = load(&sandbox.client(), NAMESPACE).await.unwrap().unwrap();
+        let trusts_old = authority.certificates().contains(old.certificates());
+        let step = (authority.key_pem() == old.key_pem(), authority.next_key_pem().is_some(), trusts_old);
+        if steps.last() != Some(&step) {
+            steps.push(step);
+        }
+    }
+    (turn, steps)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_succession_of_the_authority_fails_no_push_and_no_request() {
+    let sandbox = Sandbox::new(Options { loopback_endpoints: true, ..Options::default() });
+    sandbox.install_gateway_api(Channel::Standard).await.unwrap();
+    sandbox.apply_yaml(&ground(backend().await)).await.unwrap();
+    sandbox.apply_object(route(0)).await.unwrap();
+    let old = Authority::generate(SystemTime::now(), LEFT).unwrap();
+    let data = json!({"tls.crt": old.certificates(), "tls.key": old.key_pem()});
+    let metadata = json!({"name": SECRET, "namespace": NAMESPACE});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data});
+    sandbox.apply_object(secret).await.unwrap();
+
+    let edges = [edge(NODES[0], &old).await, edge(NODES[1], &old).await];
+    let controllers = controllers(&sandbox, &edges).await;
+    let _reissuing = reissue(&sandbox, &edges);
+    let mut loads = Vec::new();
+    for node in NODES {
+        loads.push(load_on(serves(node, 0).await));
+    }
+    let (turn, steps) = change_routes(&sandbox, &controllers, &old).await;
+    let (announced, handed_over) = ((true, true, true), (false, false, true));
+    assert_eq!(steps[..3], [(true, false, true), announced, handed_over], "the old one signs, another waits");
+    assert!(steps[3..].iter().any(|(_, _, trusts_old)| !trusts_old), "the old one has ended: {steps:?}");
+    for (node, (tally, _)) in NODES.into_iter().zip(&loads) {
+        serves(node, turn).await;
+        let (count, newest) = *tally.borrow();
+        assert!(count > 500 && newest + 5 > turn, "{count} requests, at turn {newest} of {turn}");
+    }
+    for controller in &controllers {
+        let text = controller.edges.metrics.render(&controller.running.live.snapshot());
+        let failed = |line: &&str| {
+            line.starts_with("portreeve_controller_pushes_total")
+                && !line.contains("\"acked\"")
+                && !line.contains("\"differs\"")
+        };
+        assert_eq!(text.lines().filter(failed).collect::<Vec<_>>(), Vec::<&str>::new());
+        controller.running.stop().await.unwrap();
+    }
+    for edge in edges {
+        edge.proxy.stop().await.unwrap();
+    }
+}
