@@ -206,6 +206,7 @@ impl State {
             let answers = acks.get(&proxy.identity);
             let acked = answers.and_then(|answers| answers.acked.as_ref());
             let state = ProxyState {
+                name: proxy.name.clone(),
                 ready: proxy.ready,
                 silent: answers.is_some_and(|answers| answers.is_silent(now)),
                 refused: answers.and_then(|answers| answers.refused.clone()),
@@ -216,7 +217,7 @@ impl State {
             };
             let current = acked.is_some_and(|acked| acked.units.root() == root);
             settled &= !state.ready || state.silent || state.refused.is_some() || current;
-            fleet.proxies.insert(proxy.name.clone(), state);
+            fleet.proxies.insert(proxy.identity.clone(), state);
         }
         (fleet, settled)
     }

@@ -24,7 +24,8 @@ use crate::task::{Task, on_change};
 pub struct KnownProxy {
     /// Who it is on the wire: its pod's uid, or the name on the command line.
     pub identity: String,
-    /// How messages name it: its node, or its own name.
+    /// How messages and metrics name it, and no other: by its node; with its Pod's name where another one
+    /// is on that node; outside a cluster by its own name.
     pub name: String,
     /// Where it takes pushes.
     pub admin: SocketAddr,
@@ -149,10 +150,19 @@ fn known(snapshot: &Snapshot, admin: &AdminPorts) -> BTreeMap<String, KnownProxy
         AdminPorts::Same(port) => Some(SocketAddr::new(address(snapshot, proxy)?, *port)),
         AdminPorts::Named(names) => names.get(&proxy.identity).copied(),
     };
+    let mut on_node: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in snapshot.proxies.values().filter_map(|proxy| proxy.node.as_deref()) {
+        *on_node.entry(node).or_default() += 1;
+    }
+    let name = |proxy: &Proxy| match proxy.node.as_deref() {
+        Some(node) if on_node.get(node) == Some(&1) => node.to_owned(),
+        Some(node) => format!("{node}/{}", proxy.meta.name.name),
+        None => proxy.meta.name.name.to_string(),
+    };
     let entry = |proxy: &Arc<Proxy>| {
         let known = KnownProxy {
             identity: proxy.identity.clone(),
-            name: proxy.node.clone().unwrap_or_else(|| proxy.meta.name.name.to_string()),
+            name: name(proxy),
             admin: reach(proxy)?,
             ready: proxy.ready,
         };
@@ -175,6 +185,21 @@ mod tests {
 
     use super::*;
     use crate::observe::convert::convert;
+
+    #[test]
+    fn two_pods_on_one_node_are_two_proxies_with_names_of_their_own() {
+        let stores = Stores::new([]);
+        let pod = |name: &str, node: &str| {
+            let metadata = json!({"name": name, "namespace": "ns", "uid": format!("uid-{name}")});
+            let status = json!({"hostIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]});
+            let raw = json!({"metadata": metadata, "spec": {"nodeName": node}, "status": status});
+            convert(&stores, Kind::Proxy, &raw)
+        };
+        stores.writer(Kind::Proxy).replace(vec![pod("old", "n1"), pod("new", "n1"), pod("other", "n2")]);
+        let known = known(&stores.snapshot().unwrap(), &AdminPorts::Same(9901));
+        let names: Vec<_> = known.iter().map(|(identity, known)| (&**identity, &*known.name)).collect();
+        assert_eq!(names, [("uid-new", "n1/new"), ("uid-old", "n1/old"), ("uid-other", "n2")]);
+    }
 
     #[test]
     fn a_pod_is_reached_on_its_nodes_internal_address_by_its_uid() {

@@ -183,10 +183,15 @@ impl State {
         if known == self.known {
             return;
         }
-        for gone in self.known.values().filter(|old| !known.contains_key(&old.identity)) {
-            let client = (self.args.client_args)(gone.clone());
-            client.board.forget(&gone.identity);
-            client.metrics.forget_proxy(&gone.name);
+        for old in self.known.values() {
+            let now = known.get(&old.identity);
+            let client = (self.args.client_args)(old.clone());
+            if now.is_none() {
+                client.board.forget(&old.identity);
+            }
+            if now.is_none_or(|now| now.name != old.name) {
+                client.metrics.forget_proxy(&old.name);
+            }
         }
         let clients = known.values().map(|proxy| (proxy.identity.clone(), self.client(proxy))).collect();
         self.args.clients.send_replace(Arc::new(clients));

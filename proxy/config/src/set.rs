@@ -127,6 +127,15 @@ impl UnitSet {
         self.buckets.iter().all(|bucket| bucket.units.is_empty())
     }
 
+    /// The units that `other` lacks or has in another version; buckets that are shared or equal cost nothing.
+    pub fn missing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a UnitId> {
+        let pairs = self.buckets.iter().zip(&other.buckets);
+        let differ = pairs.filter(|(mine, theirs)| !Arc::ptr_eq(mine, theirs) && mine.hash != theirs.hash);
+        differ.flat_map(|(mine, theirs)| {
+            mine.units.values().filter(|unit| theirs.units.get(&unit.id) != Some(*unit)).map(|unit| &unit.id)
+        })
+    }
+
     /// What must be put and deleted to come from `base` to this set; buckets that are shared or equal
     /// cost nothing.
     pub fn diff(&self, base: &Self) -> (Vec<EncodedUnit>, Vec<UnitId>) {
@@ -176,6 +185,8 @@ mod tests {
         ) {
             let (old, new) = (set(&old), set(&new));
             let (put, delete) = new.diff(&old);
+            let missing: Vec<_> = new.missing_from(&old).cloned().collect();
+            prop_assert_eq!(missing, put.iter().map(|unit| unit.id.clone()).collect::<Vec<_>>());
             let mut result = old.clone();
             result.apply(put, delete);
             prop_assert_eq!(result.root(), new.root());

@@ -3,6 +3,7 @@
 use proxy_config::certificate::PrivateKey;
 use proxy_config::unit::{EncodedUnit, Unit};
 
+use super::answers::GRACE;
 use super::*;
 use crate::snapshot::http_route::ParentRef;
 use crate::status::ParentStatus;
@@ -62,7 +63,9 @@ fn holding(units: UnitSet) -> ProxyState {
 }
 
 fn fleet<const N: usize>(proxies: [(&str, ProxyState); N]) -> Fleet {
-    let proxies = proxies.into_iter().map(|(name, proxy)| (name.to_owned(), proxy)).collect();
+    let named =
+        |(name, proxy): (&str, _)| (format!("uid of {name}"), ProxyState { name: name.into(), ..proxy });
+    let proxies = proxies.into_iter().map(named).collect();
     Fleet { proxies, led_for: Duration::from_secs(3600) }
 }
 
@@ -197,7 +200,9 @@ fn a_message_names_a_few_of_many_proxies_and_stays_short() {
         [(broken, "; and 995 more"), (refusing, "; and 995 more"), (silent, ", and 995 more")]
     {
         let mut fleet = fleet([]);
-        fleet.proxies = (0..1000).map(|index| (format!("proxy-{index}"), proxy.clone())).collect();
+        let name = |index| format!("proxy-{index}");
+        let proxies = (0..1000).map(|index| (name(index), ProxyState { name: name(index), ..proxy.clone() }));
+        fleet.proxies = proxies.collect();
         fleet.proxies.extend([answering.clone()]);
         let statuses = finalise(&wanted, &fleet);
         let mut messages = Vec::new();
