@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cause::Cause;
 use crate::census::{Census, Token};
-use crate::live::LiveNode;
+use crate::live::{LiveNode, Shown};
 use crate::machine::Instance;
 use crate::measured::{Launched, start_failed};
 use crate::spec::{Child, Kind, Shutdown};
@@ -135,6 +135,8 @@ struct Running {
     task: JoinHandle<()>,
     /// Takes a worker out of its address.
     registration: Option<Box<dyn Send>>,
+    /// Takes it out of the live tree.
+    _shown: Shown,
     /// A branch's own start: all its children.
     ready: Option<oneshot::Receiver<Result<(), Cause>>>,
     branch: bool,
@@ -145,7 +147,8 @@ impl Running {
         let parent = post.supervisor.get_cell();
         if let Kind::Worker(launch) = &post.child.kind {
             let Launched { cell, task, registration } = launch.launch(parent, token).await?;
-            return Ok(Self { cell, task, registration: Some(registration), ready: None, branch: false });
+            let (_shown, registration) = (post.live.show(cell.clone()), Some(registration));
+            return Ok(Self { cell, task, registration, _shown, ready: None, branch: false });
         }
         let (ready, when_ready) = oneshot::channel();
         let args = supervisor::Args {
@@ -158,7 +161,9 @@ impl Running {
         let (actor, task) = Actor::spawn_linked(None, Supervisor, args, parent)
             .await
             .map_err(|error| start_failed(&error))?;
-        Ok(Self { cell: actor.get_cell(), task, registration: None, ready: Some(when_ready), branch: true })
+        let (cell, ready) = (actor.get_cell(), Some(when_ready));
+        let _shown = post.live.show(cell.clone());
+        Ok(Self { cell, task, registration: None, _shown, ready, branch: true })
     }
 
     /// Returns when a branch has started its children; a worker is ready as soon as it runs.

@@ -17,10 +17,12 @@
 //! | `meter` | what is measured of a mailbox |
 //! | `live` | the tree as it stands |
 //! | `running` | the root |
+//! | `drill` | faults on purpose |
 
 mod address;
 mod cause;
 mod census;
+mod drill;
 mod keeper;
 mod live;
 mod machine;
@@ -32,6 +34,7 @@ mod supervisor;
 
 pub use address::{Address, AskError, MessageName, Refused};
 pub use cause::Cause;
+pub use drill::{Drill, DrillError, Fault};
 pub use live::{ChildState, LiveTree, NodeState};
 pub use meter::{Handled, MailboxState};
 pub use running::{Running, StartError, Stopped, page, run};

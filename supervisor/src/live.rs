@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ractor::ActorCell;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -117,6 +118,17 @@ pub(crate) struct LiveNode {
     meter: Option<Arc<Meter>>,
     status: Mutex<Status>,
     children: Mutex<Vec<Arc<LiveNode>>>,
+    /// For drills.
+    instance: Mutex<Option<ActorCell>>,
+}
+
+/// Takes an instance out of its node when dropped.
+pub(crate) struct Shown(Arc<LiveNode>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        *lock(&self.0.instance) = None;
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -151,7 +163,29 @@ impl LiveNode {
             meter,
             status: Mutex::default(),
             children: Mutex::new(children),
+            instance: Mutex::default(),
         })
+    }
+
+    /// An instance is there, until what is answered is dropped.
+    pub(crate) fn show(self: &Arc<Self>, instance: ActorCell) -> Shown {
+        *lock(&self.instance) = Some(instance);
+        Shown(self.clone())
+    }
+
+    /// The instance that is there just now.
+    pub(crate) fn instance(&self) -> Option<ActorCell> {
+        lock(&self.instance).clone()
+    }
+
+    /// Its name among its siblings.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The nodes below this one, in order.
+    pub(crate) fn children(&self) -> Vec<Arc<LiveNode>> {
+        lock(&self.children).clone()
     }
 
     /// The node of a declared child below this one.

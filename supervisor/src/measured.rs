@@ -1,7 +1,7 @@
 //! The wrapper around each worker: it measures messages and carries the token of its census.
 //!
 //! Made by a [`Factory`] for each (re)start. Refuses to change what the worker does: every callback
-//! is passed on as it is.
+//! is passed on as it is, but for a fault on purpose.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::address::{Address, MessageName};
 use crate::cause::{Cause, chain};
 use crate::census::Token;
+use crate::drill::feel;
 use crate::meter::Meter;
 
 /// How to start one kind of worker, without its type.
@@ -148,6 +149,7 @@ where
         event: SupervisionEvent,
         tracked: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        feel(&event)?;
         self.actor.handle_supervisor_evt(myself, event, &mut tracked.state).await
     }
 }

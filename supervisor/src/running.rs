@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cause::Cause;
 use crate::census::Census;
+use crate::drill::Drill;
 use crate::live::{LiveNode, LiveTree};
 use crate::machine::Halt;
 use crate::measured::start_failed;
@@ -60,6 +61,12 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
+    /// Faults on purpose, for tests and for who tries out a process from within.
+    #[must_use]
+    pub fn drill(&self) -> Drill {
+        Drill::new(self.live.root.clone())
+    }
+
     /// Stops all children in reverse order, each by its own deadline, and returns when nothing is left.
     ///
     /// # Errors
@@ -102,11 +109,13 @@ pub async fn run(root: Child) -> Result<Running, StartError> {
     let spawned = Actor::spawn(None, Supervisor, args).await;
     let (root, task) =
         spawned.map_err(|error| StartError::Boot { root: name.clone(), cause: start_failed(&error) })?;
+    let shown = live.show(root.get_cell());
     let (ended, end) = watch::channel(None);
     let (node, root_name) = (live.clone(), name.clone());
     tokio::spawn(async move {
         // ractor's task never panics.
         let _ = task.await;
+        drop(shown);
         census.empty().await;
         let result = match verdict.get() {
             Some(Halt::Shutdown) => Ok(()),

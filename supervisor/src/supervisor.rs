@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cause::{Cause, Exit, chain};
 use crate::census::Token;
+use crate::drill::feel;
 use crate::keeper::{How, Keeper, Post, Report, keep};
 use crate::live::LiveNode;
 use crate::machine::{Ended, Halt, Instance, Machine, Order, SlotSpec, Step};
@@ -103,6 +104,7 @@ impl Actor for Supervisor {
         event: SupervisionEvent,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        feel(&event)?;
         state.heard(event);
         Ok(())
     }

@@ -6,6 +6,7 @@
 mod addresses;
 mod chaos;
 mod children;
+mod drill;
 mod intensity;
 mod matrix;
 mod probe;
