@@ -13,7 +13,8 @@ use std::time::Duration;
 use proxy_config::set::UnitSet;
 use proxy_config::wire::Ack;
 use supervisor::{
-    Address, AskError, Child, Intensity, LiveTree, Running, StartError, Stopped, Strategy, branch, worker,
+    Address, AskError, Child, Drill, Intensity, LiveTree, Running, StartError, Stopped, Strategy, branch,
+    worker,
 };
 use tokio::sync::watch;
 
@@ -173,6 +174,11 @@ impl Proxy {
     /// The tree as it stands.
     pub fn live(&self) -> &LiveTree {
         &self.running.live
+    }
+
+    /// Faults on purpose, from within the process alone.
+    pub fn drill(&self) -> Drill {
+        self.running.drill()
     }
 
     /// The table in force.

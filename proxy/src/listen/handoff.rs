@@ -51,7 +51,14 @@ pub struct Handed {
 #[derive(Debug)]
 pub struct Held {
     load: Arc<Load>,
-    _admitted: Admitted,
+    admitted: Option<Admitted>,
+}
+
+impl Held {
+    /// The share of the limit, of a connection that no worker got.
+    fn into_admitted(mut self) -> Option<Admitted> {
+        self.admitted.take()
+    }
 }
 
 impl Drop for Held {
@@ -183,10 +190,11 @@ impl Seats {
         }
         let Accepted { stream, local, peer, at, admitted } = accepted;
         seat.load.connections.fetch_add(1, Relaxed);
-        let held = Held { load: seat.load.clone(), _admitted: admitted };
-        // A worker that ends just now takes the connection with it.
-        let _ = taken.inbox.send(Handed { stream, local, peer, at, held });
-        Ok(())
+        let held = Held { load: seat.load.clone(), admitted: Some(admitted) };
+        let Err(back) = taken.inbox.send(Handed { stream, local, peer, at, held }) else { return Ok(()) };
+        // The worker ended just now.
+        let Handed { stream, local, peer, at, held } = back.0;
+        held.into_admitted().map_or(Ok(()), |admitted| Err(Accepted { stream, local, peer, at, admitted }))
     }
 
     /// Notes how busy each worker was since the call before, `every` ago.

@@ -3,7 +3,8 @@
 //! Owns: its thread, with a runtime, a pool of upstream connections and every connection on it.
 //! Reads: its seat (connections handed over), the table and word of what it lost, the switch of the drain.
 //! Writes: its seat (load), metrics.
-//! Rebuilt from: nothing; connections of a worker that dies are lost, others are not touched.
+//! Rebuilt from: nothing. When it dies, what is under way on its connections has [`FINISH_WITHIN`], then
+//! they are cut; others are not touched.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -134,6 +135,14 @@ fn run(index: usize, seat: &Seat, shared: &Arc<Shared>, stop: CancellationToken)
     Ok(())
 }
 
+/// Serves a connection in a task of its own.
+fn take(handed: Handed, context: &Rc<Context>, tasks: &TaskTracker) {
+    let span =
+        debug_span!("connection", worker = context.worker(), peer = %handed.peer, local = %handed.local);
+    let connection = connection::serve(handed, context.clone()).instrument(span);
+    tokio::task::spawn_local(tasks.track_future(connection));
+}
+
 async fn serve(
     context: Rc<Context>,
     mut connections: mpsc::UnboundedReceiver<Handed>,
@@ -154,14 +163,16 @@ async fn serve(
             _ = tidy.tick() => context.tidy(),
             handed = connections.recv() => {
                 let Some(handed) = handed else { break };
-                let span = debug_span!("connection", worker = context.worker(), peer = %handed.peer, local = %handed.local);
-                let connection = connection::serve(handed, context.clone()).instrument(span);
-                tokio::task::spawn_local(tasks.track_future(connection));
+                take(handed, &context, &tasks);
             }
         }
     }
     connections.close();
     context.begin_drain();
+    // The clients of what was handed over already believe that they are connected.
+    while let Some(handed) = connections.recv().await {
+        take(handed, &context, &tasks);
+    }
     tasks.close();
     // What has not finished by then is cut when the runtime is dropped.
     let _ = timeout(FINISH_WITHIN, tasks.wait()).await;

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authority;
+mod drill;
 mod rig;
+mod traffic;
 mod units;
 
 use std::time::{Duration, Instant};

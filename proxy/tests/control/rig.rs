@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,24 +44,31 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) async fn named(name: &'static str) -> Self {
+        Self::slow(name, Duration::ZERO).await
+    }
+
+    /// It answers after so long.
+    pub(crate) async fn slow(name: &'static str, after: Duration) -> Self {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, name));
+                tokio::spawn(answer(stream, name, after));
             }
         });
-        Self { name: name.to_owned(), address, _server: AbortOnDropHandle::new(server) }
+        let name = name.replace(' ', "-");
+        Self { name, address, _server: AbortOnDropHandle::new(server) }
     }
 }
 
-async fn answer(mut stream: TcpStream, name: &str) {
+async fn answer(mut stream: TcpStream, name: &str, after: Duration) {
     let mut head = Vec::new();
     while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
         if head.ends_with(b"\r\n\r\n") {
             head.clear();
+            tokio::time::sleep(after).await;
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.write_all(answer.as_bytes()).await;
         }
     }
 }
@@ -105,6 +113,16 @@ impl Rig {
         self.proxy.as_ref().unwrap()
     }
 
+    /// Where clients are served.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(NODE, self.port)
+    }
+
+    /// How many connections a worker has.
+    pub(crate) fn open_connections(&self, worker: usize) -> i64 {
+        self.proxy().metrics().worker(worker).open_connections.load(Relaxed)
+    }
+
     pub(crate) fn write_identity(&self, authority: &Authority) {
         let folder = self.folder.path().join("tls");
         std::fs::create_dir_all(&folder).unwrap();
@@ -128,7 +146,7 @@ impl Rig {
 
     /// The body of the answer to a GET through the proxy, once its listener is up.
     pub(crate) async fn get(&self, path: &str) -> String {
-        let local = SocketAddr::new(NODE, self.port);
+        let local = self.address();
         for _ in 0..200 {
             if let Ok(stream) = TcpStream::connect(local).await {
                 return fetch(stream, "GET", path, Vec::new()).await.1;
