@@ -73,6 +73,11 @@ impl Portreeve {
         &self.namespace
     }
 
+    /// Whether it was started and not stopped since.
+    pub fn is_started(&self) -> bool {
+        self.process().is_some()
+    }
+
     /// Starts it.
     pub fn start(&self, cluster: &Cluster) -> Result<()> {
         let mut process = self.process();

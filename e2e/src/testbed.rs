@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cluster::{Channel, Cluster};
+use cluster::{Channel, Cluster, Machine};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::ListParams;
@@ -30,14 +30,15 @@ pub struct Testbed {
     pub controllers: Vec<Portreeve>,
     /// The proxies; the one at `i` serves at the address of node `i`.
     pub proxies: Vec<Portreeve>,
+    /// The machines of the controllers, in their order.
+    pub machines: Vec<Machine>,
     /// The cluster: dropped last, it takes the rest with it.
     pub cluster: Cluster,
     logs: PathBuf,
 }
 
 impl Testbed {
-    /// Brings everything up, with the backends `blue` and `green` and all traffic of [`manifests::HOST`] to `blue`,
-    /// and waits until each node answers.
+    /// Brings everything up, as [`Testbed::restore`] has it.
     pub async fn up(name: &str) -> Result<Self> {
         // The client logs each answer that says "not yet" as an error.
         let filter = tracing_subscriber::EnvFilter::new("info,kube_client=off");
@@ -50,24 +51,54 @@ impl Testbed {
         let program = tokio::task::spawn_blocking(fleet::build).await??;
         let cluster = Cluster::builder().nodes(2).channel(Channel::Experimental).up().await?;
         cluster.kubectl(&["create", "namespace", SYSTEM])?;
+        let testbed = Self::with_fleet(cluster, &program, logs)?;
+        testbed.restore().await?;
+        Ok(testbed)
+    }
+
+    /// Makes everything as it was at first: every process runs, the backends have two pods each, all traffic of
+    /// [`manifests::HOST`] goes to `blue`, and each node serves that.
+    pub async fn restore(&self) -> Result<()> {
         let everything = [
             manifests::backend("blue", 2),
             manifests::backend("green", 2),
             manifests::GATEWAY.to_owned(),
             manifests::route(&[("blue", 1), ("green", 0)]),
         ];
-        cluster.apply(&everything.concat())?;
+        self.cluster.apply(&everything.concat())?;
+        for process in self.processes().filter(|process| !process.is_started()) {
+            process.start(&self.cluster)?;
+        }
         for deployment in ["deployment/blue", "deployment/green"] {
-            cluster.kubectl(&["rollout", "status", deployment, "--timeout=60s"])?;
+            self.cluster.kubectl(&["rollout", "status", deployment, "--timeout=60s"])?;
         }
-        let testbed = Self::with_fleet(cluster, &program, logs)?;
-        for process in testbed.proxies.iter().chain(&testbed.controllers) {
-            process.start(&testbed.cluster)?;
+        for node in 0..self.proxies.len() {
+            self.serves(node, "blue").await?;
         }
-        for node in 0..testbed.proxies.len() {
-            testbed.serves(node, "blue").await?;
+        Ok(())
+    }
+
+    /// The proxies and the controllers.
+    pub fn processes(&self) -> impl Iterator<Item = &Portreeve> {
+        self.proxies.iter().chain(&self.controllers)
+    }
+
+    /// Fails if a process that was started has ended by itself.
+    pub fn all_live(&self) -> Result<()> {
+        for process in self.processes().filter(|process| process.is_started()) {
+            let ended = process.ended()?;
+            ensure!(ended.is_none(), "{} has ended: {ended:?}", process.name());
         }
-        Ok(testbed)
+        Ok(())
+    }
+
+    /// Keeps the cluster's own logs, which would go with it, and says where.
+    pub fn keep_logs(&self) {
+        let mut copy = std::process::Command::new("cp");
+        if let Err(error) = cluster::process::run(copy.arg("-r").arg(self.cluster.logs()).arg(&self.logs)) {
+            eprintln!("the logs of the cluster are lost: {error:#}");
+        }
+        eprintln!("see the logs in {}", self.logs.display());
     }
 
     fn with_fleet(cluster: Cluster, program: &Path, logs: PathBuf) -> Result<Self> {
@@ -75,12 +106,13 @@ impl Testbed {
         let identities = logs.join("tls");
         fleet::issue_certificates(program, &identities, &names)?;
         let client = Client::new(cluster.add_machine("client")?.namespace);
-        let mut controllers = Vec::new();
+        let (mut controllers, mut machines) = (Vec::new(), Vec::new());
         for index in 1..=3 {
             let name = format!("controller-{index}");
             let arguments = controller_arguments(&cluster, &name, &identities);
             let machine = cluster.add_machine(&name)?;
-            controllers.push(Portreeve::new(&name, machine.namespace, program, arguments, &logs));
+            controllers.push(Portreeve::new(&name, machine.namespace.clone(), program, arguments, &logs));
+            machines.push(machine);
         }
         let proxy = |node: &cluster::Node| {
             let state = logs.join(format!("{}-state", node.name));
@@ -88,7 +120,7 @@ impl Testbed {
             Portreeve::new(&format!("proxy-{}", node.name), node.namespace.clone(), program, arguments, &logs)
         };
         let proxies = cluster.nodes().iter().map(proxy).collect();
-        Ok(Self { client, controllers, proxies, cluster, logs })
+        Ok(Self { client, controllers, proxies, machines, cluster, logs })
     }
 
     /// Where node `index` serves HTTP.
@@ -171,12 +203,8 @@ impl Testbed {
 
 impl Drop for Testbed {
     fn drop(&mut self) {
-        // The cluster's own logs go with it, unless someone will want to know.
         if std::thread::panicking() {
-            let _ = cluster::process::run(
-                std::process::Command::new("cp").arg("-r").arg(self.cluster.logs()).arg(&self.logs),
-            );
-            eprintln!("see the logs in {}", self.logs.display());
+            self.keep_logs();
         }
     }
 }

@@ -13,13 +13,17 @@ pub async fn until<T>(
     mut condition: impl AsyncFnMut() -> Result<T>,
 ) -> Result<T> {
     let end = Instant::now() + deadline;
+    let mut in_the_way = "no answer".to_owned();
     loop {
         let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         match tokio::time::timeout(left, condition()).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if Instant::now() >= end => bail!("{what}: not within {deadline:?}: {error:#}"),
-            Err(_) => bail!("{what}: not within {deadline:?}: no answer"),
-            Ok(Err(_)) => sleep(Duration::from_millis(50)).await,
+            Ok(Err(error)) if Instant::now() < end => {
+                in_the_way = format!("{error:#}");
+                sleep(Duration::from_millis(50)).await;
+            }
+            Ok(Err(error)) => bail!("{what}: not within {deadline:?}: {error:#}"),
+            Err(_) => bail!("{what}: not within {deadline:?}: {in_the_way}"),
         }
     }
 }

@@ -17,7 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("proxy", &["proxy-config", "supervisor"]),
     ("proxy-config", &[]),
     ("sandbox", &[]),
-    ("bench", &["actors", "actors-core", "proxy", "proxy-config", "sandbox"]),
+    ("bench", &["actors", "actors-core", "cluster", "proxy", "proxy-config", "sandbox"]),
     ("cluster", &[]),
     (
         "e2e",

@@ -60,7 +60,7 @@ async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
         tls: TlsSource::Held(identity.subscribe()),
         state_dir: None,
         workers: 1,
-        connections: 100,
+        limits: proxy::limits::Limits::new(100),
         drain: DrainSettings::default(),
     };
     Edge { name, proxy: proxy::tree::run(settings).await.unwrap(), identity }

@@ -13,6 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::apply::Channel;
+use crate::audit;
 use crate::binaries::{self, Binaries};
 use crate::control_plane::{self, ApiServer};
 use crate::kubeconfig;
@@ -120,6 +121,12 @@ impl Cluster {
     /// Starts `command` as a process that ends with the cluster at the latest, its output going to `log`.
     pub fn start_process(&self, name: &str, command: Command, log: &Path) -> Result<Process> {
         Process::start(name, command, log, &self.state.path("processes"))
+    }
+
+    /// What the API server was asked since it was first started, in the order in which it answered. A watch is there
+    /// once it has ended.
+    pub fn audit(&self) -> Result<Vec<audit::Event>> {
+        audit::read(&audit::path(&self.state))
     }
 
     /// Waits until the API server answers, after it was started again.

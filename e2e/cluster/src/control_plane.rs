@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use kube::Client;
 use rustix::process::Signal;
 
+use crate::audit;
 use crate::binaries::Binaries;
 use crate::namespace::Namespace;
 use crate::network::{CONTROL_PLANE, PODS, SERVICES};
@@ -93,7 +94,7 @@ pub(crate) fn start(
     let server = ApiServer {
         namespace: namespace.clone(),
         program: binaries.path("kube-apiserver"),
-        arguments: api_server_arguments(authority)?,
+        arguments: api_server_arguments(state, authority)?,
         state: state.clone(),
         process: Mutex::new(None),
     };
@@ -101,7 +102,7 @@ pub(crate) fn start(
     Ok((etcd, server))
 }
 
-fn api_server_arguments(authority: &Authority) -> Result<Vec<String>> {
+fn api_server_arguments(state: &State, authority: &Authority) -> Result<Vec<String>> {
     let own = CONTROL_PLANE.to_string();
     let names =
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1", "10.96.0.1"];
@@ -109,7 +110,10 @@ fn api_server_arguments(authority: &Authority) -> Result<Vec<String>> {
     let kubelets = authority.user("kube-apiserver-kubelet-client", "system:masters")?;
     let (token_key, token_public) = authority.token_keys()?;
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
+    let [audit_policy, audit_log] = audit::arguments(state)?;
     Ok(vec![
+        audit_policy,
+        audit_log,
         format!("--etcd-servers={ETCD}"),
         format!("--advertise-address={own}"),
         format!("--bind-address={own}"),

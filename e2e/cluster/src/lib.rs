@@ -11,6 +11,7 @@
 //! with it. From outside, the API server is reached through a relay on loopback ([`Cluster::kubeconfig`]).
 
 mod apply;
+pub mod audit;
 pub mod binaries;
 mod builder;
 mod control_plane;

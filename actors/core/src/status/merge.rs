@@ -108,24 +108,41 @@ impl Merge {
         self.put_conditions(status, &gateway.conditions);
     }
 
+    /// Each entry stays in its place: of two controllers that put theirs in different ones, each would undo what
+    /// the other did, for ever.
     fn put_parents(&self, status: &mut Map<String, Value>, controller: &str, desired: &[ParentStatus]) {
-        let current = list(status, "parents");
-        let ours = |entry: &Value| entry["controllerName"] == *controller;
-        let mut parents: Vec<_> = current.iter().filter(|entry| !ours(entry)).cloned().collect();
-        for parent in desired {
-            let reference = parent_ref(&parent.parent);
-            let known = current.iter().find(|entry| ours(entry) && entry["parentRef"] == reference);
-            let mut entry = known.and_then(Value::as_object).cloned().unwrap_or_default();
-            entry.insert("parentRef".into(), reference);
-            entry.insert("controllerName".into(), json!(controller));
-            self.put_conditions(&mut entry, &parent.conditions);
-            parents.push(Value::Object(entry));
+        let mut wanted: Vec<_> = desired.iter().map(|parent| (parent_ref(&parent.parent), parent)).collect();
+        let mut parents = Vec::new();
+        for entry in list(status, "parents") {
+            if entry["controllerName"] != *controller {
+                parents.push(entry.clone());
+            } else if let Some(at) = wanted.iter().position(|(reference, _)| entry["parentRef"] == *reference)
+            {
+                let (reference, parent) = wanted.remove(at);
+                parents.push(self.parent(entry.as_object(), controller, reference, parent));
+            }
         }
+        let new = wanted.into_iter();
+        parents.extend(new.map(|(reference, parent)| self.parent(None, controller, reference, parent)));
         put_list(status, "parents", parents);
         // The schema wants the list to be there, if only empty.
         if !status.is_empty() {
             status.entry("parents").or_insert_with(|| json!([]));
         }
+    }
+
+    fn parent(
+        &self,
+        known: Option<&Map<String, Value>>,
+        controller: &str,
+        reference: Value,
+        parent: &ParentStatus,
+    ) -> Value {
+        let mut entry = known.cloned().unwrap_or_default();
+        entry.insert("parentRef".into(), reference);
+        entry.insert("controllerName".into(), json!(controller));
+        self.put_conditions(&mut entry, &parent.conditions);
+        Value::Object(entry)
     }
 }
 

@@ -149,6 +149,9 @@ fn entries_of_other_controllers_stay_and_ours_are_those_desired() {
     assert_eq!(merge(&route(&["a", "b"]), &current), Some(wanted.clone()));
     assert_eq!(merge(&route(&["a", "b"]), &wanted), None);
     assert_eq!(merge(&route(&[]), &wanted), Some(json!({ "parents": [theirs] })));
+    // Where another controller puts its entry last, ours is not put behind it again.
+    let reversed = json!({ "parents": [entry("us.dev/x", "b", THEN), entry("us.dev/x", "a", THEN), theirs] });
+    assert_eq!(merge(&route(&["a", "b"]), &reversed), None);
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! What the controller counts, and how much CPU time the whole process has used.
+//! What the controllers count, and how much CPU time has been used.
 //! Called by the story in `main.rs`. It reads the metrics as text, as Prometheus would.
+
+use anyhow::Result;
 
 use crate::world::World;
 
@@ -14,21 +16,21 @@ pub(crate) struct Counters {
     pub(crate) pushes: f64,
     /// Seconds until they were answered.
     pub(crate) pushing: f64,
-    /// Seconds of CPU time of everything in this process.
+    /// Seconds of CPU time of controllers and proxies.
     pub(crate) cpu: f64,
 }
 
 impl Counters {
     /// What is counted now.
-    pub(crate) fn read(world: &World) -> Self {
-        let text = world.metrics();
-        Self {
+    pub(crate) fn read(world: &World) -> Result<Self> {
+        let text = world.metrics()?;
+        Ok(Self {
             translations: sum(&text, "portreeve_controller_translate_seconds_count"),
             translating: sum(&text, "portreeve_controller_translate_seconds_sum"),
             pushes: sum(&text, "portreeve_controller_push_seconds_count"),
             pushing: sum(&text, "portreeve_controller_push_seconds_sum"),
-            cpu: cpu().unwrap_or_default(),
-        }
+            cpu: world.cpu(),
+        })
     }
 
     /// What has been added since.
@@ -44,17 +46,9 @@ impl Counters {
 }
 
 /// The sum of a metric over its labels.
-fn sum(text: &str, name: &str) -> f64 {
+pub(crate) fn sum(text: &str, name: &str) -> f64 {
     let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
     values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
-/// User and system time of this process: fields 14 and 15 of /proc/self/stat, in hundredths of a second.
-fn cpu() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
-    Some(ticks / 100.0)
 }
 
 #[cfg(test)]

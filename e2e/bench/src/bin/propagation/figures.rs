@@ -19,10 +19,10 @@ pub(crate) struct Figures {
     pub(crate) served: Duration,
     /// Until all statuses were written, from the same start.
     pub(crate) statuses: Duration,
-    /// The bytes of a push of everything.
-    pub(crate) whole: usize,
-    /// The bytes of the push of a change.
-    pub(crate) delta: usize,
+    /// The bytes of a push of everything, where they are known.
+    pub(crate) whole: Option<usize>,
+    /// The bytes of the push of a change, where they are known.
+    pub(crate) delta: Option<usize>,
     /// From the answer to a patch to the first proxy that serves it.
     pub(crate) first: Vec<Duration>,
     /// From the answer to a patch to the last proxy that serves it.
@@ -56,9 +56,9 @@ pub(crate) fn render(all: &[Figures]) -> String {
     row("translation, mean", &|figures| mean(figures.counted.translating, figures.counted.translations));
     row("push until acked, mean of all", &|figures| mean(figures.counted.pushing, figures.counted.pushes));
     row("pushes, all proxies", &|figures| format!("{:.0}", figures.counted.pushes));
-    row("CPU per change, everything", &|figures| mean(figures.counted.cpu, figures.changes.into()));
-    row("bytes of a change's push", &|figures| figures.delta.to_string());
-    row("bytes of a push of everything", &|figures| figures.whole.to_string());
+    row("CPU per change", &|figures| mean(figures.counted.cpu, figures.changes.into()));
+    row("bytes of a change's push", &|figures| bytes(figures.delta));
+    row("bytes of a push of everything", &|figures| bytes(figures.whole));
     row("all routes made (API server)", &|figures| shown(figures.created));
     row("first made to all served by all", &|figures| shown(figures.served));
     row("first made to all statuses written", &|figures| shown(figures.statuses));
@@ -74,6 +74,10 @@ fn at(sorted: &[Duration], percent: usize) -> Duration {
 fn shown(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1e3;
     if milliseconds < 1e3 { format!("{milliseconds:.1} ms") } else { format!("{:.1} s", milliseconds / 1e3) }
+}
+
+fn bytes(size: Option<usize>) -> String {
+    size.map_or_else(|| "-".to_owned(), |size| size.to_string())
 }
 
 fn mean(seconds: f64, count: f64) -> String {

@@ -6,8 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use cluster::namespace::Namespace;
 
-use crate::cluster::HEADER;
+use crate::objects::HEADER;
 
 /// Between two looks at the proxies that do not answer as they should yet.
 const PAUSE: Duration = Duration::from_micros(500);
@@ -32,13 +33,16 @@ pub(crate) struct Served {
 /// One proxy, and the connection to it where one stands.
 struct Line {
     proxy: SocketAddr,
+    /// Where the visitor is, if not here.
+    place: Option<Namespace>,
     stream: Option<TcpStream>,
 }
 
 impl Visitor {
     /// Nothing is connected yet.
-    pub(crate) fn new(proxies: Vec<SocketAddr>) -> Self {
-        Self { lines: proxies.into_iter().map(|proxy| Line { proxy, stream: None }).collect() }
+    pub(crate) fn new(proxies: Vec<SocketAddr>, place: Option<&Namespace>) -> Self {
+        let line = |proxy| Line { proxy, place: place.cloned(), stream: None };
+        Self { lines: proxies.into_iter().map(line).collect() }
     }
 
     /// Asks every proxy until each has answered a host with this value of the header.
@@ -91,7 +95,13 @@ impl Line {
 
     fn connected(&mut self) -> IoResult<&mut TcpStream> {
         if self.stream.is_none() {
-            let stream = TcpStream::connect_timeout(&self.proxy, PATIENCE)?;
+            let stream = match &self.place {
+                None => TcpStream::connect_timeout(&self.proxy, PATIENCE)?,
+                Some(place) => {
+                    let connect = || Ok(TcpStream::connect_timeout(&self.proxy, PATIENCE)?);
+                    place.enter(connect).map_err(Error::other)?
+                }
+            };
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             self.stream = Some(stream);

@@ -1,7 +1,5 @@
 //! A leader that was stopped for longer than its lease, on a real API server: it does no harm when it wakes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use cluster::process::run;
 use e2e::fleet::Portreeve;
 use e2e::manifests::route;
+use e2e::stage::play;
 use e2e::testbed::{SOON, SYSTEM, Testbed};
 use e2e::traffic::Client;
 use e2e::wait::until;
@@ -70,59 +69,60 @@ async fn the_proxies_know_a_term_above(testbed: &Testbed, first: u64) -> Result<
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> {
-    let testbed = Testbed::up("leader-stopped").await?;
-    let load = testbed.load(0);
-    let old = testbed.leader().await?;
-    let (sleeper, first_term) = (&testbed.controllers[old], term(&testbed).await?);
+#[test]
+fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> {
+    play(async |testbed| {
+        let load = testbed.load(0);
+        let old = testbed.leader().await?;
+        let (sleeper, first_term) = (&testbed.controllers[old], term(testbed).await?);
 
-    // A push that is in flight: written by the leader, held by its machine's kernel, which goes on sending it. A
-    // change right before keeps the connection fresh: a proxy closes one that is idle for 10 s.
-    retransmit_every_second(sleeper)?;
-    testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-    testbed.serves(0, "green").await?;
-    cut_pushes(sleeper, true)?;
-    testbed.cluster.apply(&route(&[("blue", 1), ("green", 0)]))?;
-    until("a push is in flight", SOON, async || in_flight(sleeper)).await?;
-    sleeper.pause()?;
+        // A push that is in flight: written by the leader, held by its machine's kernel, which goes on sending it. A
+        // change right before keeps the connection fresh: a proxy closes one that is idle for 10 s.
+        retransmit_every_second(sleeper)?;
+        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
+        testbed.serves(0, "green").await?;
+        cut_pushes(sleeper, true)?;
+        testbed.cluster.apply(&route(&[("blue", 1), ("green", 0)]))?;
+        until("a push is in flight", SOON, async || in_flight(sleeper)).await?;
+        sleeper.pause()?;
 
-    // Another leads, and the proxies know its term when the push arrives.
-    let new = testbed.new_leader(old, FAILOVER).await?;
-    the_proxies_know_a_term_above(&testbed, first_term).await?;
-    let refused = async |proxy: &Portreeve| counted(proxy, "portreeve_pushes_total", "stale").await;
-    let before = refused(&testbed.proxies[0]).await?;
-    cut_pushes(sleeper, false)?;
-    until("the push that was in flight is refused", SOON, async || {
-        ensure!(refused(&testbed.proxies[0]).await? > before, "nothing was refused");
+        // Another leads, and the proxies know its term when the push arrives.
+        let new = testbed.new_leader(old, FAILOVER).await?;
+        the_proxies_know_a_term_above(testbed, first_term).await?;
+        let refused = async |proxy: &Portreeve| counted(proxy, "portreeve_pushes_total", "stale").await;
+        let before = refused(&testbed.proxies[0]).await?;
+        cut_pushes(sleeper, false)?;
+        until("the push that was in flight is refused", SOON, async || {
+            ensure!(refused(&testbed.proxies[0]).await? > before, "nothing was refused");
+            Ok(())
+        })
+        .await?;
+        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
+        for node in 0..2 {
+            testbed.serves(node, "green").await?;
+        }
+
+        sleeper.resume()?;
+        let leader_name = testbed.controllers[new].name();
+        until("the old leader follows the new one", STEP_DOWN, async || {
+            let facts = testbed.supervision(sleeper).await?;
+            let facts = facts["facts"].to_string();
+            ensure!(facts.contains(leader_name), "it says {facts}");
+            Ok(())
+        })
+        .await?;
+        ensure!(sleeper.ended()?.is_none(), "it lives on");
+
+        // From here on it sends nothing: all that is refused has been refused.
+        let settled = refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?;
+        for node in [0, 1].repeat(100) {
+            assert_eq!(testbed.get(node, "/").await?.deployment(), "green");
+        }
+        assert_eq!(refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?, settled);
+
+        let lease = testbed.cluster.kubectl(&["get", "lease", "--namespace", SYSTEM])?;
+        assert!(lease.contains(leader_name), "{lease}");
+        assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
         Ok(())
     })
-    .await?;
-    testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-    for node in 0..2 {
-        testbed.serves(node, "green").await?;
-    }
-
-    sleeper.resume()?;
-    let leader_name = testbed.controllers[new].name();
-    until("the old leader follows the new one", STEP_DOWN, async || {
-        let facts = testbed.supervision(sleeper).await?;
-        let facts = facts["facts"].to_string();
-        ensure!(facts.contains(leader_name), "it says {facts}");
-        Ok(())
-    })
-    .await?;
-    ensure!(sleeper.ended()?.is_none(), "it lives on");
-
-    // From here on it sends nothing: all that is refused has been refused.
-    let settled = refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?;
-    for node in [0, 1].repeat(100) {
-        assert_eq!(testbed.get(node, "/").await?.deployment(), "green");
-    }
-    assert_eq!(refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?, settled);
-
-    let lease = testbed.cluster.kubectl(&["get", "lease", "--namespace", SYSTEM])?;
-    assert!(lease.contains(leader_name), "{lease}");
-    assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! What the API server holds: Gateways, their HTTPRoutes and a backend, and how a route is changed.
 //! Called by the story in `main.rs`. It knows the API server alone.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
@@ -16,14 +18,14 @@ pub(crate) const HTTP: u16 = 8080;
 pub(crate) const HEADER: &str = "x-bench";
 
 /// The objects of a run.
-pub(crate) struct Cluster<'a> {
+pub(crate) struct Objects<'a> {
     world: &'a World,
     routes: usize,
     per_gateway: usize,
     api: Api<DynamicObject>,
 }
 
-impl<'a> Cluster<'a> {
+impl<'a> Objects<'a> {
     /// Nothing is made yet. `per_gateway` is at least 1.
     pub(crate) fn new(world: &'a World, routes: usize, per_gateway: usize) -> Self {
         let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
@@ -44,10 +46,7 @@ impl<'a> Cluster<'a> {
 
     /// Makes everything but the routes.
     pub(crate) fn prepare(&mut self) -> Result<()> {
-        for object in self.world.manifests()?.into_iter().chain(self.gateways()) {
-            self.world.apply(object)?;
-        }
-        Ok(())
+        self.world.apply(self.world.manifests()?.into_iter().chain(self.gateways()).collect())
     }
 
     fn gateways(&self) -> impl Iterator<Item = Value> + use<> {
@@ -107,8 +106,8 @@ fn rules(value: &str) -> Value {
     }])
 }
 
-/// What is there before Gateways and routes; the backend listens on a port of loopback.
-pub(crate) fn base(backend: u16) -> Vec<Value> {
+/// What is there before Gateways and routes.
+pub(crate) fn base(backend: SocketAddr) -> Vec<Value> {
     let service = "kubernetes.io/service-name";
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     vec![
@@ -128,8 +127,8 @@ pub(crate) fn base(backend: u16) -> Vec<Value> {
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "backend-1", "namespace": NAMESPACE, "labels": {service: "backend"}},
             "addressType": "IPv4",
-            "ports": [{"port": backend, "protocol": "TCP"}],
-            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+            "ports": [{"port": backend.port(), "protocol": "TCP"}],
+            "endpoints": [{"addresses": [backend.ip().to_string()], "conditions": {"ready": true}}],
         }),
     ]
 }
