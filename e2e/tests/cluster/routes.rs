@@ -1,6 +1,7 @@
 //! From objects in a real Kubernetes to answers on its nodes, and what happens to traffic while they change.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::manifests::route;
@@ -67,8 +68,16 @@ fn endpoints_come_and_go_without_a_lost_request() -> Result<()> {
         testbed.cluster.kubectl(&["scale", "deployment", "blue", "--replicas", "0"])?;
         for node in 0..2 {
             until("no endpoint is a 503", SOON, async || {
-                let status = testbed.get(node, "/").await?.status;
-                ensure!(status == 503, "{status}");
+                // Of those that are ending, each refuses connections first, which is a 503 too.
+                let of_blue = "--selector=kubernetes.io/service-name=blue";
+                let endpoints = "jsonpath={.items[*].endpoints[*].addresses}";
+                let left = testbed.cluster.kubectl(&["get", "endpointslices", of_blue, "-o", endpoints])?;
+                ensure!(left.is_empty(), "there are still {left}");
+                for _ in 0..20 {
+                    let status = testbed.get(node, "/").await?.status;
+                    ensure!(status == 503, "{status}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
                 Ok(())
             })
             .await?;
