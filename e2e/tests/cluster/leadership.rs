@@ -11,6 +11,7 @@ use e2e::stage::play;
 use e2e::testbed::{SOON, SYSTEM, Testbed};
 use e2e::traffic::Client;
 use e2e::wait::until;
+use serde_json::Value;
 
 /// A new leader is there this long after the old one's death.
 const FAILOVER: Duration = Duration::from_secs(8);
@@ -69,6 +70,14 @@ async fn the_proxies_know_a_term_above(testbed: &Testbed, first: u64) -> Result<
     Ok(())
 }
 
+/// What the child called `name` is doing, somewhere below `node` of a live tree.
+fn state<'a>(node: &'a Value, name: &str) -> Option<&'a str> {
+    if node["name"] == name {
+        return node["state"].as_str();
+    }
+    node["children"].as_array()?.iter().find_map(|child| state(child, name))
+}
+
 #[test]
 fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> {
     play(async |testbed| {
@@ -105,13 +114,14 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
         sleeper.resume()?;
         let leader_name = testbed.controllers[new].name();
         until("the old leader follows the new one", STEP_DOWN, async || {
-            let facts = testbed.supervision(sleeper).await?;
-            let facts = facts["facts"].to_string();
+            let shown = testbed.supervision(sleeper).await?;
+            let facts = shown["facts"].to_string();
             ensure!(facts.contains(leader_name), "it says {facts}");
+            let serve = state(&shown["tree"], "serve").context("what only a leader runs is in the tree")?;
+            ensure!(serve == "gated", "what only a leader runs is {serve}");
             Ok(())
         })
         .await?;
-        ensure!(sleeper.ended()?.is_none(), "it lives on");
 
         // From here on it sends nothing: all that is refused has been refused.
         let settled = refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?;
@@ -123,6 +133,7 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
         let lease = testbed.cluster.kubectl(&["get", "lease", "--namespace", SYSTEM])?;
         assert!(lease.contains(leader_name), "{lease}");
         assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
+        testbed.all_live()?;
         Ok(())
     })
 }
