@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::accept::{accept, answer};
+use super::accept::{CONNECTION_WITHIN, accept, answer_for};
 use crate::observe::watch;
 use crate::push::identity::Role;
 use crate::push::mtls;
@@ -42,7 +42,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, edges: Edges) {
         }
     };
     match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => answer(stream, peer, router(edges)).await,
+        Ok(Ok(stream)) => answer_for(CONNECTION_WITHIN, stream, peer, router(edges)).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake on the admin port failed"),
         Err(_) => tracing::debug!(%peer, "a handshake on the admin port took too long"),
     }

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::Args;
-use super::accept::{accept, answer};
+use super::accept::{CONNECTION_WITHIN, accept, answer_for};
 use crate::observe::node_watcher::KnownProxy;
 use crate::observe::stores::Progress;
 use crate::push::acks::Answers;
@@ -23,7 +23,7 @@ use crate::push::acks::Answers;
 /// Serves the port until it is dropped.
 pub(super) async fn serve(listener: TcpListener, args: Args) -> io::Result<()> {
     let router = router(args);
-    accept(listener, |stream, peer| answer(stream, peer, router.clone())).await
+    accept(listener, |stream, peer| answer_for(CONNECTION_WITHIN, stream, peer, router.clone())).await
 }
 
 fn router(args: Args) -> Router {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::stage::{GROUND, Stage, route, until};
 
 /// Which of them leads, if exactly one does.
-fn leader(controllers: &[Controller]) -> Option<usize> {
+pub(crate) fn leader(controllers: &[Controller]) -> Option<usize> {
     let leading = controllers.iter().enumerate().filter(|(_, one)| one.edges.leadership.borrow().is_some());
     let leading: Vec<_> = leading.map(|(index, _)| index).collect();
     assert!(leading.len() <= 1, "{leading:?} lead at once");

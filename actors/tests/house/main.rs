@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod admin;
+mod drill;
 mod election;
 mod identity;
 mod observe;
+mod ports;
 mod push;
 mod secrets;
 mod stage;

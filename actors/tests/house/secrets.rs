@@ -8,7 +8,7 @@ use sandbox::{Fault, Faults, How, Matcher, Verb};
 
 use crate::stage::{GROUND, Stage, lead, until};
 
-const HTTPS: &str = r"
+pub(crate) const HTTPS: &str = r"
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: tls, namespace: default}
@@ -22,7 +22,7 @@ spec:
 ";
 
 /// A Secret with a new certificate.
-fn secret(name: &str) -> String {
+pub(crate) fn secret(name: &str) -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["shop.example.com".to_owned()]).unwrap();
     let certificate = params.self_signed(&key).unwrap();
@@ -35,7 +35,7 @@ fn secret(name: &str) -> String {
     )
 }
 
-fn certificate(controller: &Controller) -> Option<String> {
+pub(crate) fn certificate(controller: &Controller) -> Option<String> {
     let unit = UnitId::certificate(&ObjectName::new("default", "cert"));
     let translation = controller.edges.translation.borrow().clone()?;
     translation.units.get(&unit).map(|unit| unit.hash.to_string())

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::stage::{GROUND, Stage, lead, route, until};
 
 /// The status of an object of Gateway API.
-async fn status(stage: &Stage, kind: &str, name: &str) -> Value {
+pub(crate) async fn status(stage: &Stage, kind: &str, name: &str) -> Value {
     let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", kind);
     let resource = ApiResource::from_gvk(&gvk);
     let api: Api<DynamicObject> = if kind == "GatewayClass" {

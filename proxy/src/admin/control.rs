@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
@@ -34,6 +34,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a handshake may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a push may take to come: the controller waits no longer for its answer.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the admin port answers from.
 #[derive(Clone, Debug)]
@@ -75,7 +78,12 @@ fn router(control: Control) -> Router {
         .with_state(control)
 }
 
-async fn push(State(control): State<Control>, body: Bytes) -> Response {
+async fn push(State(control): State<Control>, request: Request) -> Response {
+    let body = match timeout(BODY_WITHIN, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refused)) => return refused.into_response(),
+        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the push did not come in time\n").into_response(),
+    };
     let push: Push = match serde_json::from_slice(&body) {
         Ok(push) => push,
         Err(error) => return Json(control.malformed(error.to_string())).into_response(),
@@ -120,4 +128,27 @@ fn shown(unit: &EncodedUnit) -> Value {
     let hidden = matches!(unit.id.kind(), None | Some(UnitKind::Key));
     let body = if hidden { json!("redacted") } else { json!(*unit.body) };
     json!({ "id": unit.id, "hash": unit.hash, "body": body })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_push_that_stops_half_way_is_given_up() {
+        let control = Control {
+            identity: "edge-1".into(),
+            store: Address::new(),
+            in_force: watch::Sender::default().subscribe(),
+            metrics: Metrics::new(1),
+        };
+        let begun = stream::once(async { Ok::<_, io::Error>("{\"wire\":") });
+        let request = Request::new(Body::from_stream(begun.chain(stream::pending())));
+        let answer = push(State(control), request);
+        let answer = timeout(BODY_WITHIN + Duration::from_secs(1), answer).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    }
 }

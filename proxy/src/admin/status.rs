@@ -17,7 +17,7 @@ use supervisor::LiveTree;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::accept::{accept, answer};
+use super::accept::{CONNECTION_WITHIN, accept, answer_for};
 use crate::config_store::in_force::{InForce, Source};
 use crate::listen::drain::Drain;
 use crate::metrics::{Metrics, actors, text};
@@ -36,7 +36,7 @@ pub(super) struct Status {
 /// Serves the status port until it is dropped.
 pub(super) async fn serve(listener: TcpListener, status: Status) -> io::Result<()> {
     let router = router(status);
-    accept(listener, |stream, peer| answer(stream, peer, router.clone())).await
+    accept(listener, |stream, peer| answer_for(CONNECTION_WITHIN, stream, peer, router.clone())).await
 }
 
 fn router(status: Status) -> Router {

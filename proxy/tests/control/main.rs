@@ -4,6 +4,7 @@
 
 mod authority;
 mod drill;
+mod ports;
 mod rig;
 mod traffic;
 mod units;

@@ -170,6 +170,23 @@ impl Rig {
         }
     }
 
+    /// Status and body of the admin port's answer to a client with this certificate; none where it has no say.
+    pub(crate) async fn ask(
+        &self,
+        leaf: Option<Leaf>,
+        (method, path): (&str, &str),
+        body: Vec<u8>,
+    ) -> Option<(u16, String)> {
+        let stream = connect(self.proxy().admin_address().unwrap(), leaf).await.ok()?;
+        try_fetch(stream, method, path, body).await
+    }
+
+    /// Status and body of the status port's answer to this method.
+    pub(crate) async fn status_by(&self, method: &str, path: &str) -> (u16, String) {
+        let stream = TcpStream::connect(self.proxy().status_address().unwrap()).await.unwrap();
+        fetch(stream, method, path, Vec::new()).await
+    }
+
     /// Whether the admin port answers a client with this certificate.
     pub(crate) async fn knock(&self, leaf: Option<Leaf>) -> bool {
         let Ok(mut stream) = connect(self.proxy().admin_address().unwrap(), leaf).await else { return false };
@@ -317,7 +334,14 @@ async fn fetch<S>(stream: S, method: &str, path: &str, body: Vec<u8>) -> (u16, S
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    try_fetch(stream, method, path, body).await.unwrap()
+}
+
+async fn try_fetch<S>(stream: S, method: &str, path: &str, body: Vec<u8>) -> Option<(u16, String)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::builder()
         .method(method)
@@ -326,8 +350,8 @@ where
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body)))
         .unwrap();
-    let answer = sender.send_request(request).await.unwrap();
+    let answer = sender.send_request(request).await.ok()?;
     let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8(body.to_vec()).unwrap())
+    let body = answer.into_body().collect().await.ok()?.to_bytes();
+    Some((status, String::from_utf8(body.to_vec()).unwrap()))
 }
