@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// Requests that may be in flight at one endpoint, where nothing else is said.
+pub const REQUESTS_PER_ENDPOINT: u32 = 1024;
+
 /// The limits of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -35,7 +38,7 @@ impl Limits {
             connections,
             connections_per_client: if quarter < 16 { 16 } else { quarter },
             upstream_connections: connections.saturating_add(connections / 10),
-            requests_per_endpoint: 1024,
+            requests_per_endpoint: REQUESTS_PER_ENDPOINT,
             close_within: Duration::from_secs(60),
             body_grace: Duration::from_secs(10),
             body_rate: 500,

@@ -92,7 +92,7 @@ impl Metrics {
 }
 
 /// What one worker counts beside routes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerMetrics {
     /// Connections of clients accepted.
@@ -102,6 +102,17 @@ pub struct WorkerMetrics {
     /// Requests that are being served.
     pub active_requests: AtomicI64,
     reasons: [AtomicU64; Reason::ALL.len()],
+}
+
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self {
+            connections: AtomicU64::default(),
+            open_connections: AtomicI64::default(),
+            active_requests: AtomicI64::default(),
+            reasons: std::array::from_fn(|_| AtomicU64::default()),
+        }
+    }
 }
 
 impl WorkerMetrics {

@@ -129,7 +129,7 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
         node_address: settings.node_address,
         state_dir: settings.state_dir.clone(),
         table,
-        registry: Arc::<Registry>::default(),
+        registry: Arc::new(Registry::new(settings.limits.requests_per_endpoint)),
         metrics: metrics.clone(),
         in_force: in_force.clone(),
         want: {

@@ -4,6 +4,7 @@
 //! it anew.
 
 pub mod balance;
+pub mod budget;
 pub mod h2;
 pub mod pool;
 pub mod registry;

@@ -8,6 +8,7 @@
 use super::respond::Reason;
 use super::validate::framing::Framing;
 use super::validate::{Method, Version};
+use crate::upstream::pool::OpenError;
 
 /// The most interim responses that are passed on in one exchange.
 pub const MAX_INTERIM: u8 = 10;
@@ -48,6 +49,10 @@ pub struct Facts {
 pub enum Failure {
     /// No connection could be made.
     Connect,
+    /// The endpoint serves as many requests as it may.
+    EndpointFull,
+    /// There are as many connections to endpoints as may be.
+    Exhausted,
     /// The connection ended or was reset.
     Reset,
     /// What was read can't be passed on.
@@ -56,6 +61,15 @@ pub enum Failure {
     AttemptTimeout,
     /// The time for the whole request is over.
     RequestTimeout,
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Connect(_) => Self::Connect,
+            OpenError::Exhausted => Self::Exhausted,
+        }
+    }
 }
 
 /// What a failure becomes.
@@ -219,7 +233,7 @@ impl Exchange {
             return Next::Cut;
         }
         let safe = match failure {
-            Failure::Connect => true,
+            Failure::Connect | Failure::EndpointFull => true,
             Failure::Reset => {
                 reused && !had_answered && (self.facts.method.is_idempotent() || !self.has_sent)
             }
@@ -230,6 +244,8 @@ impl Exchange {
         }
         Next::Answer(match failure {
             Failure::Connect => Reason::ConnectFailed,
+            Failure::EndpointFull => Reason::EndpointsFull,
+            Failure::Exhausted => Reason::UpstreamExhausted,
             Failure::Reset => Reason::UpstreamReset,
             Failure::Malformed => Reason::UpstreamMalformed,
             Failure::AttemptTimeout => Reason::UpstreamTimeout,

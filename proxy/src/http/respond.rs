@@ -58,6 +58,10 @@ pub enum Reason {
     NoEndpoint,
     /// No endpoint could be connected to.
     ConnectFailed,
+    /// Every endpoint that was tried serves as many requests as it may.
+    EndpointsFull,
+    /// There are as many connections to endpoints as may be.
+    UpstreamExhausted,
     /// The endpoint closed or reset before it answered.
     UpstreamReset,
     /// The endpoint's answer can't be understood, or must not be passed on.
@@ -76,7 +80,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::MalformedRequestLine,
         Self::MalformedField,
         Self::MalformedLineEnd,
@@ -102,6 +106,8 @@ impl Reason {
         Self::InvalidRule,
         Self::NoEndpoint,
         Self::ConnectFailed,
+        Self::EndpointsFull,
+        Self::UpstreamExhausted,
         Self::UpstreamReset,
         Self::UpstreamMalformed,
         Self::UpstreamTimeout,
@@ -137,7 +143,11 @@ impl Reason {
             Self::InvalidRule => 500,
             Self::UnknownTransferCoding => 501,
             Self::UpstreamReset | Self::UpstreamMalformed => 502,
-            Self::NoEndpoint | Self::ConnectFailed | Self::Withdrawn => 503,
+            Self::NoEndpoint
+            | Self::ConnectFailed
+            | Self::EndpointsFull
+            | Self::UpstreamExhausted
+            | Self::Withdrawn => 503,
             Self::UpstreamTimeout | Self::RequestTimeout => 504,
             Self::VersionNotSupported => 505,
         }
@@ -171,6 +181,8 @@ impl Reason {
             Self::InvalidRule => "invalid_rule",
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectFailed => "connect_failed",
+            Self::EndpointsFull => "endpoints_full",
+            Self::UpstreamExhausted => "upstream_exhausted",
             Self::UpstreamReset => "upstream_reset",
             Self::UpstreamMalformed => "upstream_malformed",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -190,6 +202,8 @@ impl Reason {
                 | Self::InvalidRule
                 | Self::NoEndpoint
                 | Self::ConnectFailed
+                | Self::EndpointsFull
+                | Self::UpstreamExhausted
                 | Self::UpstreamReset
                 | Self::UpstreamMalformed
                 | Self::UpstreamTimeout

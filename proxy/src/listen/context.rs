@@ -24,6 +24,7 @@ use crate::http::timers::Timers;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::table::{SharedTable, Table};
+use crate::upstream::budget::Budget;
 use crate::upstream::pool::Pool;
 
 /// Who is at the other end of a connection, and how it came.
@@ -58,6 +59,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What clients and endpoints are held to.
     pub limits: Limits,
+    /// The connections to endpoints that it may have.
+    pub upstreams: Arc<Budget>,
     /// Told by the config store when a table takes away something that was served.
     pub lost: watch::Sender<()>,
 }
@@ -75,7 +78,16 @@ impl Shared {
         limits: Limits,
     ) -> Result<Self, rustls::Error> {
         let tls = Tls::new(Arc::new(Current(table.clone())), TlsSettings::default())?;
-        Ok(Self { table, seats, drain, tls, metrics, limits, lost: watch::Sender::default() })
+        Ok(Self {
+            table,
+            seats,
+            drain,
+            tls,
+            metrics,
+            limits,
+            upstreams: Budget::new(limits.upstream_connections),
+            lost: watch::Sender::default(),
+        })
     }
 }
 
@@ -111,7 +123,7 @@ impl Context {
             table: RefCell::new(arc_swap::Cache::new(shared.table.clone())),
             load,
             is_draining: Cell::new(false),
-            pool: Pool::new(shared.seats.len()),
+            pool: Pool::new(shared.seats.len(), shared.upstreams.clone()),
             timers: Timers::default(),
             buffers: Buffers::default(),
             shared: shared.clone(),

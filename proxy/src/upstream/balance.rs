@@ -29,7 +29,8 @@ impl Backend {
     /// An endpoint for a request: of two neighbours in turn the one with less in flight.
     ///
     /// The turn makes an idle backend go round exactly; the comparison moves load away from an endpoint
-    /// that is slow. One in `avoid` (where an attempt has failed) is taken only where there is no other.
+    /// that is slow. One in `avoid` (where an attempt has failed) is taken only where there is no other, one
+    /// that serves as many as it may only where all do.
     pub fn pick(&self, avoid: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
         let endpoints = if self.ready.is_empty() { &self.fallback } else { &self.ready };
         let count = endpoints.len();
@@ -43,7 +44,9 @@ impl Backend {
             return Some(Arc::clone(&endpoints[start]));
         };
         let second = in_turn.next().filter(|second| second.in_flight() < first.in_flight());
-        Some(Arc::clone(second.unwrap_or(first)))
+        let less = second.unwrap_or(first);
+        let with_room = if less.is_full() { in_turn.find(|endpoint| !endpoint.is_full()) } else { None };
+        Some(Arc::clone(with_room.unwrap_or(less)))
     }
 }
 
@@ -162,9 +165,19 @@ mod tests {
     fn a_busy_endpoint_is_passed_over() {
         let registry = Registry::default();
         let backend = backend(&registry, &[1, 2], &[]);
-        let _busy = backend.ready[0].enter();
+        let _busy = backend.ready[0].enter().unwrap();
         assert_eq!(port(backend.pick(&[])), 2);
         assert_eq!(port(backend.pick(&[])), 2);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_full_is_passed_over_while_there_is_another() {
+        let registry = Registry::new(1);
+        let backend = backend(&registry, &[1, 2, 3], &[]);
+        let _full = [0, 1].map(|full| backend.ready[full].enter().unwrap());
+        assert!((0..6).all(|_| port(backend.pick(&[])) == 3));
+        let _all = backend.ready[2].enter().unwrap();
+        assert!(backend.pick(&[]).is_some());
     }
 
     #[test]

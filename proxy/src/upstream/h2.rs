@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::pool::{self, Connection};
+use super::pool::{Connection, OpenError, Pool};
 use super::registry::Endpoint;
 use super::stream::Stream;
 
@@ -82,14 +82,15 @@ impl Multiplexed {
 ///
 /// # Errors
 /// Where no connection can be made, or none takes another stream in time.
-pub async fn open(endpoint: &Endpoint) -> io::Result<Connection> {
+pub(super) async fn open(endpoint: &Endpoint, pool: &Pool) -> Result<Connection, OpenError> {
     let multiplexed = endpoint.multiplexed();
     loop {
         let (shared, reused) = match multiplexed.pick() {
             Some(shared) => (shared, true),
-            None => dial(endpoint).await?,
+            None => dial(endpoint, pool).await?,
         };
-        match timeout(READY_TIMEOUT, shared.sender.clone().ready()).await? {
+        let ready = timeout(READY_TIMEOUT, shared.sender.clone().ready()).await;
+        match ready.map_err(io::Error::from)? {
             Ok(ready) => {
                 let (near, far) = tokio::io::duplex(BETWEEN);
                 let counted = shared.exchanges;
@@ -103,19 +104,19 @@ pub async fn open(endpoint: &Endpoint) -> io::Result<Connection> {
             Err(_) if reused => multiplexed.forget(&shared),
             Err(error) => {
                 multiplexed.forget(&shared);
-                return Err(io::Error::other(error));
+                return Err(io::Error::other(error).into());
             }
         }
     }
 }
 
-async fn dial(endpoint: &Endpoint) -> io::Result<(Shared, bool)> {
+async fn dial(endpoint: &Endpoint, pool: &Pool) -> Result<(Shared, bool), OpenError> {
     let multiplexed = endpoint.multiplexed();
     let _dialling = multiplexed.dialling.lock().await;
     if let Some(shared) = multiplexed.pick() {
         return Ok((shared, true));
     }
-    let stream = pool::dial(endpoint).await?;
+    let (stream, share) = pool.dial(endpoint).await?;
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -126,6 +127,7 @@ async fn dial(endpoint: &Endpoint) -> io::Result<(Shared, bool)> {
     let address = endpoint.address();
     // It lives on this worker; others send through it, and dial anew where the worker has ended.
     spawn_local(async move {
+        let _share = share;
         if let Err(error) = connection.await {
             debug!(endpoint = %address, %error, "a connection of HTTP/2 broke");
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use proxy_config::backend::BackendProtocol;
 use rapidhash::fast::GlobalState;
 use tokio::net::TcpStream;
 
+use super::budget::{Budget, Share};
 use super::h2;
 use super::registry::Endpoint;
 use super::stream::Stream;
@@ -41,32 +42,51 @@ pub struct Connection {
     pub reused: bool,
 }
 
+/// Why there is no way to an endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its own fault, or the network's.
+    #[error("the endpoint can't be connected to")]
+    Connect(#[from] io::Error),
+    /// Ours.
+    #[error("there are as many connections to endpoints as may be: raise the limit on open files")]
+    Exhausted,
+}
+
+/// A connection that is made, and the right to it.
+type Held = (TcpStream, Share);
+
 /// Idle connections to one endpoint that one worker left to the others.
 #[derive(Debug, Default)]
 pub struct Stash {
-    streams: Mutex<Vec<(StdTcpStream, Instant)>>,
+    streams: Mutex<Vec<(StdTcpStream, Share, Instant)>>,
     /// All idle ones of the process, those that workers keep included.
     idle: AtomicU32,
 }
 
 impl Stash {
-    fn put(&self, stream: StdTcpStream, now: Instant) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push((stream, now));
+    fn put(&self, stream: StdTcpStream, share: Share, now: Instant) {
+        self.streams().push((stream, share, now));
     }
 
-    fn take(&self) -> Option<StdTcpStream> {
-        let taken = self.streams.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        taken.map(|(stream, _)| {
-            self.idle.fetch_sub(1, Ordering::Relaxed);
-            stream
-        })
+    fn take(&self) -> Option<(StdTcpStream, Share)> {
+        let (stream, share, _) = self.streams().pop()?;
+        self.idle.fetch_sub(1, Ordering::Relaxed);
+        Some((stream, share))
     }
 
-    fn sweep(&self, oldest: Instant) {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Closes what has been idle for too long; whether nothing is left.
+    fn sweep(&self, oldest: Instant) -> bool {
+        let mut streams = self.streams();
         let before = streams.len();
-        streams.retain(|(_, since)| *since > oldest);
+        streams.retain(|(_, _, since)| *since > oldest);
         self.idle.fetch_sub((before - streams.len()) as u32, Ordering::Relaxed);
+        streams.is_empty()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<(StdTcpStream, Share, Instant)>> {
+        // The list is whole after every step, so a panic elsewhere does not make it unusable.
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The idle connections of the process, those that workers keep included.
@@ -79,7 +99,7 @@ impl Stash {
 struct Idle {
     endpoint: Arc<Endpoint>,
     /// Last in, first out: what was used last is the least likely to be closed.
-    streams: Vec<(TcpStream, Instant)>,
+    streams: Vec<(Held, Instant)>,
 }
 
 /// The idle connections of one worker. An entry holds its endpoint, so the address of an endpoint names
@@ -89,70 +109,100 @@ pub struct Pool {
     idle: RefCell<HashMap<usize, Idle, GlobalState>>,
     /// What one worker keeps of an endpoint; what is beyond goes to the stash.
     keep: usize,
+    budget: Arc<Budget>,
 }
 
 impl Pool {
-    /// The pool of one of `workers` workers.
-    pub fn new(workers: usize) -> Self {
+    /// The pool of one of `workers` workers, which share a budget.
+    pub fn new(workers: usize, budget: Arc<Budget>) -> Self {
         let keep = (MAX_IDLE_PER_ENDPOINT as usize / workers.max(1)).max(1);
-        Self { idle: RefCell::default(), keep }
+        Self { idle: RefCell::default(), keep, budget }
     }
 
     /// A connection that was used before and is not known to be closed.
-    fn reuse(&self, endpoint: &Arc<Endpoint>) -> Option<TcpStream> {
-        while let Some(stream) = self.take(endpoint) {
+    fn reuse(&self, endpoint: &Arc<Endpoint>) -> Option<Held> {
+        while let Some((stream, share)) = self.take(endpoint) {
             if is_quiet(&stream) {
-                return Some(stream);
+                return Some((stream, share));
             }
         }
-        while let Some(stream) = endpoint.stash().take() {
+        while let Some((stream, share)) = endpoint.stash().take() {
             // This worker's runtime knows nothing of it yet: the kernel is asked.
             let is_quiet =
                 matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
             if let (true, Ok(stream)) = (is_quiet, TcpStream::from_std(stream)) {
-                return Some(stream);
+                return Some((stream, share));
             }
         }
         None
     }
 
-    fn take(&self, endpoint: &Arc<Endpoint>) -> Option<TcpStream> {
+    fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Held> {
         let mut idle = self.idle.borrow_mut();
-        let (stream, _) = idle.get_mut(&name(endpoint))?.streams.pop()?;
+        let (held, _) = idle.get_mut(&name(endpoint))?.streams.pop()?;
         endpoint.stash().idle.fetch_sub(1, Ordering::Relaxed);
-        Some(stream)
+        Some(held)
     }
 
     /// A way to an endpoint: one that was used before, if that may be, or a new one.
     ///
     /// # Errors
-    /// Where it can't be made, or not within [`CONNECT_TIMEOUT`].
+    /// Where it can't be made, not within [`CONNECT_TIMEOUT`], or where there are too many already.
     pub async fn open(
         &self,
         endpoint: &Arc<Endpoint>,
         protocol: BackendProtocol,
         may_reuse: bool,
-    ) -> io::Result<Connection> {
+    ) -> Result<Connection, OpenError> {
         if protocol == BackendProtocol::H2c {
-            return h2::open(endpoint).await;
+            return h2::open(endpoint, self).await;
         }
         let pooled = if may_reuse { self.reuse(endpoint) } else { None };
         let reused = pooled.is_some();
-        let stream = match pooled {
+        let (stream, share) = match pooled {
             Some(pooled) => pooled,
-            None => dial(endpoint).await?,
+            None => self.dial(endpoint).await?,
         };
-        Ok(Connection { stream: Stream::Connection(stream), reused })
+        Ok(Connection { stream: Stream::Connection(stream, share), reused })
+    }
+
+    /// A new connection. Where there are as many as may be, an idle one of this worker makes room.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) async fn dial(&self, endpoint: &Endpoint) -> Result<Held, OpenError> {
+        let share = self.budget.take().or_else(|| {
+            self.give_one_up();
+            self.budget.take()
+        });
+        let share = share.ok_or(OpenError::Exhausted)?;
+        Ok((dial(endpoint).await?, share))
+    }
+
+    /// Closes an idle connection, to whichever endpoint.
+    fn give_one_up(&self) {
+        for idle in self.idle.borrow_mut().values_mut() {
+            if idle.endpoint.stash().take().is_some() {
+                return;
+            }
+            if !idle.streams.is_empty() {
+                idle.streams.remove(0);
+                idle.endpoint.stash().idle.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+        }
     }
 
     /// Keeps a connection whose last exchange has ended cleanly; what served one exchange alone ends.
     pub fn keep(&self, endpoint: &Arc<Endpoint>, stream: Stream, now: Instant) {
-        if let Stream::Connection(stream) = stream {
-            self.keep_connection(endpoint, stream, now);
+        if let Stream::Connection(stream, share) = stream
+            && !self.budget.is_scarce()
+        {
+            self.keep_connection(endpoint, (stream, share), now);
         }
     }
 
-    fn keep_connection(&self, endpoint: &Arc<Endpoint>, stream: TcpStream, now: Instant) {
+    fn keep_connection(&self, endpoint: &Arc<Endpoint>, (stream, share): Held, now: Instant) {
         let stash = endpoint.stash();
         if stash.idle.fetch_add(1, Ordering::Relaxed) >= MAX_IDLE_PER_ENDPOINT {
             stash.idle.fetch_sub(1, Ordering::Relaxed);
@@ -163,11 +213,11 @@ impl Pool {
             .entry(name(endpoint))
             .or_insert_with(|| Idle { endpoint: Arc::clone(endpoint), streams: Vec::new() });
         if entry.streams.len() < self.keep {
-            entry.streams.push((stream, now));
+            entry.streams.push(((stream, share), now));
             return;
         }
         match stream.into_std() {
-            Ok(stream) => stash.put(stream, now),
+            Ok(stream) => stash.put(stream, share, now),
             Err(_) => {
                 stash.idle.fetch_sub(1, Ordering::Relaxed);
             }
@@ -179,11 +229,12 @@ impl Pool {
         let Some(oldest) = now.checked_sub(IDLE_TIMEOUT) else { return };
         self.idle.borrow_mut().retain(|_, idle| {
             let before = idle.streams.len();
-            idle.streams.retain(|(stream, since)| *since > oldest && is_quiet(stream));
+            idle.streams.retain(|((stream, _), since)| *since > oldest && is_quiet(stream));
             let closed = (before - idle.streams.len()) as u32;
             idle.endpoint.stash().idle.fetch_sub(closed, Ordering::Relaxed);
-            idle.endpoint.stash().sweep(oldest);
-            !idle.streams.is_empty()
+            // Whoever has put into a stash remembers its endpoint until that is empty.
+            let is_stash_empty = idle.endpoint.stash().sweep(oldest);
+            !(idle.streams.is_empty() && is_stash_empty)
         });
     }
 
@@ -215,7 +266,7 @@ fn is_quiet(stream: &TcpStream) -> bool {
 ///
 /// # Errors
 /// Where it can't be made, or not within [`CONNECT_TIMEOUT`].
-pub(super) async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint.address())).await??;
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT))?;
@@ -226,7 +277,7 @@ pub(super) async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
 mod tests {
     use std::net::SocketAddr;
 
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -235,6 +286,7 @@ mod tests {
     struct Server {
         listener: TcpListener,
         endpoint: Arc<Endpoint>,
+        budget: Arc<Budget>,
     }
 
     impl Server {
@@ -242,25 +294,31 @@ mod tests {
             let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
             let address = listener.local_addr().unwrap();
             let endpoint = Registry::default().endpoint(EndpointKey { address, tls: None });
-            Self { listener, endpoint }
+            Self { listener, endpoint, budget: Budget::new(100) }
+        }
+
+        /// The pool of one of so many workers.
+        fn pool(&self, workers: usize) -> Pool {
+            Pool::new(workers, self.budget.clone())
         }
 
         /// A connection to it, and its side of that.
-        async fn connected(&self) -> (TcpStream, TcpStream) {
+        async fn connected(&self) -> (Held, TcpStream) {
             let ours = dial(&self.endpoint).await.unwrap();
-            (ours, self.listener.accept().await.unwrap().0)
+            ((ours, self.budget.take().unwrap()), self.listener.accept().await.unwrap().0)
         }
     }
 
-    fn port(connection: Option<TcpStream>) -> u16 {
-        connection.unwrap().local_addr().unwrap().port()
+    fn port(connection: Option<Held>) -> u16 {
+        connection.unwrap().0.local_addr().unwrap().port()
     }
 
     #[tokio::test]
     async fn what_was_used_last_is_used_first() {
-        let (server, pool) = (Server::new().await, Pool::new(1));
+        let server = Server::new().await;
+        let pool = server.pool(1);
         let ((one, _theirs), (two, _also)) = (server.connected().await, server.connected().await);
-        let ports = [&one, &two].map(|stream| stream.local_addr().unwrap().port());
+        let ports = [&one, &two].map(|(stream, _)| stream.local_addr().unwrap().port());
         pool.keep_connection(&server.endpoint, one, Instant::now());
         pool.keep_connection(&server.endpoint, two, Instant::now());
         assert_eq!(server.endpoint.stash().idle(), 2);
@@ -272,9 +330,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_leaves_what_is_beyond_its_share_to_the_others() {
-        let (server, mine, theirs) = (Server::new().await, Pool::new(32), Pool::new(32));
+        let server = Server::new().await;
+        let (mine, theirs) = (server.pool(32), server.pool(32));
         let ((one, _a), (two, _b)) = (server.connected().await, server.connected().await);
-        let second = two.local_addr().unwrap().port();
+        let second = two.0.local_addr().unwrap().port();
         mine.keep_connection(&server.endpoint, one, Instant::now());
         mine.keep_connection(&server.endpoint, two, Instant::now());
         assert_eq!(port(theirs.reuse(&server.endpoint)), second);
@@ -284,13 +343,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_its_endpoint_closed_or_wrote_to_unasked_is_not_used_again() {
-        let (server, pool) = (Server::new().await, Pool::new(1));
+        let server = Server::new().await;
+        let pool = server.pool(1);
         for stashed in [false, true] {
-            let pool = if stashed { &Pool::new(32) } else { &pool };
+            let pool = if stashed { &server.pool(32) } else { &pool };
             let mut kept = Vec::new();
             for _ in 0..3 {
                 let (ours, theirs) = server.connected().await;
-                ours.writable().await.unwrap();
+                ours.0.writable().await.unwrap();
                 pool.keep_connection(&server.endpoint, ours, Instant::now());
                 kept.push(theirs);
             }
@@ -307,7 +367,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_keeps_no_more_than_the_cap_and_nothing_for_too_long() {
-        let (server, pools) = (Server::new().await, [Pool::new(2), Pool::new(2)]);
+        let server = Server::new().await;
+        let pools = [server.pool(2), server.pool(2)];
         let mut theirs = Vec::new();
         for turn in 0..40 {
             let (ours, their) = server.connected().await;
@@ -325,5 +386,37 @@ mod tests {
         let server = Server::new().await;
         drop(server.listener);
         assert_eq!(dial(&server.endpoint).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn what_lies_in_a_stash_ends_too_when_its_time_is_over_and_nobody_asks_for_it() {
+        let server = Server::new().await;
+        let pool = server.pool(32);
+        let begun = Instant::now();
+        let ((one, _a), (two, mut b)) = (server.connected().await, server.connected().await);
+        pool.keep_connection(&server.endpoint, one, begun);
+        // The second one goes to the stash, and is younger.
+        pool.keep_connection(&server.endpoint, two, begun + Duration::from_secs(10));
+        pool.sweep(begun + IDLE_TIMEOUT + Duration::from_secs(1));
+        assert_eq!(server.endpoint.stash().idle(), 1);
+        pool.sweep(begun + IDLE_TIMEOUT + Duration::from_secs(11));
+        assert_eq!(server.endpoint.stash().idle(), 0);
+        assert_eq!(server.budget.open(), 0);
+        assert_eq!(b.read(&mut [0]).await.unwrap(), 0, "it is closed");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_makes_room_for_a_new_one() {
+        let (server, other) = (Server::new().await, Server::new().await);
+        for workers in [1, 32] {
+            let pool = Pool::new(workers, Budget::new(2));
+            for _ in 0..2 {
+                let held = pool.dial(&server.endpoint).await.unwrap();
+                pool.keep_connection(&server.endpoint, held, Instant::now());
+            }
+            let _two = (pool.dial(&other.endpoint).await.unwrap(), pool.dial(&other.endpoint).await.unwrap());
+            assert!(matches!(pool.dial(&other.endpoint).await, Err(OpenError::Exhausted)));
+            assert_eq!(server.endpoint.stash().idle(), 0);
+        }
     }
 }

@@ -14,6 +14,7 @@ use proxy_config::name::UnitId;
 
 use super::h2::Multiplexed;
 use super::pool::Stash;
+use crate::limits::REQUESTS_PER_ENDPOINT;
 
 /// What tells endpoints apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,15 +30,17 @@ pub struct EndpointKey {
 pub struct Endpoint {
     key: EndpointKey,
     in_flight: AtomicU32,
+    most_in_flight: u32,
     stash: Stash,
     multiplexed: Multiplexed,
 }
 
 impl Endpoint {
-    fn new(key: EndpointKey) -> Self {
+    fn new(key: EndpointKey, most_in_flight: u32) -> Self {
         Self {
             key,
             in_flight: AtomicU32::new(0),
+            most_in_flight,
             stash: Stash::default(),
             multiplexed: Multiplexed::default(),
         }
@@ -58,10 +61,17 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts a request as in flight until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { endpoint: Arc::clone(self) }
+    /// Whether it serves as many requests as it may.
+    pub fn is_full(&self) -> bool {
+        self.in_flight() >= self.most_in_flight
+    }
+
+    /// Counts a request as in flight until the guard is dropped; `None` where there are as many as may be.
+    pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        // One that is too many takes itself out again.
+        let entered = InFlight { endpoint: Arc::clone(self) };
+        (before < self.most_in_flight).then_some(entered)
     }
 
     /// The idle connections to it that workers have left to each other.
@@ -108,16 +118,28 @@ impl BackendState {
 }
 
 /// All endpoints and backends that any table or exchange still points to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
+    requests_per_endpoint: u32,
     endpoints: Mutex<HashMap<EndpointKey, Weak<Endpoint>>>,
     backends: Mutex<HashMap<UnitId, Weak<BackendState>>>,
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new(REQUESTS_PER_ENDPOINT)
+    }
+}
+
 impl Registry {
+    /// An empty one, whose endpoints get at most so many requests at a time.
+    pub fn new(requests_per_endpoint: u32) -> Self {
+        Self { requests_per_endpoint, endpoints: Mutex::default(), backends: Mutex::default() }
+    }
+
     /// The endpoint of a key: the one that is there, or a new one.
     pub fn endpoint(&self, key: EndpointKey) -> Arc<Endpoint> {
-        entry(&self.endpoints, &key, || Endpoint::new(key.clone()))
+        entry(&self.endpoints, &key, || Endpoint::new(key.clone(), self.requests_per_endpoint))
     }
 
     /// The state of a backend: the one that is there, or a new one.
@@ -168,10 +190,20 @@ mod tests {
     fn a_second_table_finds_the_same_endpoint_with_its_count() {
         let registry = Registry::default();
         let old = registry.endpoint(key(1));
-        let _request = old.enter();
+        let _request = old.enter().unwrap();
         let new = registry.endpoint(key(1));
         drop(old);
         assert_eq!(new.in_flight(), 1);
+    }
+
+    #[test]
+    fn an_endpoint_is_entered_by_no_more_requests_than_it_may_serve() {
+        let endpoint = Registry::new(2).endpoint(key(1));
+        let mut requests: Vec<InFlight> = std::iter::from_fn(|| endpoint.enter()).collect();
+        assert_eq!((requests.len(), endpoint.in_flight(), endpoint.is_full()), (2, 2, true));
+        requests.pop();
+        assert!(!endpoint.is_full());
+        assert!(endpoint.enter().is_some());
     }
 
     #[test]
@@ -188,7 +220,7 @@ mod tests {
     #[test]
     fn an_endpoint_is_swept_once_table_and_requests_are_gone() {
         let registry = Registry::default();
-        let request = registry.endpoint(key(1)).enter();
+        let request = registry.endpoint(key(1)).enter().unwrap();
         registry.sweep();
         assert_eq!(registry.endpoints(), 1, "a request is still in flight");
         drop(request);

@@ -11,11 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::budget::Share;
+
 /// A way to an endpoint, for one exchange after the other or for one alone.
 #[derive(Debug)]
 pub enum Stream {
     /// A connection of HTTP/1.
-    Connection(TcpStream),
+    Connection(TcpStream, Share),
     /// One exchange over a stream of HTTP/2; its translator ends with it.
     Exchange(DuplexStream, AbortOnDropHandle<()>),
 }
@@ -23,7 +25,7 @@ pub enum Stream {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Connection(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Connection(stream, _) => Pin::new(stream).poll_read(cx, into),
             Self::Exchange(stream, _) => Pin::new(stream).poll_read(cx, into),
         }
     }
@@ -32,21 +34,21 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Connection(stream) => Pin::new(stream).poll_write(cx, from),
+            Self::Connection(stream, _) => Pin::new(stream).poll_write(cx, from),
             Self::Exchange(stream, _) => Pin::new(stream).poll_write(cx, from),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Connection(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Connection(stream, _) => Pin::new(stream).poll_flush(cx),
             Self::Exchange(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Connection(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Connection(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Exchange(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -6,6 +6,7 @@ mod h2c;
 mod handoff;
 mod http1;
 mod http2;
+mod limits;
 mod losses;
 mod origin;
 mod rig;

@@ -176,12 +176,12 @@ where
 
     async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'c>, Failure> {
         let context = self.connection.context;
-        let in_flight = endpoint.enter();
+        let in_flight = endpoint.enter().ok_or(Failure::EndpointFull)?;
         let protocol = self.job.target.backend.protocol;
         let opening = context.pool.open(endpoint, protocol, may_reuse);
         let made = match within(&self.connection.timer, opening).await {
             Ok(Ok(made)) => made,
-            Ok(Err(_)) => return Err(Failure::Connect),
+            Ok(Err(error)) => return Err(error.into()),
             Err(limit) => return Err(timed_out(limit)),
         };
         let buffer = ReadBuffer::new(&context.buffers);

@@ -163,11 +163,11 @@ impl<'a> Forwarding<'a> {
 
     async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'a>, Broken> {
         let context = self.shared.context;
-        let in_flight = endpoint.enter();
+        let in_flight = endpoint.enter().ok_or(Broken::Upstream(Failure::EndpointFull))?;
         let protocol = self.job.target.backend.protocol;
         let mut opening = std::pin::pin!(context.pool.open(endpoint, protocol, may_reuse));
         let made = poll_fn(|cx| match opening.as_mut().poll(cx) {
-            Poll::Ready(made) => Poll::Ready(made.map_err(|_| Broken::Upstream(Failure::Connect))),
+            Poll::Ready(made) => Poll::Ready(made.map_err(|error| Broken::Upstream(error.into()))),
             Poll::Pending => self.poll_over(cx).map(Err),
         })
         .await?;
