@@ -18,6 +18,7 @@ use crate::config_store;
 use crate::config_store::in_force::InForce;
 use crate::listen::drain::Drain;
 use crate::metrics::Metrics;
+use crate::watchdog::Watchdog;
 
 mod accept;
 mod control;
@@ -56,6 +57,8 @@ pub struct Args {
     pub metrics: Arc<Metrics>,
     /// Whether the proxy drains.
     pub drain: Arc<Drain>,
+    /// Who watches the threads.
+    pub watchdog: Arc<Watchdog>,
     /// The tree, once it runs.
     pub live: Arc<OnceLock<LiveTree>>,
     /// Its own address.
@@ -115,6 +118,7 @@ fn start(args: Args) -> Result<State, StartError> {
         in_force: args.in_force,
         metrics: args.metrics,
         drain: args.drain,
+        watchdog: args.watchdog,
         live: args.live,
     };
     let control = control::serve(listener(&args.admin)?, followed.config.clone(), control);

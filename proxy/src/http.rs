@@ -11,6 +11,7 @@ pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod lines;
+pub mod pace;
 pub mod plan;
 pub mod render;
 pub mod respond;

@@ -25,3 +25,5 @@ pub mod last_good;
 pub mod admin;
 
 pub mod metrics;
+
+pub mod watchdog;

@@ -14,6 +14,7 @@ use supervisor::{Child, Intensity, dynamic};
 use tokio::sync::watch;
 
 pub mod accept;
+pub mod admission;
 pub mod connection;
 pub mod context;
 pub mod drain;
@@ -27,6 +28,10 @@ use accept::{Acceptor, BindReport, ListenThread};
 use drain::Drain;
 use handoff::Seats;
 
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::watchdog::Heart;
+
 /// What listening keeps beside the tree.
 #[derive(Debug)]
 pub struct Listen {
@@ -36,15 +41,16 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// For so many workers and at most `connections` open connections; starts the `listen` thread.
+    /// For so many workers, within these limits; starts the `listen` thread, which beats `heart`.
     ///
     /// # Errors
     /// Where the system gives neither a thread nor an epoll instance.
-    pub fn new(workers: usize, connections: u32) -> io::Result<Self> {
+    pub fn new(workers: usize, limits: &Limits, metrics: Arc<Metrics>, heart: Heart) -> io::Result<Self> {
         let seats = Arc::new(Seats::new(workers));
-        let thread = Arc::new(ListenThread::start(seats.clone())?);
-        let drain = Arc::new(Drain::new(connections));
-        let acceptor = Acceptor { sockets: Arc::default(), seats, drain, report: watch::Sender::default() };
+        let thread = Arc::new(ListenThread::start(seats.clone(), heart)?);
+        let drain = Arc::new(Drain::new(limits));
+        let acceptor =
+            Acceptor { sockets: Arc::default(), seats, drain, metrics, report: watch::Sender::default() };
         Ok(Self { acceptor, thread, wanted: watch::Sender::default() })
     }
 
@@ -111,6 +117,7 @@ mod tests {
 
     use super::accept::BindState;
     use super::*;
+    use crate::watchdog::{STALLED_AFTER, Watchdog};
 
     fn free_address() -> SocketAddr {
         TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap()
@@ -118,7 +125,8 @@ mod tests {
 
     #[tokio::test]
     async fn listeners_follow_what_is_wanted_and_one_that_cannot_bind_hurts_no_other() {
-        let listen = Listen::new(1, 100).unwrap();
+        let heart = Watchdog::start(["listen".to_owned()], STALLED_AFTER).unwrap().heart("listen");
+        let listen = Listen::new(1, &Limits::new(100), Metrics::new(1), heart).unwrap();
         let tree = supervisor::branch("proxy", Strategy::OneForOne, limit(), vec![listen.listeners()]);
         let running = supervisor::run(tree).await.unwrap();
         let taken = TcpListener::bind("127.0.0.9:0").unwrap();

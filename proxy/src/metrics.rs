@@ -12,11 +12,13 @@ use std::time::Duration;
 use proxy_config::name::UnitId;
 
 use crate::http::respond::Reason;
+use crate::listen::admission::Refused;
 
 pub mod actors;
 pub mod histogram;
 pub mod pushes;
 pub mod text;
+pub mod threads;
 
 use histogram::Histogram;
 use pushes::Pushes;
@@ -36,6 +38,8 @@ pub struct Metrics {
     workers: Box<[WorkerMetrics]>,
     routes: Mutex<BTreeMap<UnitId, Arc<RouteMetrics>>>,
     overflow: Arc<RouteMetrics>,
+    /// Connections of clients that were not let in, by [`Refused`].
+    pub turned_away: [AtomicU64; Refused::ALL.len()],
     /// What became of configurations.
     pub pushes: Pushes,
 }
@@ -47,6 +51,7 @@ impl Metrics {
             workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
             routes: Mutex::default(),
             overflow: Arc::new(RouteMetrics::new(OVERFLOW, workers)),
+            turned_away: Default::default(),
             pushes: Pushes::default(),
         })
     }
@@ -57,6 +62,11 @@ impl Metrics {
     /// Where there are fewer workers.
     pub fn worker(&self, worker: usize) -> &WorkerMetrics {
         &self.workers[worker]
+    }
+
+    /// Counts a connection of a client that is not let in.
+    pub fn turned_away(&self, refused: Refused) {
+        self.turned_away[refused as usize].fetch_add(1, Relaxed);
     }
 
     /// The series of a route; it goes on where the route is compiled again.

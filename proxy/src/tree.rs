@@ -17,6 +17,7 @@ use supervisor::{
     worker,
 };
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Admin};
 use crate::config_store::in_force::InForce;
@@ -25,11 +26,12 @@ use crate::listen::Listen;
 use crate::listen::context::Shared;
 use crate::listen::drain::Drained;
 use crate::listen::socket::shut;
-use crate::listen::worker::workers;
+use crate::listen::worker::{name, workers};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::table::{SharedTable, Table};
 use crate::upstream::registry::Registry;
+use crate::watchdog::{STALLED_AFTER, Watchdog};
 
 /// Restarts that the proxy bears before the process ends, and whatever started it takes over.
 const LIMIT: Intensity = Intensity::new(10, Duration::from_secs(60));
@@ -46,7 +48,7 @@ fn tree(beside: &Beside) -> Child {
         vec![
             worker("admin", &beside.admin.myself, with(&beside.admin, |args| (Admin, args))),
             worker("config-store", &beside.store.myself, with(&beside.store, |args| (ConfigStore, args))),
-            workers(&beside.shared),
+            workers(&beside.shared, &beside.admin.watchdog),
             beside.listen.listeners(),
         ],
     )
@@ -81,8 +83,8 @@ pub enum RunError {
         source: io::Error,
     },
     /// The system gives no thread.
-    #[error("the listen thread can't start")]
-    Listen(#[source] io::Error),
+    #[error("the listen thread or the watchdog can't start")]
+    Thread(#[source] io::Error),
     /// The system gives no randomness.
     #[error("no keys for TLS tickets can be made")]
     Tickets(#[source] rustls::Error),
@@ -102,7 +104,8 @@ pub async fn run(settings: Settings) -> Result<Proxy, RunError> {
     let running = supervisor::run(tree(&beside)).await?;
     // It is set here only.
     let _ = live.set(running.live.clone());
-    Ok(Proxy { running, settings, beside })
+    let control = AbortOnDropHandle::new(tokio::spawn(beside.admin.watchdog.heart("control").beat_on()));
+    Ok(Proxy { running, settings, beside, _control: control })
 }
 
 /// The tree as text, as docs/supervision.md shows it.
@@ -117,8 +120,10 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
     let identity: Arc<str> = settings.identity.as_str().into();
     let table: SharedTable = Arc::new(arc_swap::ArcSwap::from_pointee(Table::default()));
     let metrics = Metrics::new(settings.workers.max(1));
-    let listen =
-        Arc::new(Listen::new(settings.workers, settings.limits.connections).map_err(RunError::Listen)?);
+    let watchdog = watchdog(settings.workers).map_err(RunError::Thread)?;
+    let heart = watchdog.heart("listen");
+    let listen = Listen::new(settings.workers, &settings.limits, metrics.clone(), heart);
+    let listen = Arc::new(listen.map_err(RunError::Thread)?);
     let drain = listen.drain().clone();
     let seats = listen.seats().clone();
     let shared = Shared::new(table.clone(), seats, drain.clone(), metrics.clone(), settings.limits);
@@ -149,10 +154,16 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
         in_force: in_force.subscribe(),
         metrics,
         drain,
+        watchdog,
         live,
         myself: Address::new(),
     };
     Ok(Beside { admin, store, shared: Arc::new(shared), listen })
+}
+
+fn watchdog(workers: usize) -> io::Result<Arc<Watchdog>> {
+    let names = ["control", "listen"].map(str::to_owned);
+    Watchdog::start(names.into_iter().chain((0..workers.max(1)).map(name)), STALLED_AFTER)
 }
 
 fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -168,6 +179,8 @@ pub struct Proxy {
     running: Running,
     settings: Settings,
     beside: Beside,
+    /// Beats for the runtime that it was started on.
+    _control: AbortOnDropHandle<()>,
 }
 
 impl Proxy {

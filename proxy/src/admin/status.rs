@@ -20,7 +20,8 @@ use tokio::sync::watch;
 use super::accept::{CONNECTION_WITHIN, accept, answer_for};
 use crate::config_store::in_force::{InForce, Source};
 use crate::listen::drain::Drain;
-use crate::metrics::{Metrics, actors, text};
+use crate::metrics::{Metrics, actors, text, threads};
+use crate::watchdog::Watchdog;
 
 /// What the status port shows.
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Status {
     pub(super) in_force: watch::Receiver<Arc<InForce>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Arc<Drain>,
+    pub(super) watchdog: Arc<Watchdog>,
     /// Known once the tree runs.
     pub(super) live: Arc<OnceLock<LiveTree>>,
 }
@@ -41,11 +43,21 @@ pub(super) async fn serve(listener: TcpListener, status: Status) -> io::Result<(
 
 fn router(status: Status) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/supervision", get(supervision))
         .with_state(status)
+}
+
+/// Healthy is a proxy whose every thread comes round; one that does not would fail its clients for good.
+async fn healthy(State(status): State<Status>) -> (StatusCode, String) {
+    let stalled: Vec<&str> =
+        status.watchdog.threads().filter(|(_, is_stalled)| *is_stalled).map(|(name, _)| name).collect();
+    match stalled.as_slice() {
+        [] => (StatusCode::OK, "ok\n".to_owned()),
+        names => (StatusCode::SERVICE_UNAVAILABLE, format!("stalled: {}\n", names.join(", "))),
+    }
 }
 
 async fn ready(State(status): State<Status>) -> (StatusCode, &'static str) {
@@ -60,6 +72,7 @@ async fn ready(State(status): State<Status>) -> (StatusCode, &'static str) {
 
 async fn metrics(State(status): State<Status>) -> impl IntoResponse {
     let mut shown = text::render(&status.metrics);
+    shown.push_str(&threads::render(&status.watchdog));
     if let Some(live) = status.live.get() {
         shown.push_str(&actors::render(&live.snapshot()));
     }
@@ -119,5 +132,41 @@ impl Status {
             "draining": *self.drain.draining().borrow(),
             "open connections": self.drain.open(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::Limits;
+
+    #[tokio::test]
+    async fn a_proxy_is_healthy_for_as_long_as_every_thread_comes_round() {
+        let names = ["control", "worker-0"].map(str::to_owned);
+        let watchdog = Watchdog::start(names, Duration::from_millis(50)).unwrap();
+        let status = Status {
+            identity: "edge-1".into(),
+            in_force: watch::Sender::default().subscribe(),
+            metrics: Metrics::new(1),
+            drain: Arc::new(Drain::new(&Limits::new(1))),
+            watchdog: watchdog.clone(),
+            live: Arc::default(),
+        };
+        assert_eq!(healthy(State(status.clone())).await.0, StatusCode::OK);
+        let heart = watchdog.heart("worker-0");
+        while watchdog.threads().all(|(_, is_stalled)| !is_stalled) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (code, text) = healthy(State(status.clone())).await;
+        assert_eq!((code, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "stalled: worker-0\n"));
+        let shown = threads::render(&watchdog);
+        assert!(shown.contains("portreeve_thread_stalled{thread=\"worker-0\"} 1\n"), "{shown}");
+        assert!(shown.contains("portreeve_thread_stalled{thread=\"control\"} 0\n"), "{shown}");
+        drop(heart);
+        while healthy(State(status.clone())).await.0 != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }

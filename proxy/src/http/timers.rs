@@ -26,12 +26,14 @@ pub enum Limit {
     Request,
     /// An attempt at the upstream.
     Attempt,
+    /// The content of a request comes too slowly.
+    Body,
     /// Nothing has moved for too long.
     Idle,
 }
 
 /// Of several that are over, the first one counts.
-const LIMITS: [Limit; 4] = [Limit::Withdrawn, Limit::Request, Limit::Attempt, Limit::Idle];
+const LIMITS: [Limit; 5] = [Limit::Withdrawn, Limit::Request, Limit::Attempt, Limit::Body, Limit::Idle];
 
 #[derive(Debug)]
 struct Entry {
@@ -173,6 +175,14 @@ impl Timer {
     pub fn set(&self, limit: Limit, after: Duration) {
         let after = u64::try_from((after + TICK).as_millis()).unwrap_or(NEVER);
         self.entry.set(limit, self.inner.now.get().saturating_add(after));
+    }
+
+    /// Puts a deadline off, to no more than so much from now on.
+    pub fn extend(&self, limit: Limit, by: Duration, most: Duration) {
+        let before = self.entry.deadline(limit);
+        self.set(limit, most);
+        let by = u64::try_from(by.as_millis()).unwrap_or(NEVER);
+        self.entry.set(limit, self.entry.deadline(limit).min(before.saturating_add(by)));
     }
 
     /// Takes a deadline away.

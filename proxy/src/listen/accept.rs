@@ -26,6 +26,8 @@ use tracing::{debug, info, warn};
 use super::drain::Drain;
 use super::handoff::{Accepted, Seats};
 use super::socket::{BACKLOG, Sockets};
+use crate::metrics::Metrics;
+use crate::watchdog::Heart;
 
 /// How often the busy time of the workers is read.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
@@ -61,7 +63,7 @@ impl ListenThread {
     ///
     /// # Errors
     /// Where the system gives neither a thread nor an epoll instance.
-    pub fn start(seats: Arc<Seats>) -> io::Result<Self> {
+    pub fn start(seats: Arc<Seats>, heart: Heart) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().thread_name("listen").build()?;
         let handle = runtime.handle().clone();
         let (ends_when_dropped, end) = oneshot::channel();
@@ -70,6 +72,7 @@ impl ListenThread {
                 tokio::select! {
                     _ = end => {}
                     () = sample(&seats) => {}
+                    () = heart.beat_on() => {}
                 }
             });
         })?;
@@ -101,6 +104,8 @@ pub struct Acceptor {
     pub seats: Arc<Seats>,
     /// The switches and the limit on connections.
     pub drain: Arc<Drain>,
+    /// Where refused connections are counted.
+    pub metrics: Arc<Metrics>,
     /// Where the outcome of each bind is told.
     pub report: watch::Sender<BindReport>,
 }
@@ -169,7 +174,14 @@ impl Acceptor {
 
     async fn hand_over(&self, stream: TcpStream, local: SocketAddr, peer: SocketAddr, random: u64) {
         let at = Instant::now();
-        let admitted = self.drain.admit().await;
+        let admitted = match self.drain.admit(peer.ip()) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                self.metrics.turned_away(refused);
+                debug!(%local, %peer, reason = refused.label(), "a connection is closed at once");
+                return;
+            }
+        };
         let mut accepted = Accepted { stream, local, peer, at, admitted };
         while let Err(back) = self.seats.hand_over(accepted, random) {
             accepted = back;
@@ -222,9 +234,15 @@ fn is_of_one_connection(error: Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::limits::Limits;
+    use crate::listen::admission::Refused;
     use crate::listen::drain::DrainSettings;
+    use crate::watchdog::{STALLED_AFTER, Watchdog};
 
     struct Rig {
         acceptor: Acceptor,
@@ -234,11 +252,12 @@ mod tests {
     impl Rig {
         fn new(workers: usize, limit: u32) -> Self {
             let seats = Arc::new(Seats::new(workers));
-            let thread = ListenThread::start(seats.clone()).unwrap();
+            let thread = ListenThread::start(seats.clone(), heart()).unwrap();
             let acceptor = Acceptor {
                 sockets: Arc::default(),
                 seats,
-                drain: Arc::new(Drain::new(limit)),
+                drain: Arc::new(Drain::new(&Limits::new(limit))),
+                metrics: Metrics::new(workers),
                 report: watch::Sender::default(),
             };
             Self { acceptor, thread }
@@ -251,6 +270,10 @@ mod tests {
             report.wait_for(|report| report.contains_key(&address)).await.unwrap();
             accept_loop
         }
+    }
+
+    fn heart() -> Heart {
+        Watchdog::start(["listen".to_owned()], STALLED_AFTER).unwrap().heart("listen")
     }
 
     fn free_address() -> SocketAddr {
@@ -311,6 +334,28 @@ mod tests {
         let seat = rig.acceptor.seats.iter().next().unwrap();
         let mut inbox = seat.take(Handle::current().metrics());
         assert_eq!(inbox.recv().await.unwrap().local, address);
+    }
+
+    #[tokio::test]
+    async fn what_is_beyond_the_limit_is_closed_at_once_and_counted_and_holds_nobody_up() {
+        let rig = Rig::new(1, 2);
+        let seat = rig.acceptor.seats.iter().next().unwrap();
+        let mut inbox = seat.take(Handle::current().metrics());
+        let address = free_address();
+        rig.listen(address).await;
+        let (_first, _second) = (connect(address).await, connect(address).await);
+        let (one, _two) = (inbox.recv().await.unwrap(), inbox.recv().await.unwrap());
+        assert_eq!(connect(address).await.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        let count = || rig.acceptor.metrics.turned_away[Refused::Full as usize].load(Relaxed);
+        assert_eq!(count(), 1);
+        drop(one);
+        let _third = connect(address).await;
+        assert!(inbox.recv().await.is_some());
+        assert_eq!(count(), 1);
+    }
+
+    async fn connect(address: SocketAddr) -> tokio::net::TcpStream {
+        tokio::net::TcpStream::connect(address).await.unwrap()
     }
 
     #[tokio::test]

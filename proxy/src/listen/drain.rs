@@ -1,16 +1,21 @@
 //! Drain: how a proxy stops without losing a request.
 //!
-//! Owns the two switches that everything watches, and the count of open connections. Called by the command
-//! when it gets a SIGTERM (or by a pushed cordon). Refuses to know about signals and about protocols:
-//! HTTP/1.1 answers with `Connection: close` and HTTP/2 with GOAWAY because they watch [`Drain::draining`].
+//! Owns the two switches that everything watches, and knows when the last connection has ended. Called by
+//! the command when it gets a SIGTERM (or by a pushed cordon). Refuses to know about signals and about
+//! protocols: HTTP/1.1 answers with `Connection: close` and HTTP/2 with GOAWAY because they watch
+//! [`Drain::draining`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::AcqRel, Ordering::Acquire};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
+
+use super::admission::{Admission, Refused};
+use crate::limits::Limits;
 
 /// How long a drain takes.
 #[derive(Clone, Copy, Debug)]
@@ -35,25 +40,19 @@ pub struct Drained {
 }
 
 /// What is not over yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
-    connections: AtomicU32,
+    admission: Arc<Admission>,
     accept_loops: AtomicU32,
     ended: Notify,
 }
 
 impl Open {
-    fn end(&self, count: &AtomicU32) {
-        if count.fetch_sub(1, AcqRel) == 1 {
-            self.ended.notify_waiters();
-        }
-    }
-
     async fn all_ended(&self) {
         loop {
             let ended = self.ended.notified();
             // Loops first: the last thing that one does is to admit connections.
-            if self.accept_loops.load(Acquire) == 0 && self.connections.load(Acquire) == 0 {
+            if self.accept_loops.load(Acquire) == 0 && self.admission.open() == 0 {
                 return;
             }
             ended.await;
@@ -61,16 +60,18 @@ impl Open {
     }
 }
 
-/// One connection's share of the limit, until it is dropped.
+/// One connection's share of the limits, until it is dropped.
 #[derive(Debug)]
 pub struct Admitted {
     open: Arc<Open>,
-    _permit: OwnedSemaphorePermit,
+    peer: IpAddr,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.open.end(&self.open.connections);
+        if self.open.admission.end(self.peer) {
+            self.open.ended.notify_waiters();
+        }
     }
 }
 
@@ -80,27 +81,28 @@ pub struct Accepting(Arc<Open>);
 
 impl Drop for Accepting {
     fn drop(&mut self) {
-        self.0.end(&self.0.accept_loops);
+        if self.0.accept_loops.fetch_sub(1, AcqRel) == 1 {
+            self.0.ended.notify_waiters();
+        }
     }
 }
 
-/// The switches of a drain and the limit on connections. Made beside the tree, one per proxy.
+/// The switches of a drain and who is let in. Made beside the tree, one per proxy.
 #[derive(Debug)]
 pub struct Drain {
     draining: watch::Sender<bool>,
     accepting: watch::Sender<bool>,
-    shares: Arc<Semaphore>,
     open: Arc<Open>,
 }
 
 impl Drain {
-    /// Not draining; at most `limit` connections at a time.
-    pub fn new(limit: u32) -> Self {
+    /// Not draining; with as many connections at a time as the limits say.
+    pub fn new(limits: &Limits) -> Self {
+        let admission = Admission::new(limits);
         Self {
             draining: watch::Sender::new(false),
             accepting: watch::Sender::new(true),
-            shares: Arc::new(Semaphore::new(limit as usize)),
-            open: Arc::default(),
+            open: Arc::new(Open { admission, accept_loops: AtomicU32::new(0), ended: Notify::new() }),
         }
     }
 
@@ -114,16 +116,18 @@ impl Drain {
         self.accepting.subscribe()
     }
 
-    /// A share of the limit on connections; waits while there is none.
-    pub async fn admit(&self) -> Admitted {
-        let permit = self.shares.clone().acquire_owned().await.expect("the semaphore is never closed");
-        self.open.connections.fetch_add(1, AcqRel);
-        Admitted { open: self.open.clone(), _permit: permit }
+    /// Lets a connection of this client in.
+    ///
+    /// # Errors
+    /// Why it is not: a limit is reached.
+    pub fn admit(&self, peer: IpAddr) -> Result<Admitted, Refused> {
+        self.open.admission.begin(peer)?;
+        Ok(Admitted { open: self.open.clone(), peer })
     }
 
     /// How many connections are open.
     pub fn open(&self) -> u32 {
-        self.open.connections.load(Acquire)
+        self.open.admission.open()
     }
 
     /// Says that an accept loop is at work; a drain waits for it.
@@ -154,10 +158,14 @@ mod tests {
     const SETTINGS: DrainSettings =
         DrainSettings { accept_for: Duration::from_secs(10), finish_within: Duration::from_secs(60) };
 
+    fn admit(drain: &Drain) -> Admitted {
+        drain.admit([192, 0, 2, 1].into()).unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_drain_accepts_for_a_while_then_ends_with_the_last_connection() {
-        let drain = Arc::new(Drain::new(100));
-        let admitted = drain.admit().await;
+        let drain = Arc::new(Drain::new(&Limits::new(100)));
+        let admitted = admit(&drain);
         let (begun, run) = (
             Instant::now(),
             tokio::spawn({
@@ -178,8 +186,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_open_at_the_deadline_is_cut() {
-        let drain = Drain::new(100);
-        let _two = (drain.admit().await, drain.admit().await);
+        let drain = Drain::new(&Limits::new(100));
+        let _two = (admit(&drain), admit(&drain));
         let begun = Instant::now();
         assert_eq!(drain.run(SETTINGS).await, Drained { cut: 2 });
         assert_eq!(begun.elapsed(), Duration::from_secs(60));
@@ -187,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_an_accept_loop_still_finds_in_its_queue_is_admitted_and_waited_for() {
-        let drain = Arc::new(Drain::new(2));
+        let drain = Arc::new(Drain::new(&Limits::new(2)));
         let accepting = drain.accept_loop();
         let run = tokio::spawn({
             let drain = drain.clone();
@@ -196,27 +204,11 @@ mod tests {
         drain.accepting().wait_for(|accepting| !*accepting).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!run.is_finished(), "the loop may still find something");
-        let late = drain.admit().await;
+        let late = admit(&drain);
         drop(accepting);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!run.is_finished());
         drop(late);
         assert_eq!(run.await.unwrap(), Drained { cut: 0 });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn beyond_the_limit_a_connection_waits_for_another_one_to_end() {
-        let drain = Arc::new(Drain::new(1));
-        let first = drain.admit().await;
-        let second = tokio::spawn({
-            let drain = drain.clone();
-            async move { drain.admit().await }
-        });
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!second.is_finished());
-        assert_eq!(drain.open(), 1);
-        drop(first);
-        let _second = second.await.unwrap();
-        assert_eq!(drain.open(), 1);
     }
 }

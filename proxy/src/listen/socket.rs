@@ -17,11 +17,10 @@ use tracing::debug;
 
 /// How many connections the kernel may queue on a socket; it cuts this to `net.core.somaxconn`.
 pub(super) const BACKLOG: i32 = 4096;
-/// A peer that acknowledges nothing for this long is gone.
-const USER_TIMEOUT: Duration = Duration::from_secs(15);
-/// An idle connection is probed after this long, then every [`PROBE_EVERY`].
+/// An idle connection is probed after this long, then every [`PROBE_EVERY`], so many times.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 /// File descriptors that connections never get: listeners, administration, files.
 const RESERVED_FILES: u64 = 256;
 
@@ -105,15 +104,19 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Sets what both legs of a proxied connection want: no delay of small segments, and an end to connections
-/// whose other side is gone.
+/// Sets what both legs of a proxied connection want: no delay of small segments, and an end to idle
+/// connections whose other side is gone.
+///
+/// TCP_USER_TIMEOUT is not set: it ends a peer that acknowledges every probe and merely takes nothing for that
+/// long, because whoever reads there pauses, and it takes the place of the number of keepalive probes. A peer
+/// that is gone while something is on its way to it meets the idle limits of the codecs instead.
 ///
 /// # Errors
 /// What the kernel says of an option.
 pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY))
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+    socket.set_tcp_keepalive(&probes)
 }
 
 /// How many connections fit the limit on open files: each takes one, its upstream one, and a tenth of
@@ -130,6 +133,7 @@ fn budget_of(files: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpStream;
 
     use super::*;
@@ -175,7 +179,46 @@ mod tests {
         socket.set_nonblocking(false).unwrap();
         let (accepted, _) = socket.accept().unwrap();
         assert!(accepted.nodelay().unwrap());
-        assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        check_tuned(&SockRef::from(&accepted));
+    }
+
+    #[track_caller]
+    fn check_tuned(socket: &SockRef<'_>) {
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
+        assert!(socket.tcp_user_timeout().unwrap().is_none_or(|timeout| timeout.is_zero()));
+    }
+
+    /// Writes until the peer, which reads nothing, has no more room; then waits until it reads on.
+    fn outlasts_a_pause(tuned: impl Fn(&SockRef<'_>)) -> bool {
+        let listener = TcpListener::bind("127.0.0.8:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut ours = listener.accept().unwrap().0;
+        SockRef::from(&ours).set_send_buffer_size(16 << 10).unwrap();
+        tuned(&SockRef::from(&ours));
+        ours.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        for _ in 0..20 {
+            while let Ok(count) = ours.write(&[0; 4096]) {
+                sent += count;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // The window is 0 after that, and the kernel probes it several times meanwhile.
+        std::thread::sleep(Duration::from_millis(2500));
+        let mut read = vec![0; sent];
+        peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        peer.read_exact(&mut read).is_ok() && ours.take_error().unwrap().is_none()
+    }
+
+    #[test]
+    fn a_peer_that_pauses_is_not_taken_for_one_that_is_gone() {
+        assert!(outlasts_a_pause(|socket| tune(socket).unwrap()));
+        let timeout = Some(Duration::from_millis(500));
+        assert!(
+            !outlasts_a_pause(|socket| socket.set_tcp_user_timeout(timeout).unwrap()),
+            "why it is not set"
+        );
     }
 
     #[test]

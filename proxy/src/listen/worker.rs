@@ -25,6 +25,7 @@ use tracing::{Instrument, debug, debug_span, warn};
 use super::connection;
 use super::context::{Context, Shared};
 use super::handoff::{Handed, Seat};
+use crate::watchdog::{BEAT_EVERY, Heart, Watchdog};
 
 /// How long the connections of a worker that is stopped get to finish what they do. A drain comes
 /// before that and has its own, longer deadline.
@@ -49,6 +50,7 @@ pub struct Args {
     index: usize,
     seat: Arc<Seat>,
     shared: Arc<Shared>,
+    watchdog: Arc<Watchdog>,
     myself: Address<Msg>,
 }
 
@@ -91,13 +93,19 @@ impl Actor for Worker {
     }
 }
 
+/// The name of a worker: of its actor, its thread, and its heart.
+pub fn name(index: usize) -> String {
+    format!("worker-{index}")
+}
+
 /// The branch of the tree with one worker per seat.
-pub fn workers(shared: &Arc<Shared>) -> Child {
+pub fn workers(shared: &Arc<Shared>, watchdog: &Arc<Watchdog>) -> Child {
     let child = |(index, seat): (usize, &Arc<Seat>)| {
-        let (seat, shared, myself) = (seat.clone(), shared.clone(), Address::new());
-        worker(&format!("worker-{index}"), &myself.clone(), move || {
-            let (seat, shared, myself) = (seat.clone(), shared.clone(), myself.clone());
-            (Worker, Args { index, seat, shared, myself })
+        let (seat, myself) = (seat.clone(), Address::new());
+        let (shared, watchdog) = (shared.clone(), watchdog.clone());
+        worker(&name(index), &myself.clone(), move || {
+            let (seat, myself) = (seat.clone(), myself.clone());
+            (Worker, Args { index, seat, shared: shared.clone(), watchdog: watchdog.clone(), myself })
         })
         .shutdown(Shutdown::Timeout(STOP_WITHIN))
     };
@@ -106,12 +114,14 @@ pub fn workers(shared: &Arc<Shared>) -> Child {
 }
 
 fn start(args: Args) -> io::Result<State> {
-    let Args { index, seat, shared, myself } = args;
+    let Args { index, seat, shared, watchdog, myself } = args;
     let stop = CancellationToken::new();
     let (end, ended) = oneshot::channel();
     let guard = stop.clone().drop_guard();
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| run(index, &seat, &shared, stop.clone())));
+    std::thread::Builder::new().name(name(index)).spawn(move || {
+        let heart = watchdog.heart(&name(index));
+        let result = catch_unwind(AssertUnwindSafe(|| run((index, &heart), &seat, &shared, stop.clone())));
+        drop(heart);
         if let Ok(Err(error)) = &result {
             warn!(worker = index, %error, "can't start the runtime of a worker");
         }
@@ -125,12 +135,17 @@ fn start(args: Args) -> io::Result<State> {
 }
 
 /// The life of the thread.
-fn run(index: usize, seat: &Seat, shared: &Arc<Shared>, stop: CancellationToken) -> io::Result<()> {
+fn run(
+    (index, heart): (usize, &Heart),
+    seat: &Seat,
+    shared: &Arc<Shared>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let runtime: LocalRuntime =
         Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let connections = seat.take(runtime.metrics());
     let context = Rc::new(Context::new(index, seat.load().clone(), shared));
-    runtime.block_on(serve(context, connections, stop));
+    runtime.block_on(serve(context, connections, heart, stop));
     debug!(worker = index, "stopped");
     Ok(())
 }
@@ -146,12 +161,14 @@ fn take(handed: Handed, context: &Rc<Context>, tasks: &TaskTracker) {
 async fn serve(
     context: Rc<Context>,
     mut connections: mpsc::UnboundedReceiver<Handed>,
+    heart: &Heart,
     stop: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
     let mut draining = context.shared().drain.draining();
     let mut lost = context.shared().lost.subscribe();
     let mut tidy = interval(TIDY_EVERY);
+    let mut beat = interval(BEAT_EVERY);
     loop {
         tokio::select! {
             biased;
@@ -161,6 +178,7 @@ async fn serve(
             // What is rare comes first, or a flood of connections would starve it.
             _ = draining.wait_for(|draining| *draining), if !context.is_draining() => context.begin_drain(),
             _ = tidy.tick() => context.tidy(),
+            _ = beat.tick() => heart.beat(),
             handed = connections.recv() => {
                 let Some(handed) = handed else { break };
                 take(handed, &context, &tasks);

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::histogram::{BOUNDS_US, Sum};
 use super::{CLASSES, Metrics, RouteMetrics};
 use crate::http::respond::Reason;
+use crate::listen::admission::Refused;
 
 /// The media type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -67,6 +68,17 @@ fn connections(out: &mut String, metrics: &Metrics) -> fmt::Result {
     let active: i64 = workers().map(|worker| worker.active_requests.load(Relaxed)).sum();
     single(out, "portreeve_connections_total", "counter", "Connections of clients accepted.", accepted)?;
     single(out, "portreeve_connections", "gauge", "Connections of clients that are open.", open)?;
+    const REFUSED: &str = "portreeve_connections_refused_total";
+    family(
+        out,
+        REFUSED,
+        "counter",
+        "Connections of clients that were closed at once, by the limit reached.",
+    )?;
+    for refused in Refused::ALL {
+        let count = metrics.turned_away[refused as usize].load(Relaxed);
+        writeln!(out, "{REFUSED}{{reason=\"{}\"}} {count}", refused.label())?;
+    }
     single(out, "portreeve_active_requests", "gauge", "Requests that are being served.", active)
 }
 

@@ -124,7 +124,9 @@ fn serve(listener: TcpListener, table: SharedTable, metrics: Arc<Metrics>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let seats = Arc::new(Seats::new(1));
     let load = seats.iter().next().unwrap().load().clone();
-    let shared = Shared::new(table, seats, Arc::new(Drain::new(1000)), metrics, Limits::new(1000)).unwrap();
+    let shared =
+        Shared::new(table, seats, Arc::new(Drain::new(&Limits::new(1000))), metrics, Limits::new(1000))
+            .unwrap();
     let shared = Arc::new(shared);
     LocalSet::new().block_on(&runtime, async move {
         let context = Rc::new(Context::new(0, load, &shared));

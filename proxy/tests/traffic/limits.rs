@@ -1,4 +1,4 @@
-//! What clients can't take away from each other: connections to endpoints, the endpoints themselves.
+//! What clients can't take away from each other: connections, those to endpoints, the endpoints, time.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -7,11 +7,14 @@ use http::Method;
 use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::metrics::text;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
-use crate::http1::Client;
+use crate::http1::{Answer, Client};
 use crate::http2;
 use crate::origin::Origin;
-use crate::rig::{Rig, Site};
+use crate::rig::{PATIENCE, Rig, Site};
 
 async fn limited(limits: Limits, origins: &[&Origin]) -> (Rig, Site) {
     let rig = Rig::limited(1, limits, DrainSettings::default()).await;
@@ -27,10 +30,13 @@ async fn seen(origin: &Origin, requests: usize) {
     }
 }
 
-#[track_caller]
-fn check_shown(rig: &Rig, line: &str) {
-    let shown = text::render(rig.proxy.metrics());
-    assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+/// Waits until a line of the metrics is shown: a worker counts after it has answered.
+async fn shown(rig: &Rig, line: &str) {
+    let begun = Instant::now();
+    while !text::render(rig.proxy.metrics()).lines().any(|shown| shown == line) {
+        assert!(begun.elapsed() < PATIENCE, "{line} is not in\n{}", text::render(rig.proxy.metrics()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test]
@@ -50,7 +56,7 @@ async fn streams_open_no_more_connections_to_endpoints_than_the_proxy_may_have()
     let mut other = Client::connect(rig.http).await.unwrap();
     let refused = other.get("/").await.unwrap();
     assert!(refused.head.starts_with("HTTP/1.1 503 "), "{refused:?}");
-    check_shown(&rig, "portreeve_refusals_total{reason=\"upstream_exhausted\"} 4");
+    shown(&rig, "portreeve_refusals_total{reason=\"upstream_exhausted\"} 4").await;
     assert_eq!(origin.seen.accepted.load(Relaxed), 5);
     origin.seen.gate.add_permits(5);
     for response in waiting {
@@ -88,7 +94,7 @@ async fn an_endpoint_gets_no_more_requests_at_a_time_than_it_may() {
     seen(&first, 2).await;
     seen(&second, 2).await;
     assert_eq!(client.get("/").await.head.status(), 503);
-    check_shown(&rig, "portreeve_refusals_total{reason=\"endpoints_full\"} 1");
+    shown(&rig, "portreeve_refusals_total{reason=\"endpoints_full\"} 1").await;
     first.seen.gate.add_permits(1);
     while rig.proxy.metrics().worker(0).active_requests.load(Relaxed) > 3 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -102,4 +108,103 @@ async fn an_endpoint_gets_no_more_requests_at_a_time_than_it_may() {
     for response in waiting {
         http2::answer(response).await.unwrap().check(200, b"ok");
     }
+}
+
+#[tokio::test]
+async fn a_listener_that_is_full_for_one_client_serves_the_others_and_says_so() {
+    let origin = Origin::start().await;
+    let limits = Limits { connections_per_client: 2, ..Limits::new(4000) };
+    let (rig, _) = limited(limits, &[&origin]).await;
+    let mut clients = Vec::new();
+    while clients.len() < 2 {
+        // The rig's own connections may still be counted.
+        let mut client = Client::connect(rig.http).await.unwrap();
+        if client.get("/").await.is_some_and(|answer| answer.is_ok()) {
+            clients.push(client);
+        }
+    }
+    let before = rig.proxy.metrics().turned_away[1].load(Relaxed);
+    let mut refused = Client::connect(rig.http).await.unwrap();
+    assert!(refused.get("/").await.is_none(), "it is closed at once");
+    let line = format!("portreeve_connections_refused_total{{reason=\"client_limit\"}} {}", before + 1);
+    shown(&rig, &line).await;
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.33:0".parse().unwrap()).unwrap();
+    let mut other = Client::over(other.connect(rig.http).await.unwrap());
+    assert!(other.get("/").await.unwrap().is_ok());
+    drop(clients);
+    loop {
+        let mut client = Client::connect(rig.http).await.unwrap();
+        if client.get("/").await.is_some_and(|answer| answer.is_ok()) {
+            break;
+        }
+    }
+}
+
+/// Limits that a test has the time for: a request's content must come at 1,000 bytes per second, less than
+/// half a second's worth late.
+fn hasty() -> Limits {
+    Limits { body_grace: Duration::from_millis(400), body_rate: 1000, ..Limits::new(4000) }
+}
+
+/// Sends a head and then so many bytes of content every 50 ms; the answer.
+async fn trickle(client: &mut Client<TcpStream>, head: &str, bytes: usize, times: usize) -> Option<Answer> {
+    client.stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..times {
+        let answered = timeout(Duration::from_millis(50), client.stream.readable()).await.is_ok();
+        // Refused once the proxy has ended the connection: the answer says why.
+        if answered || client.stream.write_all(&vec![b'x'; bytes]).await.is_err() {
+            break;
+        }
+    }
+    client.answer().await
+}
+
+#[tokio::test]
+async fn content_that_trickles_is_refused_and_content_that_keeps_the_pace_is_not() {
+    let origin = Origin::start().await;
+    let (rig, _) = limited(hasty(), &[&origin]).await;
+    let head = "POST /quiet-echo HTTP/1.1\r\nHost: a.example\r\nContent-Length: 12000\r\n\r\n";
+    let begun = Instant::now();
+    let mut client = Client::connect(rig.http).await.unwrap();
+    let answer = trickle(&mut client, head, 1, 400).await.unwrap();
+    assert!(answer.head.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let mut client = Client::connect(rig.http).await.unwrap();
+    let answer = trickle(&mut client, head, 400, 30).await.unwrap();
+    assert!(answer.is_ok(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_told_to_go_on_is_not_too_slow() {
+    let origin = Origin::start().await;
+    let (rig, _) = limited(hasty(), &[&origin]).await;
+    let mut client = Client::connect(rig.http).await.unwrap();
+    let head =
+        "POST /quiet-echo HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let told = client.ask(head.as_bytes()).await.unwrap();
+    assert!(told.head.starts_with("HTTP/1.1 100 "), "{told:?}");
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(client.ask(b"ok").await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn content_that_trickles_on_a_stream_is_refused_but_not_that_of_a_grpc_call() {
+    let origin = Origin::start().await;
+    let (rig, _) = limited(hasty(), &[&origin]).await;
+    let client = http2::Client::connect(&rig).await;
+    let post = |content_type: &str| {
+        let mut head = http2::request(Method::POST, "/quiet-echo");
+        head.headers_mut().insert("content-type", content_type.parse().unwrap());
+        head
+    };
+    let (response, mut stream) = client.send(post("text/plain"), false).await;
+    stream.send_data("a".into(), false).unwrap();
+    assert_eq!(http2::answer(response).await.unwrap().head.status(), 408);
+    let (response, mut stream) = client.send(post("application/grpc"), false).await;
+    stream.send_data("a".into(), false).unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    stream.send_data("b".into(), true).unwrap();
+    http2::answer(response).await.unwrap().check(200, b"ab");
 }

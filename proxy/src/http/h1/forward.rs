@@ -19,6 +19,7 @@ use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
 use crate::http::filters::Filters;
 use crate::http::head::{Head, Response};
+use crate::http::pace::Pace;
 use crate::http::plan::Target;
 use crate::http::render;
 use crate::http::respond::Reason;
@@ -82,6 +83,7 @@ pub(super) struct Forwarding<'a, 'c, S> {
     pub sending: Pump<'a>,
     /// All of the request is sent, or no more of it will be.
     is_sent: bool,
+    pub pace: Pace,
     /// The client sends nothing more.
     has_client_ended: bool,
 }
@@ -119,6 +121,7 @@ where
         exchange,
         sending: Pump::new(reader, writer, out),
         is_sent: false,
+        pace: Pace::default(),
         has_client_ended: false,
     };
     forwarding.run(response, reply).await
@@ -279,6 +282,7 @@ where
     fn broken_by(&self, limit: Limit) -> Broken {
         match limit {
             Limit::Withdrawn => Broken::Client(Reason::Withdrawn),
+            Limit::Body => Broken::Client(Reason::RequestBodyTimeout),
             Limit::Idle if !self.is_sent => Broken::Client(Reason::RequestBodyTimeout),
             limit => Broken::Upstream(timed_out(limit)),
         }
@@ -304,7 +308,10 @@ where
             self.exchange.request_received();
         }
         match polled {
-            Poll::Pending => {}
+            Poll::Pending => {
+                self.keep_pace();
+                return Ok(());
+            }
             Poll::Ready(Ok(())) => {
                 self.is_sent = true;
                 self.wait_for_response();
@@ -318,13 +325,27 @@ where
             Poll::Ready(Err(PumpError::Read(_))) => return Err(Broken::Client(Reason::ClientGone)),
             Poll::Ready(Err(PumpError::Malformed(reason))) => return Err(Broken::Client(reason)),
         }
+        self.pace.stop(&self.connection.timer);
         Ok(())
+    }
+
+    /// More of the request is to come: times the client, unless it is the upstream that takes no more, or
+    /// the client waits to be told that it may go on. Once there is a response, how long the rest of the
+    /// request takes is between the two of them.
+    fn keep_pace(&mut self) {
+        let Connection { timer, context, .. } = &*self.connection;
+        let may_wait = self.job.view.request.expects_continue && self.sending.is_replayable();
+        if self.sending.is_blocked() || may_wait || self.exchange.is_response_begun() {
+            self.pace.stop(timer);
+        } else {
+            self.pace.wait(self.sending.moved(), timer, &context.shared().limits);
+        }
     }
 }
 
 fn timed_out(limit: Limit) -> Failure {
     match limit {
         Limit::Request | Limit::Withdrawn => Failure::RequestTimeout,
-        Limit::Attempt | Limit::Idle => Failure::AttemptTimeout,
+        Limit::Attempt | Limit::Body | Limit::Idle => Failure::AttemptTimeout,
     }
 }

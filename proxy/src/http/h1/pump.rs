@@ -93,6 +93,11 @@ impl<'a> Pump<'a> {
         self.written = 0;
     }
 
+    /// Whether what was taken waits for the receiver, and no more of it for the sender.
+    pub fn is_blocked(&self) -> bool {
+        self.written < self.out.len()
+    }
+
     /// How many bytes have been written, over all attempts.
     pub fn moved(&self) -> u64 {
         self.moved

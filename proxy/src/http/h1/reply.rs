@@ -133,6 +133,7 @@ where
         }
         connection.timer.clear(Limit::Request);
         connection.timer.clear(Limit::Attempt);
+        self.pace.stop(&connection.timer);
         let emptied = ReadBuffer::new(&connection.context.buffers);
         let buffer = std::mem::replace(&mut connection.buffer, emptied);
         let client = Side { stream: &mut connection.stream, buffer };

@@ -33,7 +33,8 @@ fn context() -> Rc<Context> {
     let table = compiler.apply(&units, [], Version::default(), UnitSet::default().root());
     let table = Arc::new(ArcSwap::new(table));
     let shared =
-        Shared::new(table, seats, Arc::new(Drain::new(10)), Metrics::new(1), Limits::new(10)).unwrap();
+        Shared::new(table, seats, Arc::new(Drain::new(&Limits::new(10))), Metrics::new(1), Limits::new(10))
+            .unwrap();
     Rc::new(Context::new(0, load, &Arc::new(shared)))
 }
 

@@ -66,6 +66,11 @@ impl<'a> Sending<'a> {
         self.written = 0;
     }
 
+    /// Whether what was taken over waits for the upstream.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.written < self.out.len()
+    }
+
     /// Bytes that have been written.
     pub(super) fn moved(&self) -> u64 {
         self.moved

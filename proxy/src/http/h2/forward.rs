@@ -24,11 +24,13 @@ use crate::http::filters::Filters;
 use crate::http::h1::IDLE_TIMEOUT;
 use crate::http::h1::buffer::{ReadBuffer, Scratch};
 use crate::http::head::{Head, Response};
+use crate::http::pace::Pace;
 use crate::http::plan::Target;
 use crate::http::respond::Reason;
 use crate::http::standing;
 use crate::http::timers::{Limit, Timer};
 use crate::http::tunnel::{Side, tunnel};
+use crate::http::validate::field::FieldRef;
 use crate::http::validate::framing::Framing;
 use crate::http::validate::{Method, Upgrade};
 use crate::table::route::Routed;
@@ -83,6 +85,7 @@ struct Forwarding<'a> {
     timer: Timer,
     /// All of the request is sent, or no more of it will be.
     is_sent: bool,
+    pace: Pace,
 }
 
 /// Forwards a request and its response.
@@ -109,7 +112,8 @@ pub(super) async fn forward(
     let is_whole = body.is_end_stream() || request.upgrade != Upgrade::None;
     let sending = Sending::new(body, BodyWriter::new(request.framing), is_whole, out);
     let timer = shared.context.timers.timer();
-    let forwarding = Forwarding { shared, job, respond, exchange, sending, timer, is_sent: false };
+    let forwarding =
+        Forwarding { shared, job, respond, exchange, sending, timer, is_sent: false, pace: Pace::default() };
     let outcome = forwarding.run(response).await;
     buffers.give_back_scratch(scratch);
     outcome
@@ -182,6 +186,7 @@ impl<'a> Forwarding<'a> {
         }
         self.timer.poll_over(cx, || self.job.time_left(self.shared)).map(|limit| match limit {
             Limit::Withdrawn => Broken::Client(Reason::Withdrawn),
+            Limit::Body => Broken::Client(Reason::RequestBodyTimeout),
             Limit::Idle if !self.is_sent => Broken::Client(Reason::RequestBodyTimeout),
             Limit::Request => Broken::Upstream(Failure::RequestTimeout),
             Limit::Attempt | Limit::Idle => Broken::Upstream(Failure::AttemptTimeout),
@@ -252,7 +257,10 @@ impl<'a> Forwarding<'a> {
             self.exchange.request_received();
         }
         match polled {
-            Poll::Pending => {}
+            Poll::Pending => {
+                self.keep_pace();
+                return Ok(());
+            }
             Poll::Ready(Ok(())) => {
                 self.is_sent = true;
                 self.exchange.request_sent();
@@ -263,7 +271,23 @@ impl<'a> Forwarding<'a> {
                 self.exchange.request_refused();
             }
         }
+        self.pace.stop(&self.timer);
         Ok(())
+    }
+
+    /// As HTTP/1 does; the messages of a gRPC stream come whenever there are any.
+    fn keep_pace(&mut self) {
+        let Checked { request, fields } = self.job.checked;
+        let is_grpc = |field: &FieldRef<'_>| {
+            field.name.eq_ignore_ascii_case(b"content-type") && field.value.starts_with(b"application/grpc")
+        };
+        let may_wait = request.expects_continue && self.sending.is_replayable();
+        let is_its_turn = !self.sending.is_blocked() && !may_wait && !self.exchange.is_response_begun();
+        if is_its_turn && !fields.iter().any(is_grpc) {
+            self.pace.wait(self.sending.moved(), &self.timer, &self.shared.context.shared().limits);
+        } else {
+            self.pace.stop(&self.timer);
+        }
     }
 
     /// Passes the response on, of which the head has been read.
@@ -335,7 +359,7 @@ impl<'a> Forwarding<'a> {
     }
 
     /// The stream becomes what both sides agreed on (RFC 8441).
-    async fn switch(self, mut upstream: Upstream<'a>, head: &Head, response: &Response) -> Outcome {
+    async fn switch(mut self, mut upstream: Upstream<'a>, head: &Head, response: &Response) -> Outcome {
         let length = head.len();
         let bytes = &upstream.buffer.data()[..length];
         let sent = render::connected(response, (head, bytes), &self.job.filters().response);
@@ -345,6 +369,7 @@ impl<'a> Forwarding<'a> {
         };
         self.timer.clear(Limit::Request);
         self.timer.clear(Limit::Attempt);
+        self.pace.stop(&self.timer);
         let mut client = Tunnelled::new(self.sending.into_body(), to);
         let buffer = ReadBuffer::new(&self.shared.context.buffers);
         let client = Side { stream: &mut client, buffer };

@@ -1,0 +1,146 @@
+//! The pool against real sockets on loopback.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::upstream::registry::{EndpointKey, Registry};
+
+struct Server {
+    listener: TcpListener,
+    endpoint: Arc<Endpoint>,
+    budget: Arc<Budget>,
+}
+
+impl Server {
+    async fn new() -> Self {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endpoint = Registry::default().endpoint(EndpointKey { address, tls: None });
+        Self { listener, endpoint, budget: Budget::new(100) }
+    }
+
+    /// The pool of one of so many workers.
+    fn pool(&self, workers: usize) -> Pool {
+        Pool::new(workers, self.budget.clone())
+    }
+
+    /// A connection to it, and its side of that.
+    async fn connected(&self) -> (Held, TcpStream) {
+        let ours = dial(&self.endpoint).await.unwrap();
+        ((ours, self.budget.take().unwrap()), self.listener.accept().await.unwrap().0)
+    }
+}
+
+fn port(connection: Option<Held>) -> u16 {
+    connection.unwrap().0.local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn what_was_used_last_is_used_first() {
+    let server = Server::new().await;
+    let pool = server.pool(1);
+    let ((one, _theirs), (two, _also)) = (server.connected().await, server.connected().await);
+    let ports = [&one, &two].map(|(stream, _)| stream.local_addr().unwrap().port());
+    pool.keep_connection(&server.endpoint, one, Instant::now());
+    pool.keep_connection(&server.endpoint, two, Instant::now());
+    assert_eq!(server.endpoint.stash().idle(), 2);
+    assert_eq!(port(pool.reuse(&server.endpoint)), ports[1]);
+    assert_eq!(port(pool.reuse(&server.endpoint)), ports[0]);
+    assert!(pool.reuse(&server.endpoint).is_none());
+    assert_eq!(server.endpoint.stash().idle(), 0);
+}
+
+#[tokio::test]
+async fn a_worker_leaves_what_is_beyond_its_share_to_the_others() {
+    let server = Server::new().await;
+    let (mine, theirs) = (server.pool(32), server.pool(32));
+    let ((one, _a), (two, _b)) = (server.connected().await, server.connected().await);
+    let second = two.0.local_addr().unwrap().port();
+    mine.keep_connection(&server.endpoint, one, Instant::now());
+    mine.keep_connection(&server.endpoint, two, Instant::now());
+    assert_eq!(port(theirs.reuse(&server.endpoint)), second);
+    assert!(theirs.reuse(&server.endpoint).is_none());
+    assert!(mine.reuse(&server.endpoint).is_some());
+}
+
+#[tokio::test]
+async fn what_its_endpoint_closed_or_wrote_to_unasked_is_not_used_again() {
+    let server = Server::new().await;
+    let pool = server.pool(1);
+    for stashed in [false, true] {
+        let pool = if stashed { &server.pool(32) } else { &pool };
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let (ours, theirs) = server.connected().await;
+            ours.0.writable().await.unwrap();
+            pool.keep_connection(&server.endpoint, ours, Instant::now());
+            kept.push(theirs);
+        }
+        drop(kept.pop());
+        kept[1].write_all(b"HTTP/1.1 408 ").await.unwrap();
+        let alive = kept[0].peer_addr().unwrap().port();
+        // The runtime hears of both from the kernel.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(port(pool.reuse(&server.endpoint)), alive);
+        assert!(pool.reuse(&server.endpoint).is_none());
+        assert_eq!(server.endpoint.stash().idle(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_process_keeps_no_more_than_the_cap_and_nothing_for_too_long() {
+    let server = Server::new().await;
+    let pools = [server.pool(2), server.pool(2)];
+    let mut theirs = Vec::new();
+    for turn in 0..40 {
+        let (ours, their) = server.connected().await;
+        pools[turn % 2].keep_connection(&server.endpoint, ours, Instant::now());
+        theirs.push(their);
+    }
+    assert_eq!(server.endpoint.stash().idle(), MAX_IDLE_PER_ENDPOINT);
+    pools[0].sweep(Instant::now() + IDLE_TIMEOUT + Duration::from_secs(1));
+    pools[1].clear();
+    assert_eq!(server.endpoint.stash().idle(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_an_error_at_once() {
+    let server = Server::new().await;
+    drop(server.listener);
+    assert_eq!(dial(&server.endpoint).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn what_lies_in_a_stash_ends_too_when_its_time_is_over_and_nobody_asks_for_it() {
+    let server = Server::new().await;
+    let pool = server.pool(32);
+    let begun = Instant::now();
+    let ((one, _a), (two, mut b)) = (server.connected().await, server.connected().await);
+    pool.keep_connection(&server.endpoint, one, begun);
+    // The second one goes to the stash, and is younger.
+    pool.keep_connection(&server.endpoint, two, begun + Duration::from_secs(10));
+    pool.sweep(begun + IDLE_TIMEOUT + Duration::from_secs(1));
+    assert_eq!(server.endpoint.stash().idle(), 1);
+    pool.sweep(begun + IDLE_TIMEOUT + Duration::from_secs(11));
+    assert_eq!(server.endpoint.stash().idle(), 0);
+    assert_eq!(server.budget.open(), 0);
+    assert_eq!(b.read(&mut [0]).await.unwrap(), 0, "it is closed");
+}
+
+#[tokio::test]
+async fn an_idle_connection_makes_room_for_a_new_one() {
+    let (server, other) = (Server::new().await, Server::new().await);
+    for workers in [1, 32] {
+        let pool = Pool::new(workers, Budget::new(2));
+        for _ in 0..2 {
+            let held = pool.dial(&server.endpoint).await.unwrap();
+            pool.keep_connection(&server.endpoint, held, Instant::now());
+        }
+        let _two = (pool.dial(&other.endpoint).await.unwrap(), pool.dial(&other.endpoint).await.unwrap());
+        assert!(matches!(pool.dial(&other.endpoint).await, Err(OpenError::Exhausted)));
+        assert_eq!(server.endpoint.stash().idle(), 0);
+    }
+}
