@@ -48,7 +48,8 @@ pub struct NodeProvider {}
 /// Settings of the provider `pool`.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolProvider {
-    /// The ranges, for example `192.0.2.0/26`; each is routed to the nodes.
+    /// The ranges, for example `192.0.2.0/26`; each is routed to the nodes, and none of its addresses belongs to a
+    /// node, a pod or a Service. The first one that has a free address is used.
     #[x_kube(validation = Rule::new("self.size() > 0").message("name at least one range"))]
     pub cidrs: Vec<String>,
 }

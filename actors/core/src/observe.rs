@@ -6,6 +6,7 @@
 mod cluster;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -73,8 +74,9 @@ pub fn observe(kind: Kind, raw: &Value) -> Result<Object, Malformed> {
         Kind::CustomResourceDefinition => custom_resource_definition(raw),
         Kind::GatewayClass => gateway_class(raw),
         Kind::EdgeParameters => edge_parameters(raw),
-        Kind::Gateway => read::<GatewaySpec>(raw)
-            .map(|Raw { metadata, spec }| Object::Gateway(Arc::new(Gateway { meta: metadata.into(), spec }))),
+        Kind::Gateway => read::<GatewaySpec>(raw).map(|Raw { metadata, spec }| {
+            Object::Gateway(Arc::new(Gateway { meta: metadata.into(), spec, held: held(raw) }))
+        }),
         Kind::HttpRoute => read::<HttpRouteSpec>(raw).map(|Raw { metadata, spec }| {
             Object::HttpRoute(Arc::new(HttpRoute { meta: metadata.into(), spec }))
         }),
@@ -87,6 +89,12 @@ pub fn observe(kind: Kind, raw: &Value) -> Result<Object, Malformed> {
         Kind::Proxy => cluster::proxy(raw),
     };
     object.map_err(|(field, reason)| Malformed::new(kind, raw, field, reason))
+}
+
+/// The addresses that a Gateway's status lists: ours alone writes it, so that what can't be read is not there.
+fn held(gateway: &Value) -> Vec<IpAddr> {
+    let listed = gateway.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(|address| address["value"].as_str()?.parse().ok()).collect()
 }
 
 type Fault = (String, String);

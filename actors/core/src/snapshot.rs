@@ -140,8 +140,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Puts what was observed; returns whether anything that is used has changed (the echo of a status
-    /// that we wrote changes nothing).
+    /// Puts what was observed; returns whether anything that is used has changed (of the echo of a
+    /// status that we wrote, a Gateway's addresses alone).
     pub fn put(&mut self, observed: Result<Object, Malformed>) -> bool {
         match observed {
             Ok(object) => {

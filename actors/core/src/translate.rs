@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! EdgeParameters, GatewayClass -> Class ──┐
+//! Gateway -> Ask (of its pool) -> Pool ───┤
 //! Gateway, Secret, ReferenceGrant -> Claims -> Port (shared by Gateways) -> Listeners -> GatewayStatus
 //! HTTPRoute, Namespace, Service, ReferenceGrant ─────────────────────────────> HttpRoute ──^ (counts)
 //!                                               Service -> Backend, EndpointSlice -> Endpoints

@@ -2,8 +2,10 @@
 
 use actors_core::observe::observe;
 use actors_core::snapshot::Snapshot;
-use actors_core::snapshot::meta::Kind;
+use actors_core::snapshot::meta::{Kind, ObjectRef};
+use actors_core::status::StatusContent;
 use actors_core::translate::{Settings, Translator};
+use proxy_config::name::ObjectName;
 use serde_json::{Value, json};
 
 fn put(snapshot: &mut Snapshot, kind: Kind, namespace: &str, name: &str, mut object: Value) {
@@ -98,13 +100,51 @@ fn a_change_runs_what_depends_on_it_and_nothing_else() {
     translator.update(&snapshot);
     assert_eq!(
         translator.ran(),
-        6,
-        "a Gateway without routes: its claims, two ports, its listeners, its status"
+        7,
+        "a Gateway without routes: what it asks and claims, two ports, its listeners, its status"
     );
 
     put(&mut snapshot, Kind::Namespace, "", "shop", json!({}));
     translator.update(&snapshot);
     assert_eq!(translator.ran(), 2, "labels that no listener asks for");
+}
+
+#[test]
+fn what_a_pool_gives_to_one_gateway_is_of_no_matter_to_the_others() {
+    let mut snapshot = Snapshot::default();
+    let pool = json!({ "spec": { "addressProvider": { "pool": { "cidrs": ["10.0.0.0/20"] } } } });
+    put(&mut snapshot, Kind::EdgeParameters, "", "pool", pool);
+    let class = json!({ "spec": {
+        "controllerName": "portreeve.dev/gateway-controller",
+        "parametersRef": { "group": "portreeve.dev", "kind": "EdgeParameters", "name": "pool" },
+    } });
+    put(&mut snapshot, Kind::GatewayClass, "", "pool", class);
+    let gateway = |status: Value| {
+        let listener = json!({ "name": "http", "port": 80, "protocol": "HTTP" });
+        json!({ "spec": { "gatewayClassName": "pool", "listeners": [listener] }, "status": status })
+    };
+    for index in 0..200 {
+        put(&mut snapshot, Kind::Gateway, "shop", &format!("g{index}"), gateway(json!({})));
+    }
+    let mut translator = Translator::new(Settings::default());
+    let before = translator.update(&snapshot);
+
+    put(&mut snapshot, Kind::Gateway, "shop", "new", gateway(json!({})));
+    let after = translator.update(&snapshot);
+    assert_eq!(
+        translator.ran(),
+        7,
+        "what it asks, the pool, its claims, its port, its listeners, its status"
+    );
+    assert_eq!(after.units.diff(&before.units).0.len(), 1);
+
+    let reference = ObjectRef::new(Kind::Gateway, ObjectName::new("shop", "new"));
+    let StatusContent::Gateway(status) = &after.statuses[&reference].content else { panic!("a Gateway") };
+    let addresses = json!({ "addresses": [{ "value": status.addresses[0].1 }] });
+    put(&mut snapshot, Kind::Gateway, "shop", "new", gateway(addresses));
+    let echoed = translator.update(&snapshot);
+    assert_eq!(translator.ran(), 4, "its status now says what it has: what it asks, the pool, its claims");
+    assert_eq!(echoed.units.root(), after.units.root());
 }
 
 #[test]

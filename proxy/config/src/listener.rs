@@ -71,6 +71,9 @@ pub enum ClientValidationMode {
 pub struct Listener {
     /// Where it is bound.
     pub bind: Bind,
+    /// Further addresses where the same port is bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Address>,
     /// What is spoken there.
     pub protocol: Protocol,
     /// The hosts that it serves; `None`: all.

@@ -21,6 +21,7 @@ fn listener(name: &str) -> EncodedUnit {
         client_validation: None,
         backend_certificate: None,
         bind: Bind { address: Address::Node, port: 80 },
+        further: Vec::new(),
         protocol: Protocol::Http,
         hostname: None,
         certificates: Vec::new(),

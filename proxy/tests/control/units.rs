@@ -31,6 +31,7 @@ impl World {
             client_validation: None,
             backend_certificate: None,
             bind: Bind { address: Address::Node, port },
+            further: Vec::new(),
             protocol: Protocol::Http,
             hostname: None,
             certificates: Vec::new(),

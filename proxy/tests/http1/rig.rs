@@ -161,6 +161,7 @@ fn listening(address: SocketAddr) -> EncodedUnit {
         client_validation: None,
         backend_certificate: None,
         bind: Bind { address: Address::Ip(address.ip()), port: address.port() },
+        further: Vec::new(),
         protocol: Protocol::Http,
         hostname: None,
         certificates: Vec::new(),

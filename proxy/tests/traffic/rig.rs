@@ -171,6 +171,7 @@ fn listener(
         client_validation: None,
         backend_certificate: None,
         bind: Bind { address: Address::Ip(address.ip()), port: address.port() },
+        further: Vec::new(),
         protocol,
         hostname,
         certificates: certificate.map(|subject| UnitId::certificate(&name(subject))).into_iter().collect(),

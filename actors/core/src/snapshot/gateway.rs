@@ -1,5 +1,7 @@
 //! GatewayClasses, their parameters, and Gateways, as far as they are used.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 
 use super::meta::Meta;
@@ -45,6 +47,8 @@ pub struct Gateway {
     pub meta: Meta,
     /// What is wanted.
     pub spec: GatewaySpec,
+    /// The addresses that its status lists.
+    pub held: Vec<IpAddr>,
 }
 
 /// What is wanted of a Gateway.

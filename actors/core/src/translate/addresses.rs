@@ -1,131 +1,183 @@
 //! Where a Gateway's addresses come from: the provider of its class, and what it makes of what is asked.
 //!
-//! Further providers are variants of [`Provider`]; nothing outside this file tells them apart.
+//! Further providers are variants of [`Provider`]; nothing outside this room tells them apart.
+
+pub(super) mod pool;
+mod range;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use actors_api::edge::AddressProvider;
 use proxy_config::listener::Address;
 
 use crate::snapshot::Snapshot;
-use crate::snapshot::gateway::GatewayAddress;
+use crate::snapshot::gateway::{Gateway, GatewayAddress};
 
 use super::conditions::Fault;
+use super::reader::Reader;
 use super::{AddressSource, ReservedPorts, Settings};
+use pool::Ask;
+use range::Range;
 
 /// How many addresses a Gateway's status holds at most. Source: the CRD, `status.addresses`.
 const MAX_STATUS_ADDRESSES: usize = 16;
 
 /// Where addresses come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Provider {
     /// The nodes' own addresses, shared by all Gateways.
     Node,
+    /// Addresses of these ranges, each of one Gateway alone.
+    Pool(Arc<[Range]>),
     /// Without a cluster: as the Gateway asks, or else this one.
     AsWritten(IpAddr),
 }
 
 /// What a Gateway gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assigned {
-    /// Where its listeners are bound.
-    pub(super) bind: Address,
+    /// Where its listeners are bound; at least one.
+    pub(super) addresses: Vec<Address>,
 }
 
 /// Why a Gateway gets nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// The Gateway is not accepted: UnsupportedAddress.
-    Unsupported(String),
-    /// It is accepted, and not Programmed: AddressNotUsable.
-    NotUsable(String),
+    /// The Gateway is not accepted.
+    Unsupported(Fault),
+    /// It is accepted, and not Programmed.
+    NotUsable(Fault),
+}
+
+/// What a Gateway asks for.
+#[derive(Default)]
+struct Asked {
+    /// The addresses that it names.
+    named: Vec<IpAddr>,
+    /// How many it wants besides, whichever they are.
+    unnamed: usize,
 }
 
 impl Provider {
     /// The provider that a class's parameters name.
     pub(super) fn choose(settings: &Settings, wanted: &AddressProvider) -> Result<Self, Fault> {
-        let later = |name: &str| {
-            let message = format!("spec.addressProvider.{name} is not supported by this version: use node");
-            Err(Fault::new("InvalidParameters", message))
-        };
         match (settings.addresses, wanted) {
             (AddressSource::AsWritten { default }, _) => Ok(Self::AsWritten(default)),
-            (AddressSource::Class, AddressProvider { pool: Some(_), .. }) => later("pool"),
-            (AddressSource::Class, AddressProvider { slots: Some(_), .. }) => later("slots"),
+            (AddressSource::Class, AddressProvider { pool: Some(pool), .. }) => {
+                ranges(&pool.cidrs).map(Self::Pool)
+            }
+            (AddressSource::Class, AddressProvider { slots: Some(_), .. }) => {
+                let message = "spec.addressProvider.slots is not supported by this version: use node or pool";
+                Err(Fault::new("InvalidParameters", message))
+            }
             (AddressSource::Class, _) => Ok(Self::Node),
         }
     }
 
-    /// What a Gateway that asks for addresses gets; `nodes` is looked up only where it matters.
-    pub(super) fn assign<'a>(
-        self,
-        asked: &[GatewayAddress],
-        nodes: impl FnOnce() -> &'a [IpAddr],
-    ) -> Result<Assigned, Refused> {
-        let mut values = BTreeSet::new();
-        for (index, address) in asked.iter().enumerate() {
-            if address.kind != "IPAddress" {
-                let kind = &address.kind;
-                let message =
-                    format!("spec.addresses[{index}].type `{kind}` is not supported: use IPAddress");
-                return Err(Refused::Unsupported(message));
-            }
-            if !address.value.is_empty() {
-                let value = &address.value;
-                values.insert(value.parse::<IpAddr>().map_err(|_| {
-                    Refused::Unsupported(format!(
-                        "spec.addresses[{index}].value `{value}` is not an IP address"
-                    ))
-                })?);
-            }
-        }
-        match self {
-            Self::Node => node(&values, nodes),
-            Self::AsWritten(default) => as_written(&values, default),
-        }
+    /// What a Gateway asks of the pool of its class; `None` where that has none, or where it asks for what can't be.
+    pub(super) fn ask(self, gateway: &Gateway) -> Option<Ask> {
+        let Self::Pool(ranges) = self else { return None };
+        let Asked { named, unnamed } = read(&gateway.spec.addresses).ok()?;
+        Some(Ask { ranges, created: gateway.meta.created, named, unnamed, held: gateway.held.clone() })
     }
 
-    /// The addresses that a Gateway's status lists.
-    pub(super) fn listed<'a>(assigned: Assigned, nodes: impl FnOnce() -> &'a [IpAddr]) -> Vec<IpAddr> {
-        match assigned.bind {
-            Address::Node => nodes().iter().copied().take(MAX_STATUS_ADDRESSES).collect(),
-            Address::Ip(address) => vec![address],
-        }
+    /// What a Gateway gets.
+    pub(super) fn assign(&self, reader: &Reader<'_>, gateway: &Gateway) -> Result<Assigned, Refused> {
+        let asked = read(&gateway.spec.addresses).map_err(Refused::Unsupported)?;
+        let assigned = match self {
+            Self::Node => node(&asked, || reader.node_addresses()),
+            Self::Pool(_) => reader.allocation(&gateway.meta.name).map(|addresses| Assigned {
+                addresses: addresses.iter().copied().map(Address::Ip).collect(),
+            }),
+            Self::AsWritten(default) => as_written(&asked, *default),
+        };
+        assigned.map_err(Refused::NotUsable)
+    }
+
+    /// Whether a Gateway gets the addresses that it names.
+    pub(super) fn gives_what_is_named(&self) -> bool {
+        matches!(self, Self::Pool(_) | Self::AsWritten(_))
     }
 
     /// Whose a port is, where a listener may not take it.
-    pub(super) fn owner_of(self, settings: &Settings, port: u16) -> Option<&ReservedPorts> {
+    pub(super) fn owner_of<'a>(&self, settings: &'a Settings, port: u16) -> Option<&'a ReservedPorts> {
         match self {
             Self::Node => {
                 settings.reserved_ports.iter().find(|range| (range.first..=range.last).contains(&port))
             }
-            Self::AsWritten(_) => None,
+            Self::Pool(_) | Self::AsWritten(_) => None,
         }
     }
 }
 
-fn node<'a>(asked: &BTreeSet<IpAddr>, nodes: impl FnOnce() -> &'a [IpAddr]) -> Result<Assigned, Refused> {
-    if !asked.is_empty() {
-        let nodes = nodes();
-        if !asked.iter().eq(nodes) {
+impl Assigned {
+    /// The addresses that a Gateway's status lists; `nodes` is looked up only where it matters.
+    pub(super) fn listed<'a>(&self, nodes: impl Fn() -> &'a [IpAddr]) -> Vec<IpAddr> {
+        let of = |address: &Address| match address {
+            Address::Node => nodes().to_vec(),
+            Address::Ip(address) => vec![*address],
+        };
+        self.addresses.iter().flat_map(of).take(MAX_STATUS_ADDRESSES).collect()
+    }
+}
+
+fn ranges(cidrs: &[String]) -> Result<Arc<[Range]>, Fault> {
+    let read = cidrs.iter().enumerate().map(|(index, cidr)| {
+        Range::parse(cidr).map_err(|wrong| {
+            let message = format!("spec.addressProvider.pool.cidrs[{index}]: {wrong}");
+            Fault::new("InvalidParameters", message)
+        })
+    });
+    read.collect()
+}
+
+fn read(asked: &[GatewayAddress]) -> Result<Asked, Fault> {
+    let unsupported = |message: String| Err(Fault::new("UnsupportedAddress", message));
+    let mut read = Asked::default();
+    for (index, GatewayAddress { kind, value }) in asked.iter().enumerate() {
+        if kind != "IPAddress" {
+            return unsupported(format!(
+                "spec.addresses[{index}].type `{kind}` is not supported: use IPAddress"
+            ));
+        }
+        match value.parse() {
+            _ if value.is_empty() => read.unnamed += 1,
+            Ok(address) if read.named.contains(&address) => {}
+            Ok(address) => read.named.push(address),
+            Err(_) => {
+                return unsupported(format!("spec.addresses[{index}].value `{value}` is not an IP address"));
+            }
+        }
+    }
+    // Who asks for nothing wants one.
+    read.unnamed = read.unnamed.max(usize::from(asked.is_empty()));
+    Ok(read)
+}
+
+fn node<'a>(asked: &Asked, nodes: impl FnOnce() -> &'a [IpAddr]) -> Result<Assigned, Fault> {
+    if !asked.named.is_empty() {
+        let named: BTreeSet<_> = asked.named.iter().collect();
+        if !named.into_iter().eq(nodes()) {
             let message = "the address provider `node` serves on the addresses of all nodes that run a proxy, \
                            and on no others: leave spec.addresses empty";
-            return Err(Refused::NotUsable(message.into()));
+            return Err(Fault::new("AddressNotUsable", message));
         }
     }
-    Ok(Assigned { bind: Address::Node })
+    Ok(Assigned { addresses: vec![Address::Node] })
 }
 
-fn as_written(asked: &BTreeSet<IpAddr>, default: IpAddr) -> Result<Assigned, Refused> {
-    let mut asked = asked.iter();
-    match (asked.next(), asked.next()) {
-        (None, _) => Ok(Assigned { bind: Address::Ip(default) }),
-        (Some(address), None) => Ok(Assigned { bind: Address::Ip(*address) }),
-        (Some(_), Some(_)) => {
-            Err(Refused::NotUsable("spec.addresses may name one address, not several".into()))
+fn as_written(asked: &Asked, default: IpAddr) -> Result<Assigned, Fault> {
+    let address = match &*asked.named {
+        [] => default,
+        [address] => *address,
+        _ => {
+            let message = "spec.addresses may name one address, not several";
+            return Err(Fault::new("AddressNotUsable", message));
         }
-    }
+    };
+    Ok(Assigned { addresses: vec![Address::Ip(address)] })
 }
 
 /// The addresses of the nodes that run a ready proxy, sorted.

@@ -17,9 +17,11 @@ use super::reader::{Lookup, Reader};
 /// What is supported, as the conformance suite names it. One line here is a claim that tests hold.
 const FEATURES: &[&str] = &[
     "Gateway",
+    "GatewayAddressEmpty",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayPort8080",
+    STATIC_ADDRESSES,
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
@@ -27,6 +29,7 @@ const FEATURES: &[&str] = &[
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
+    "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
     "HTTPRouteNamedRouteRule",
@@ -40,6 +43,9 @@ const FEATURES: &[&str] = &[
     "HTTPRouteSchemeRedirect",
     "ReferenceGrant",
 ];
+
+/// A claim that not every address provider can meet.
+const STATIC_ADDRESSES: &str = "GatewayStaticAddresses";
 
 /// The minor versions of Gateway API v1 whose objects are read as they are meant.
 const SUPPORTED_MINORS: std::ops::RangeInclusive<u32> = 5..=6;
@@ -65,7 +71,7 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> (Derivation, 
     if let Err(fault) = &provider {
         emission.problems.push(Problem::of("spec.parametersRef", fault));
     }
-    emission.status = Some(status(meta, provider.as_ref().err(), reader));
+    emission.status = Some(status(meta, provider.as_ref(), reader));
     (Derivation::Class(Some(ClassView { provider })), emission)
 }
 
@@ -89,11 +95,18 @@ fn provider(reader: &Reader<'_>, class: &GatewayClass) -> Result<Provider, Fault
     }
 }
 
-fn status(meta: &Meta, fault: Option<&Fault>, reader: &Reader<'_>) -> DesiredStatus {
+fn status(meta: &Meta, provider: Result<&Provider, &Fault>, reader: &Reader<'_>) -> DesiredStatus {
+    let fault = provider.err();
     let mut conditions = vec![unless(ACCEPTED, fault, "Accepted", "Portreeve serves Gateways of this class")];
     conditions.extend(supported_version(reader));
-    let supported_features = if fault.is_none() { FEATURES.to_vec() } else { Vec::new() };
+    let supported_features = provider.map(features).unwrap_or_default();
     DesiredStatus::new(meta, StatusContent::GatewayClass { conditions, supported_features })
+}
+
+/// What Gateways of a class with this provider support.
+fn features(provider: &Provider) -> Vec<&'static str> {
+    let supported = |feature: &&'static str| *feature != STATIC_ADDRESSES || provider.gives_what_is_named();
+    FEATURES.iter().copied().filter(supported).collect()
 }
 
 /// Nothing where no definition is known, as without a cluster.
@@ -128,6 +141,12 @@ mod tests {
     #[test]
     fn features_are_sorted_and_named_once() {
         assert!(FEATURES.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_class_whose_provider_gives_no_named_addresses_does_not_say_so() {
+        assert!(!features(&Provider::Node).contains(&STATIC_ADDRESSES));
+        assert!(features(&Provider::Pool([].into())).contains(&STATIC_ADDRESSES));
     }
 
     #[test]

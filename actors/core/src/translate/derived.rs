@@ -9,6 +9,7 @@ use std::sync::Arc;
 use proxy_config::listener::Bind;
 use proxy_config::name::ObjectName;
 
+use super::addresses::pool::{Allocation, Ask};
 use super::classes::ClassView;
 use super::gateways::Claims;
 use super::graph::{Key, Task};
@@ -23,6 +24,8 @@ pub(super) type Losers = BTreeMap<ObjectName, BTreeMap<String, Conflict>>;
 pub(super) enum Result {
     NodeAddresses(Vec<IpAddr>),
     Class(Option<ClassView>),
+    Ask(Option<Ask>),
+    Pool(BTreeMap<ObjectName, Allocation>),
     Claims(Option<Claims>),
     Port(Losers),
     Listeners(Option<Listeners>),
@@ -45,6 +48,10 @@ pub(super) struct Effects {
 pub(super) struct Derived {
     pub(super) node_addresses: Vec<IpAddr>,
     pub(super) classes: BTreeMap<ObjectName, Arc<ClassView>>,
+    /// What Gateways ask of the pools.
+    pub(super) asks: BTreeMap<ObjectName, Arc<Ask>>,
+    /// What they got.
+    pub(super) allocations: BTreeMap<ObjectName, Allocation>,
     pub(super) claims: BTreeMap<ObjectName, Arc<Claims>>,
     pub(super) ports: BTreeMap<Bind, Losers>,
     pub(super) listeners: BTreeMap<ObjectName, Arc<Listeners>>,
@@ -74,6 +81,15 @@ impl Derived {
                 let changed = replace(&mut self.classes, name, view);
                 effects.keys.extend(changed.map(|_| Key::Class(name.clone())));
             }
+            (Task::Ask(name), Result::Ask(ask)) => {
+                let changed = replace(&mut self.asks, name, ask);
+                effects.tasks.extend(changed.map(|_| Task::Pool));
+                effects.tasks.push(Task::Claims(name.clone()));
+            }
+            (Task::Pool, Result::Pool(new)) => {
+                let old = std::mem::replace(&mut self.allocations, new);
+                effects.keys.extend(differing(&old, &self.allocations).map(Key::Allocation));
+            }
             (Task::Claims(name), Result::Claims(claims)) => self.put_claims(name, claims, &mut effects),
             (Task::Port(port), Result::Port(losers)) => self.put_port(port, losers, &mut effects),
             (Task::Listeners(name), Result::Listeners(view)) => self.put_listeners(name, view, &mut effects),
@@ -86,7 +102,9 @@ impl Derived {
     /// Whether nothing is left of any object.
     pub(super) fn is_empty(&self) -> bool {
         let of_objects = self.classes.len() + self.claims.len() + self.listeners.len() + self.routes.len();
-        let indexes = self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
+        let of_pools = self.asks.len() + self.allocations.len();
+        let indexes =
+            of_pools + self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
         of_objects + indexes + self.wanted.len() + self.slices.len() + self.node_addresses.len() == 0
     }
 
@@ -119,9 +137,7 @@ impl Derived {
 
     fn put_port(&mut self, port: &Bind, losers: Losers, effects: &mut Effects) {
         let old = self.ports.remove(port).unwrap_or_default();
-        let names: BTreeSet<_> = old.keys().chain(losers.keys()).collect();
-        let changed = names.into_iter().filter(|name| old.get(*name) != losers.get(*name));
-        effects.keys.extend(changed.cloned().map(Key::Conflicts));
+        effects.keys.extend(differing(&old, &losers).map(Key::Conflicts));
         if !losers.is_empty() {
             self.ports.insert(*port, losers);
         }
@@ -188,6 +204,15 @@ impl Derived {
             }
         }
     }
+}
+
+/// The keys whose values differ, there or not.
+fn differing<'a, K: Ord + Clone, V: PartialEq>(
+    old: &'a BTreeMap<K, V>,
+    new: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = K> + use<'a, K, V> {
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).cloned()
 }
 
 type Replaced<T> = Option<(Option<Arc<T>>, Option<Arc<T>>)>;

@@ -6,7 +6,6 @@ use crate::snapshot::meta::{GATEWAY_GROUP, Kind, ObjectRef};
 use crate::status::{Condition, DesiredStatus, GatewayStatus, ListenerStatus, StatusContent};
 
 use super::Problem;
-use super::addresses::Provider;
 use super::conditions::{
     ACCEPTED, CONFLICTED, Fault, PROGRAMMED, RESOLVED_REFS, fails, holds, pending, unless,
 };
@@ -40,7 +39,7 @@ pub(super) fn translate(reader: &Reader<'_>, gateway: &ObjectName) -> Emission {
     }
     let mut addresses = Vec::new();
     if let (true, Ok(assigned)) = (claims.is_accepted(), &claims.assigned) {
-        let listed = Provider::listed(*assigned, || reader.node_addresses());
+        let listed = assigned.listed(|| reader.node_addresses());
         addresses = listed.iter().map(|address| ("IPAddress", address.to_string())).collect();
     }
     let conditions = gateway_conditions(claims, listeners);
@@ -76,7 +75,7 @@ fn not_programmed(claims: &Claims, claim: &Claim, rejected: Option<&Fault>) -> C
     }
     match (&claims.waiting, &claims.assigned) {
         (Some(message), _) => fails(PROGRAMMED, &Fault::new("Pending", message.clone())),
-        (None, Err(message)) => fails(PROGRAMMED, &Fault::new("Invalid", message.clone())),
+        (None, Err(fault)) => fails(PROGRAMMED, &Fault::new("Invalid", fault.message.clone())),
         (None, Ok(_)) => fails(PROGRAMMED, &Fault::new("Pending", "the certificate is being read")),
     }
 }
@@ -107,7 +106,7 @@ fn gateway_conditions(claims: &Claims, listeners: &Listeners) -> Vec<Condition> 
     let programmed = match (rejected, &claims.waiting, &claims.assigned) {
         (Some(fault), _, _) => Some(Fault::new("Invalid", fault.message.clone())),
         (None, Some(message), _) => Some(Fault::new("Pending", message.clone())),
-        (None, None, Err(message)) => Some(Fault::new("AddressNotUsable", message.clone())),
+        (None, None, Err(fault)) => Some(fault.clone()),
         (None, None, Ok(_)) if unserved => {
             Some(Fault::new("Invalid", "no listener can be served: see their conditions"))
         }

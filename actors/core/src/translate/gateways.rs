@@ -9,6 +9,7 @@ use crate::snapshot::gateway::{AllowedNamespaces, Gateway, Listener};
 use crate::snapshot::meta::{GATEWAY_GROUP, Meta};
 
 use super::AddressSource;
+use super::addresses::pool::Ask;
 use super::addresses::{Assigned, Provider, Refused};
 use super::certificates::{self, Certificates};
 use super::conditions::Fault;
@@ -27,7 +28,7 @@ pub(super) struct Claims {
     /// It waits for its class.
     pub(super) waiting: Option<String>,
     /// Its addresses, or why it gets none though it is accepted.
-    pub(super) assigned: Result<Assigned, String>,
+    pub(super) assigned: Result<Assigned, Fault>,
     /// Its listeners, in order.
     pub(super) listeners: Vec<Claim>,
 }
@@ -65,15 +66,17 @@ impl Claims {
         self.rejected.is_none() && self.waiting.is_none()
     }
 
-    /// Where a listener is bound, where it is.
-    pub(super) fn bind(&self, claim: &Claim) -> Option<Bind> {
-        let assigned = self.assigned.as_ref().ok().filter(|_| self.is_accepted() && claim.is_valid())?;
-        Some(Bind { address: assigned.bind, port: claim.port })
+    /// Where a listener is bound; nothing where it is not.
+    pub(super) fn binds(&self, claim: &Claim) -> impl Iterator<Item = Bind> {
+        let port = claim.port;
+        let assigned = self.assigned.as_ref().ok().filter(|_| self.is_accepted() && claim.is_valid());
+        let addresses = assigned.into_iter().flat_map(|assigned| &assigned.addresses);
+        addresses.map(move |address| Bind { address: *address, port })
     }
 
     /// The ports that it claims.
     pub(super) fn ports(&self) -> BTreeSet<Bind> {
-        self.listeners.iter().filter_map(|claim| self.bind(claim)).collect()
+        self.listeners.iter().flat_map(|claim| self.binds(claim)).collect()
     }
 
     /// The Secrets that it names and may.
@@ -100,6 +103,12 @@ pub(super) fn claim(reader: &Reader<'_>, name: &ObjectName) -> Derivation {
     })
 }
 
+/// What a Gateway asks of the pool of its class.
+pub(super) fn ask(reader: &Reader<'_>, name: &ObjectName) -> Option<Ask> {
+    let gateway = reader.gateway(name).found()?;
+    class_of(reader, &gateway.spec.gateway_class_name)?.ok()?.ask(gateway)
+}
+
 /// What a Gateway's class provides; `None` where the class is not ours. Without a cluster nobody has
 /// written a class down: then one that is not there is ours.
 pub(super) fn class_of(reader: &Reader<'_>, name: &str) -> Option<Result<Provider, Fault>> {
@@ -121,9 +130,9 @@ pub(super) fn failed(meta: &Meta, message: &str) -> Claims {
 fn rejected(meta: &Meta, fault: Fault) -> Claims {
     Claims {
         meta: meta.clone(),
+        assigned: Err(fault.clone()),
         rejected: Some(fault),
         waiting: None,
-        assigned: Err(String::new()),
         listeners: Vec::new(),
     }
 }
@@ -134,7 +143,7 @@ fn claim_found(reader: &Reader<'_>, gateway: &Gateway) -> Option<Claims> {
         meta: gateway.meta.clone(),
         rejected: unsupported(gateway),
         waiting: None,
-        assigned: Err(String::new()),
+        assigned: Err(Fault::new("AddressNotAssigned", "no address is assigned yet")),
         listeners: Vec::new(),
     };
     let provider = match provider {
@@ -145,11 +154,11 @@ fn claim_found(reader: &Reader<'_>, gateway: &Gateway) -> Option<Claims> {
             Provider::Node
         }
     };
-    match provider.assign(&gateway.spec.addresses, || reader.node_addresses()) {
+    match provider.assign(reader, gateway) {
         Ok(assigned) => claims.assigned = Ok(assigned),
-        Err(Refused::NotUsable(message)) => claims.assigned = Err(message),
-        Err(Refused::Unsupported(message)) => {
-            claims.rejected.get_or_insert(Fault::new("UnsupportedAddress", message));
+        Err(Refused::NotUsable(fault)) => claims.assigned = Err(fault),
+        Err(Refused::Unsupported(fault)) => {
+            claims.rejected.get_or_insert(fault);
         }
     }
     let namespace = &gateway.meta.name.namespace;
@@ -157,7 +166,7 @@ fn claim_found(reader: &Reader<'_>, gateway: &Gateway) -> Option<Claims> {
         .spec
         .listeners
         .iter()
-        .map(|listener| claim_listener(reader, provider, namespace, listener))
+        .map(|listener| claim_listener(reader, &provider, namespace, listener))
         .collect();
     find_conflicts(&mut claims.listeners);
     Some(claims)
@@ -183,7 +192,7 @@ fn unsupported(gateway: &Gateway) -> Option<Fault> {
     Some(Fault::new("Invalid", format!("{field} is not supported by this version: remove it")))
 }
 
-fn claim_listener(reader: &Reader<'_>, provider: Provider, namespace: &str, listener: &Listener) -> Claim {
+fn claim_listener(reader: &Reader<'_>, provider: &Provider, namespace: &str, listener: &Listener) -> Claim {
     let protocol = match &*listener.protocol {
         "HTTP" => Some(Protocol::Http),
         "HTTPS" => Some(Protocol::Https),
@@ -213,7 +222,7 @@ fn claim_listener(reader: &Reader<'_>, provider: Provider, namespace: &str, list
 
 fn reject_listener(
     reader: &Reader<'_>,
-    provider: Provider,
+    provider: &Provider,
     listener: &Listener,
     protocol: Option<Protocol>,
 ) -> Option<Fault> {

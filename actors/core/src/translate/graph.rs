@@ -24,6 +24,8 @@ pub(super) enum Key {
     NodeAddresses,
     /// What follows from a GatewayClass.
     Class(ObjectName),
+    /// What a Gateway got from its pool.
+    Allocation(ObjectName),
     /// What a Gateway claims.
     Claims(ObjectName),
     /// Which listeners of a Gateway lose their port or hostname to another Gateway.
@@ -42,6 +44,10 @@ pub(super) enum Task {
     NodeAddresses,
     /// A GatewayClass.
     Class(ObjectName),
+    /// What a Gateway asks of its pool.
+    Ask(ObjectName),
+    /// Who gets which address of the pools.
+    Pool,
     /// What a Gateway claims, seen alone.
     Claims(ObjectName),
     /// A port that Gateways share: who gets what.

@@ -78,7 +78,7 @@ pub(super) fn share(reader: &Reader<'_>, port: &Bind) -> Derivation {
     let mut taken: BTreeMap<Option<&HostPattern>, &ObjectName> = BTreeMap::new();
     let mut losers = Losers::new();
     for (gateway, claims) in gateways {
-        for claim in claims.listeners.iter().filter(|claim| claims.bind(claim) == Some(*port)) {
+        for claim in claims.listeners.iter().filter(|claim| claims.binds(claim).any(|bind| bind == *port)) {
             let Some(mine) = claim.protocol else { continue };
             let (stands, owner) = *protocol.get_or_insert((mine, gateway));
             let conflict = if stands != mine {
@@ -122,18 +122,19 @@ pub(super) fn settle(reader: &Reader<'_>, gateway: &ObjectName) -> (Derivation, 
 }
 
 fn lost(reader: &Reader<'_>, claims: &Claims, claim: &Claim) -> Option<Conflict> {
-    let port = claims.bind(claim)?;
-    reader.conflict(&claims.meta.name, &port, &claim.name).cloned()
+    claims.binds(claim).find_map(|bind| reader.conflict(&claims.meta.name, &bind, &claim.name).cloned())
 }
 
 /// The unit of a listener that can be served.
 fn unit(claims: &Claims, claim: &Claim) -> Option<Listener> {
-    let (bind, protocol) = (claims.bind(claim)?, claim.protocol?);
+    let mut binds = claims.binds(claim);
+    let (bind, protocol) = (binds.next()?, claim.protocol?);
     if protocol == Protocol::Https && claim.certificates.usable.is_empty() {
         return None;
     }
     Some(Listener {
         bind,
+        further: binds.map(|bind| bind.address).collect(),
         protocol,
         hostname: claim.hostname.clone(),
         certificates: claim.certificates.usable.iter().map(UnitId::certificate).collect(),

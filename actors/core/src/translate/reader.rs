@@ -15,7 +15,9 @@ use crate::snapshot::http_route::HttpRoute;
 use crate::snapshot::meta::{GATEWAY_GROUP, Kind, ObjectRef};
 use crate::snapshot::{Snapshot, Store};
 
+use super::addresses::pool::Ask;
 use super::classes::ClassView;
+use super::conditions::Fault;
 use super::derived::Derived;
 use super::gateways::Claims;
 use super::graph::Key;
@@ -148,6 +150,21 @@ impl<'a> Reader<'a> {
     pub(super) fn class(&self, name: &ObjectName) -> Option<&'a ClassView> {
         self.note(Key::Class(name.clone()));
         self.derived.classes.get(name).map(|view| &**view)
+    }
+
+    /// What Gateways ask of the pools. The translator runs whoever asks again when that changes.
+    pub(super) fn asks(&self) -> &'a BTreeMap<ObjectName, Arc<Ask>> {
+        &self.derived.asks
+    }
+
+    /// What a Gateway got from its pool.
+    pub(super) fn allocation(&self, gateway: &ObjectName) -> Result<&'a [IpAddr], Fault> {
+        self.note(Key::Allocation(gateway.clone()));
+        match self.derived.allocations.get(gateway) {
+            Some(Ok(addresses)) => Ok(addresses),
+            Some(Err(fault)) => Err(fault.clone()),
+            None => Err(Fault::new("AddressNotAssigned", "no address is assigned yet")),
+        }
     }
 
     /// What a Gateway claims; `None` where it is not ours.

@@ -4,6 +4,7 @@ use proxy_config::name::ObjectName;
 
 use crate::snapshot::meta::{Kind, ObjectRef};
 
+use super::addresses::pool;
 use super::derived::{Losers, Result as Derivation};
 use super::emission::Emission;
 use super::graph::{Key, Task};
@@ -15,7 +16,7 @@ pub(super) fn first_task(ObjectRef { kind, name }: &ObjectRef) -> Task {
     let name = name.clone();
     match kind {
         Kind::GatewayClass => Task::Class(name),
-        Kind::Gateway => Task::Claims(name),
+        Kind::Gateway => Task::Ask(name),
         Kind::HttpRoute => Task::HttpRoute(name),
         Kind::EndpointSlice => Task::Endpoints(name),
         Kind::Secret => Task::Secret(name),
@@ -28,12 +29,14 @@ pub(super) fn subject(task: &Task) -> Option<ObjectRef> {
     let of = |kind, name: &ObjectName| Some(ObjectRef::new(kind, name.clone()));
     match task {
         Task::Class(name) => of(Kind::GatewayClass, name),
-        Task::Claims(name) | Task::Listeners(name) | Task::GatewayStatus(name) => of(Kind::Gateway, name),
+        Task::Ask(name) | Task::Claims(name) | Task::Listeners(name) | Task::GatewayStatus(name) => {
+            of(Kind::Gateway, name)
+        }
         Task::HttpRoute(name) => of(Kind::HttpRoute, name),
         Task::Secret(name) => of(Kind::Secret, name),
         Task::Endpoints(name) => of(Kind::EndpointSlice, name),
         Task::Malformed(reference) => Some(reference.clone()),
-        Task::NodeAddresses | Task::Port(_) | Task::Backend(..) => None,
+        Task::NodeAddresses | Task::Pool | Task::Port(_) | Task::Backend(..) => None,
     }
 }
 
@@ -55,6 +58,8 @@ pub(super) fn run(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
             (Derivation::NodeAddresses(addresses), Emission::default())
         }
         Task::Class(name) => classes::translate(reader, name),
+        Task::Ask(name) => (Derivation::Ask(gateways::ask(reader, name)), Emission::default()),
+        Task::Pool => (Derivation::Pool(pool::allocate(reader.asks())), Emission::default()),
         Task::Claims(name) => (gateways::claim(reader, name), Emission::default()),
         Task::Port(port) => (listeners::share(reader, port), Emission::default()),
         Task::Listeners(name) => listeners::settle(reader, name),
@@ -94,6 +99,7 @@ pub(super) fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emissio
             }
             None => (Derivation::Route(None), Emission::default()),
         },
+        Task::Ask(_) => (Derivation::Ask(None), Emission::default()),
         Task::Class(_) => (Derivation::Class(None), Emission::default()),
         Task::Port(_) => (Derivation::Port(Losers::new()), Emission::default()),
         Task::Listeners(_) => (Derivation::Listeners(None), Emission::default()),

@@ -115,9 +115,7 @@ impl Edit {
                     "group": "portreeve.dev", "kind": "EdgeParameters", "name": format!("n{}", b % 2),
                 })], b / 2),
             } }),
-            Kind::EdgeParameters => {
-                json!({ "spec": { "addressProvider": pick(&[json!({}), json!({ "node": {} }), json!({ "slots": {} })], a) } })
-            }
+            Kind::EdgeParameters => json!({ "spec": { "addressProvider": address_provider(a) } }),
             Kind::Gateway => gateway(drawn),
             Kind::HttpRoute => route(drawn),
             Kind::ReferenceGrant => json!({ "spec": {
@@ -159,6 +157,13 @@ fn pick<T: Clone>(of: &[T], drawn: u8) -> T {
     of[usize::from(drawn) % of.len()].clone()
 }
 
+fn address_provider(drawn: u8) -> Value {
+    let pool = |cidrs: &[&str]| json!({ "pool": { "cidrs": cidrs } });
+    let small = pool(&["10.1.0.0/30"]);
+    let two = pool(&["10.1.0.0/30", "10.3.0.0/31"]);
+    pick(&[json!({}), json!({ "node": {} }), json!({ "slots": {} }), small, two], drawn)
+}
+
 fn pod(node: u8, ready: u8) -> Value {
     json!({
         "spec": { "nodeName": format!("n{}", node % 2) },
@@ -172,9 +177,10 @@ fn pod(node: u8, ready: u8) -> Value {
 fn gateway([a, b, c, d, e, f]: [u8; 6]) -> Value {
     let hostname = |drawn| pick(&[Value::Null, json!("*.example.com"), json!("shop.example.com")], drawn);
     let secret = json!({ "name": format!("n{}", e % 3), "namespace": pick(&[Value::Null, json!("a"), json!("b")], e / 3) });
-    json!({ "spec": {
+    let held = pick(&[json!([]), json!([{ "value": "10.1.0.1" }]), json!([{ "value": "10.1.0.2" }])], c / 9);
+    json!({ "status": { "addresses": held }, "spec": {
         "gatewayClassName": pick(&["class-0", "class-0", "class-0", "class-1", "none"], a),
-        "addresses": pick(&[json!([]), json!([]), json!([]), json!([{ "value": "10.1.0.1" }]), json!([{ "type": "Hostname", "value": "x" }])], f),
+        "addresses": pick(&[json!([]), json!([]), json!([]), json!([{ "value": "10.1.0.1" }]), json!([{ "value": "" }, { "value": "" }]), json!([{ "type": "Hostname", "value": "x" }])], f),
         "listeners": [
             {
                 "name": "one",

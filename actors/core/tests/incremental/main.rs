@@ -152,6 +152,7 @@ fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
         "NoMatchingParent",
         "NoMatchingListenerHostname",
         "UnsupportedValue",
+        "UnsupportedAddress",
     ] {
         assert!(seen.contains(wanted), "no generated cluster has {wanted}: {seen:?}");
     }

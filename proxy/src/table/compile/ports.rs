@@ -52,11 +52,13 @@ impl PortStage {
 
     pub(super) fn put(&mut self, id: &UnitId, unit: Option<ListenerUnit>) {
         if let Some(old) = self.units.remove(id) {
-            let address = self.address(&old);
-            let place = |unit: &ListenerUnit| (unit.bind, unit.protocol, unit.hostname.clone());
+            let place =
+                |unit: &ListenerUnit| (unit.bind, unit.further.clone(), unit.protocol, unit.hostname.clone());
             self.has_lost |= unit.as_ref().is_none_or(|unit| place(unit) != place(&old));
-            self.dirty.insert(address);
-            leave(&mut self.by_address, &address, id);
+            for address in addresses(self.node_address, &old) {
+                self.dirty.insert(address);
+                leave(&mut self.by_address, &address, id);
+            }
             for certificate in &old.certificates {
                 if let Some(listeners) = self.by_certificate.get_mut(certificate) {
                     listeners.remove(id);
@@ -67,22 +69,15 @@ impl PortStage {
             }
         }
         if let Some(unit) = unit {
-            let address = self.address(&unit);
-            self.dirty.insert(address);
-            self.by_address.entry(address).or_default().insert(id.clone());
+            for address in addresses(self.node_address, &unit) {
+                self.dirty.insert(address);
+                self.by_address.entry(address).or_default().insert(id.clone());
+            }
             for certificate in &unit.certificates {
                 self.by_certificate.entry(certificate.clone()).or_default().insert(id.clone());
             }
             self.units.insert(id.clone(), unit);
         }
-    }
-
-    fn address(&self, unit: &ListenerUnit) -> SocketAddr {
-        let address = match unit.bind.address {
-            Address::Node => self.node_address,
-            Address::Ip(address) => address,
-        };
-        SocketAddr::new(address, unit.bind.port)
     }
 
     pub(super) fn listeners_at(&self, address: SocketAddr) -> impl Iterator<Item = &UnitId> {
@@ -100,7 +95,13 @@ impl PortStage {
     ) {
         let mut dirty = std::mem::take(&mut self.dirty);
         let renewed = certificates.iter().filter_map(|id| self.by_certificate.get(id)).flatten();
-        dirty.extend(renewed.filter_map(|id| self.units.get(id)).map(|unit| self.address(unit)));
+        let renewed = renewed.filter_map(|id| self.units.get(id));
+        dirty.extend(renewed.flat_map(|unit| addresses(self.node_address, unit)));
+        self.spread(&mut dirty);
+        for address in &dirty {
+            let ids = self.by_address.get(address);
+            ids.into_iter().flatten().for_each(|id| drop(broken.remove(id)));
+        }
         for address in &dirty {
             match self.by_address.get(address) {
                 Some(ids) => {
@@ -113,9 +114,23 @@ impl PortStage {
         }
         for id in listeners {
             let Some(unit) = self.units.get(id) else { continue };
-            let address = self.address(unit);
-            if let (false, Some(port)) = (dirty.contains(&address), ports.get_mut(&address)) {
-                refresh(port, id, unit, context);
+            for address in addresses(self.node_address, unit) {
+                if let (false, Some(port)) = (dirty.contains(&address), ports.get_mut(&address)) {
+                    refresh(port, id, unit, context);
+                }
+            }
+        }
+    }
+
+    /// Adds the other addresses of the listeners at these: what is wrong with one may be so at any of its own.
+    fn spread(&self, dirty: &mut Dirty<SocketAddr>) {
+        let mut open: Vec<_> = dirty.iter().copied().collect();
+        while let Some(address) = open.pop() {
+            let units = self.listeners_at(address).map(|id| &self.units[id]);
+            for other in units.flat_map(|unit| addresses(self.node_address, unit)) {
+                if dirty.insert(other) {
+                    open.push(other);
+                }
             }
         }
     }
@@ -126,7 +141,6 @@ impl PortStage {
         let mut protocol = None;
         for id in ids {
             let unit = &self.units[id];
-            broken.remove(id);
             let served = *protocol.get_or_insert(unit.protocol);
             let name = key(unit.hostname.as_ref()).as_bytes();
             if served != unit.protocol {
@@ -147,6 +161,15 @@ impl PortStage {
         let protocol = protocol.unwrap_or(Protocol::Http);
         Port { protocol, hostnames: Arc::new(hostnames), listeners }
     }
+}
+
+/// Where a listener is bound.
+fn addresses(node: IpAddr, unit: &ListenerUnit) -> impl Iterator<Item = SocketAddr> {
+    let port = unit.bind.port;
+    [&unit.bind.address].into_iter().chain(&unit.further).map(move |address| match address {
+        Address::Node => SocketAddr::new(node, port),
+        Address::Ip(address) => SocketAddr::new(*address, port),
+    })
 }
 
 /// Gives a port the new routes of one of its listeners.

@@ -1,10 +1,10 @@
 //! The compiler against a reference that knows no indices, and against itself.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
-use proxy_config::listener::Protocol;
+use proxy_config::listener::{Address, Protocol};
 use proxy_config::route::{PathMatch, Target};
 use proxy_config::set::UnitSet;
 
@@ -323,6 +323,40 @@ fn of_two_listeners_that_can_not_share_a_port_one_is_broken() {
     let broken: Vec<UnitId> = compiler.broken().map(|broken| broken.unit).collect();
     assert_eq!(broken, [id, listener("c", 80, None).0]);
     assert_eq!(table.binds().collect::<Vec<_>>(), [((NODE, 80).into(), Protocol::Http)]);
+}
+
+#[test]
+fn a_listener_is_bound_at_all_of_its_addresses_and_broken_where_one_of_them_is_taken() {
+    let (first, second): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+    let at = |name, hostname, addresses: &[IpAddr]| {
+        let (id, unit) = listener(name, 80, hostname);
+        let Unit::Listener(mut unit) = unit else { panic!("a listener") };
+        unit.bind.address = Address::Ip(addresses[0]);
+        unit.further = addresses[1..].iter().copied().map(Address::Ip).collect();
+        (id, Unit::Listener(unit))
+    };
+    let rules = vec![rule(PathMatch::Prefix("/".into()), None)];
+    let world = set([at("b", None, &[first, second]), route("r", 1, &["b"], &["x.example"], rules)]);
+    let (table, mut compiler) = compile(&world);
+    let binds = |table: &Table| table.binds().map(|(address, _)| address).collect::<Vec<_>>();
+    assert_eq!(binds(&table), [(first, 80).into(), (second, 80).into()]);
+    for address in binds(&table) {
+        assert!(table.ports[&address].listeners[0].hosts.get(b"x.example").is_some(), "{address}");
+    }
+
+    // Another one has the second address: the first one stays served, and what is wrong stays known when that
+    // is all that changes.
+    let (id, other) = at("a", None, &[second]);
+    compiler.apply([&EncodedUnit::new(id.clone(), &other)], [], version(), world.root());
+    let broken = |compiler: &Compiler| compiler.broken().map(|broken| broken.unit).collect::<Vec<_>>();
+    assert_eq!(broken(&compiler), [at("b", None, &[first]).0]);
+    let (third, beside) = at("c", Some("c.example"), &[first]);
+    compiler.apply([&EncodedUnit::new(third, &beside)], [], version(), world.root());
+    assert_eq!(broken(&compiler), [at("b", None, &[first]).0]);
+
+    let table = compiler.apply([], [&id], version(), world.root());
+    assert_eq!(broken(&compiler), []);
+    assert_eq!(binds(&table), [(first, 80).into(), (second, 80).into()]);
 }
 
 #[test]

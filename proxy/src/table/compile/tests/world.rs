@@ -23,6 +23,7 @@ pub(crate) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Named {
         client_validation: None,
         backend_certificate: None,
         bind: Bind { address: Address::Node, port },
+        further: Vec::new(),
         protocol: Protocol::Http,
         hostname: hostname.map(HostPattern::new),
         certificates: Vec::new(),
