@@ -13,8 +13,11 @@ use rustix::process::Signal;
 
 /// Builds the command `portreeve` with this workspace's profile and says where it is.
 pub fn build() -> Result<PathBuf> {
-    let tests = std::env::current_exe()?;
-    let folder = tests.ancestors().nth(2).context("a test program lies in target/<profile>/deps")?.to_owned();
+    let program = std::env::current_exe()?;
+    let is_profile = |folder: &&Path| !folder.ends_with("deps");
+    let folder =
+        program.ancestors().skip(1).find(is_profile).context("a program lies in target/<profile>")?;
+    let folder = folder.to_owned();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args(["build", "--locked", "--quiet"]);
     cargo.args(["--package", "portreeve", "--bin", "portreeve"]);

@@ -209,7 +209,8 @@ impl Drop for Testbed {
     }
 }
 
-fn controller_arguments(cluster: &Cluster, name: &str, identities: &Path) -> Vec<String> {
+/// The arguments of the controller called `name`, which reaches the cluster and all nodes' proxies.
+pub fn controller_arguments(cluster: &Cluster, name: &str, identities: &Path) -> Vec<String> {
     let mut arguments = vec![
         "controller".to_owned(),
         format!("--kubeconfig={}", cluster.inner_kubeconfig().display()),
@@ -224,7 +225,8 @@ fn controller_arguments(cluster: &Cluster, name: &str, identities: &Path) -> Vec
     arguments
 }
 
-fn proxy_arguments(name: &str, address: Ipv4Addr, identities: &Path, state: &Path) -> Vec<String> {
+/// The arguments of the proxy called `name` on the node at `address`.
+pub fn proxy_arguments(name: &str, address: Ipv4Addr, identities: &Path, state: &Path) -> Vec<String> {
     vec![
         "proxy".to_owned(),
         format!("--name={name}"),

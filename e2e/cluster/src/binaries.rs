@@ -19,6 +19,9 @@ const MODULE: &str = env!("CARGO_MANIFEST_DIR");
 const LINKER_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 \
      -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36";
 
+/// Those of programs that are not Kubernetes.
+const OTHER_LINKER_FLAGS: &str = "-s -w";
+
 /// Program and Go package; the API server first, for it brings nearly everything that the others share.
 const PROGRAMS: [(&str, &str); 8] = [
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -30,6 +33,9 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("etcd", "./bin/etcd"),
     ("echo-basic", "sigs.k8s.io/gateway-api/conformance/echo-basic"),
 ];
+
+/// What they are made of, besides what go.sum names.
+const SOURCES: [&str; 4] = ["go.mod", "go.sum", "bin/etcd/main.go", "bin/pause/pause.c"];
 
 /// What must be on the machine, and the Debian package that it is in.
 const TOOLS: [(&str, &str); 12] = [
@@ -53,7 +59,31 @@ pub struct Binaries {
     folder: PathBuf,
 }
 
+/// A program of another Go module, which a suite keeps beside those of the cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct GoProgram<'a> {
+    /// What it is called.
+    pub name: &'a str,
+    /// The folder of its module.
+    pub module: &'a str,
+    /// What it is made of, besides the module's dependencies.
+    pub sources: &'a [&'a str],
+    /// What makes it: `["build", "./bin/name"]`, or `["test", "-c", "."]`.
+    pub arguments: &'a [&'a str],
+}
+
 impl Binaries {
+    /// Builds a program of another module, if it is missing or out of date, and says where it is.
+    pub fn add(&self, program: &GoProgram<'_>, progress: impl Fn(&str)) -> Result<PathBuf> {
+        let GoProgram { name, module, sources, arguments } = *program;
+        let lock = File::create(self.path(".lock"))?;
+        lock.lock().context("wait for another build of the cluster's programs")?;
+        let (module, files) = (Path::new(module), ["go.mod", "go.sum"].iter().chain(sources).copied());
+        let hash = hash(module, files, OTHER_LINKER_FLAGS)?;
+        build_unless_right(self, name, &hash, progress, |to| go(module, arguments, OTHER_LINKER_FLAGS, to))?;
+        Ok(self.path(name))
+    }
+
     /// The path of the program called `name`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
@@ -78,10 +108,12 @@ pub fn build(progress: impl Fn(&str)) -> Result<Binaries> {
     fs::create_dir_all(&binaries.folder)?;
     let lock = File::create(binaries.path(".lock"))?;
     lock.lock().context("wait for another build of the cluster's programs")?;
-    let hash = hash()?;
+    let hash = hash(Path::new(MODULE), SOURCES, LINKER_FLAGS)?;
     let mut built = false;
     for (name, package) in PROGRAMS {
-        built |= build_unless_right(&binaries, name, &hash, &progress, |to| go_build(package, to))?;
+        built |= build_unless_right(&binaries, name, &hash, &progress, |to| {
+            go(Path::new(MODULE), &["build", package], LINKER_FLAGS, to)
+        })?;
     }
     built |= build_unless_right(&binaries, "pause", &hash, &progress, compile_pause)?;
     if built || image::archives(&binaries.images()).iter().any(|archive| !archive.exists()) {
@@ -110,16 +142,13 @@ fn build_unless_right(
     Ok(true)
 }
 
-fn go_build(package: &str, to: &Path) -> Result<()> {
+/// Runs `go` with these arguments, of which the last one is the package.
+fn go(module: &Path, arguments: &[&str], linker_flags: &str, to: &Path) -> Result<()> {
+    let (package, verb) = arguments.split_last().context("a package to build")?;
     let mut go = Command::new("go");
-    go.current_dir(MODULE).env("CGO_ENABLED", "0").args([
-        "build",
-        "-trimpath",
-        "-ldflags",
-        LINKER_FLAGS,
-        "-o",
-    ]);
-    run(go.arg(to).arg(package)).map(|_| ())
+    go.current_dir(module).env("CGO_ENABLED", "0").args(verb);
+    go.args(["-trimpath", "-ldflags", linker_flags, "-o"]).arg(to).arg(package);
+    run(&mut go).map(|_| ())
 }
 
 fn compile_pause(to: &Path) -> Result<()> {
@@ -128,13 +157,13 @@ fn compile_pause(to: &Path) -> Result<()> {
     run(gcc.arg(to).arg("bin/pause/pause.c")).map(|_| ())
 }
 
-fn hash() -> Result<String> {
+fn hash<'a>(module: &Path, files: impl IntoIterator<Item = &'a str>, linker_flags: &str) -> Result<String> {
     let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum", "bin/etcd/main.go", "bin/pause/pause.c"] {
-        hash.update(fs::read(Path::new(MODULE).join(file)).with_context(|| format!("read {file}"))?);
+    for file in files {
+        hash.update(fs::read(module.join(file)).with_context(|| format!("read {file}"))?);
     }
-    hash.update(LINKER_FLAGS);
-    hash.update(run(Command::new("go").current_dir(MODULE).args(["env", "GOVERSION", "GOARCH"]))?);
+    hash.update(linker_flags);
+    hash.update(run(Command::new("go").current_dir(module).args(["env", "GOVERSION", "GOARCH"]))?);
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -16,6 +16,7 @@ use crate::apply::Channel;
 use crate::audit;
 use crate::binaries::{self, Binaries};
 use crate::control_plane::{self, ApiServer};
+use crate::image;
 use crate::kubeconfig;
 use crate::machine::Machine;
 use crate::namespace::Namespace;
@@ -138,6 +139,16 @@ impl Cluster {
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut kubectl = Command::new(self.binaries.path("kubectl"));
         run(kubectl.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments))
+    }
+
+    /// Gives all nodes an image called `tag` that holds `program`, one of [`Cluster::binaries`], and runs it.
+    pub fn load_image(&self, program: &str, tag: &str) -> Result<()> {
+        let images = self.binaries.images();
+        let (archive, new) =
+            (images.join(format!("{program}.tar")), images.join(format!(".{program}.{}", self.id())));
+        image::write(&self.binaries.path(program), &[tag], &new)?;
+        std::fs::rename(&new, &archive)?;
+        self.nodes.iter().try_for_each(|node| node.load_image(&archive))
     }
 
     /// Applies YAML, as kubectl does (server side).

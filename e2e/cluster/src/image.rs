@@ -32,7 +32,7 @@ pub(crate) fn archives(folder: &Path) -> [PathBuf; 2] {
 }
 
 /// Writes an image whose one layer is `program`, at the root, as its entry point.
-fn write(program: &Path, tags: &[&str], archive: &Path) -> Result<()> {
+pub(crate) fn write(program: &Path, tags: &[&str], archive: &Path) -> Result<()> {
     let work = tempfile::tempdir()?;
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let (root, image) = (work.path().join("root"), work.path().join("image"));

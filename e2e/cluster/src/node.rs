@@ -194,11 +194,13 @@ impl Node {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        for archive in image::archives(&binaries.images()) {
-            let file = PathBuf::from("/run/bin/images").join(archive.file_name().unwrap_or_default());
-            run(self.command("ctr")?.args(["--namespace=k8s.io", "images", "import"]).arg(file))?;
-        }
-        Ok(())
+        image::archives(&binaries.images()).iter().try_for_each(|archive| self.load_image(archive))
+    }
+
+    /// Loads an archive of the folder of images.
+    pub(crate) fn load_image(&self, archive: &Path) -> Result<()> {
+        let file = PathBuf::from("/run/bin/images").join(archive.file_name().unwrap_or_default());
+        run(self.command("ctr")?.args(["--namespace=k8s.io", "images", "import"]).arg(file)).map(|_| ())
     }
 
     /// A file of the node's state folder, as the node sees it.

@@ -7,5 +7,6 @@ mod leadership;
 mod losses;
 mod malformed;
 mod parameters;
+mod pool;
 mod quiet;
 mod routes;

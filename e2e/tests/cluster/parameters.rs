@@ -8,7 +8,8 @@ use e2e::testbed::{SOON, Testbed};
 use e2e::wait::until;
 use serde_json::{Value, json};
 
-const CRD: &str = "edgeparameters.portreeve.dev";
+/// The name of the definition.
+pub(crate) const CRD: &str = "edgeparameters.portreeve.dev";
 /// A class with parameters, and a Gateway of it with a route on a port of its own.
 const CLASS: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
@@ -41,7 +42,8 @@ fn parameters(provider: &Value) -> String {
     .to_string()
 }
 
-fn install(testbed: &Testbed) -> Result<()> {
+/// Installs our own definitions.
+pub(crate) fn install(testbed: &Testbed) -> Result<()> {
     for crd in crds::ours() {
         testbed.cluster.apply(&serde_json::to_string(&crd)?)?;
     }

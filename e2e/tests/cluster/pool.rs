@@ -1,0 +1,158 @@
+//! Gateways with addresses of a pool: each its own, on every node, kept whoever leads.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster::Cluster;
+use e2e::pool;
+use e2e::stage::play;
+use e2e::testbed::{SOON, Testbed};
+use e2e::traffic::Client;
+use e2e::wait::until;
+use serde_json::{Value, json};
+
+use crate::parameters::{CRD, install};
+
+const RANGE: &str = "172.31.9.0/29";
+const CLASS: &str = r#"
+apiVersion: portreeve.dev/v1alpha1
+kind: EdgeParameters
+metadata: {name: pooled}
+spec: {addressProvider: {pool: {cidrs: ["172.31.9.0/29"]}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: pooled}
+spec:
+  controllerName: portreeve.dev/gateway-controller
+  parametersRef: {group: portreeve.dev, kind: EdgeParameters, name: pooled}
+"#;
+
+/// A Gateway that takes everything on port 80, with a route to `service`.
+fn gateway(name: &str, service: &str, addresses: &Value) -> String {
+    let gateway = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": name},
+        "spec": {
+            "gatewayClassName": "pooled", "addresses": addresses,
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+        },
+    });
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name},
+        "spec": {
+            "parentRefs": [{"name": name}],
+            "rules": [{"backendRefs": [{"name": service, "port": 8080}]}],
+        },
+    });
+    format!("{gateway}\n---\n{route}")
+}
+
+fn delete(cluster: &Cluster, name: &str) -> Result<()> {
+    let both = [format!("gateway/{name}"), format!("httproute/{name}")];
+    cluster.kubectl(&["delete", &both[0], &both[1]]).map(|_| ())
+}
+
+/// The addresses that a Gateway's status lists, once it is programmed.
+async fn addresses(testbed: &Testbed, name: &str) -> Result<Vec<IpAddr>> {
+    until(&format!("Gateway {name} is programmed"), SOON, async || {
+        let conditions = testbed.conditions("gateway", name, "/status/conditions").await?;
+        ensure!(conditions["Programmed"] == "True Programmed", "{conditions:?}");
+        let path = "jsonpath={.status.addresses[*].value}";
+        let listed = testbed.cluster.kubectl(&["get", "gateway", name, "-o", path])?;
+        let addresses: Result<Vec<IpAddr>, _> = listed.split_whitespace().map(str::parse).collect();
+        addresses.with_context(|| format!("addresses: {listed}"))
+    })
+    .await
+}
+
+/// A machine from which the pool is reached through one node alone.
+fn beside(testbed: &Testbed, node: usize) -> Result<Client> {
+    let machine = testbed.cluster.add_machine(&format!("pool-{node}"))?;
+    pool::route(&machine.namespace, RANGE, &testbed.cluster.nodes()[node..=node])?;
+    Ok(Client::new(machine.namespace))
+}
+
+async fn serves(client: &Client, address: IpAddr, deployment: &str) -> Result<()> {
+    until(&format!("{address} is served by {deployment}"), SOON, async || {
+        let answer = client.get((address, 80).into(), "any.example", "/").await?;
+        ensure!(answer.deployment() == deployment, "{answer:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<()> {
+    play(async |testbed| {
+        let cluster = &testbed.cluster;
+        install(testbed)?;
+        pool::make_local(cluster, RANGE)?;
+        cluster.apply(CLASS)?;
+        for (name, service) in [("one", "blue"), ("two", "green")] {
+            cluster.apply(&gateway(name, service, &json!([])))?;
+        }
+        let clients = [beside(testbed, 0)?, beside(testbed, 1)?];
+        let one = addresses(testbed, "one").await?;
+        let two = addresses(testbed, "two").await?;
+        ensure!(one.len() == 1 && two.len() == 1 && one != two, "{one:?} {two:?}");
+        for client in &clients {
+            serves(client, one[0], "blue").await?;
+            serves(client, two[0], "green").await?;
+        }
+
+        let load = |client: &Client| {
+            let to = SocketAddr::new(two[0], 80);
+            client.load(to, "any.example", "/", 2, Duration::from_millis(20))
+        };
+        let loads = clients.each_ref().map(load);
+        for controller in &testbed.controllers {
+            controller.kill()?;
+        }
+        // It would come first if there were no one to keep anything.
+        cluster.apply(&gateway(
+            "another",
+            "green",
+            &json!([{"type": "IPAddress"}, {"type": "IPAddress"}]),
+        ))?;
+        for controller in &testbed.controllers {
+            controller.start(cluster)?;
+        }
+        let another = addresses(testbed, "another").await?;
+        ensure!(addresses(testbed, "one").await? == one && addresses(testbed, "two").await? == two);
+        let all: BTreeSet<_> = [&one, &two, &another].into_iter().flatten().collect();
+        ensure!(all.len() == 4, "one address each and two for the other: {all:?}");
+        for (client, address) in clients.iter().zip(&another) {
+            serves(client, *address, "green").await?;
+        }
+        for load in loads {
+            assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
+        }
+
+        what_is_taken_is_free_once_it_is_given_up(testbed, one[0], &clients[0]).await?;
+        for name in ["two", "another", "heir"] {
+            delete(cluster, name)?;
+        }
+        let objects = ["gatewayclass/pooled".to_owned(), format!("crd/{CRD}")];
+        cluster.kubectl(&["delete", &objects[0], &objects[1]]).map(|_| ())
+    })
+}
+
+async fn what_is_taken_is_free_once_it_is_given_up(
+    testbed: &Testbed,
+    one: IpAddr,
+    client: &Client,
+) -> Result<()> {
+    testbed.cluster.apply(&gateway("heir", "green", &json!([{"value": one}])))?;
+    until("the heir waits for its address", SOON, async || {
+        let conditions = testbed.conditions("gateway", "heir", "/status/conditions").await?;
+        ensure!(conditions["Programmed"] == "False AddressNotUsable", "{conditions:?}");
+        Ok(())
+    })
+    .await?;
+    serves(client, one, "blue").await?;
+    delete(&testbed.cluster, "one")?;
+    ensure!(addresses(testbed, "heir").await? == [one]);
+    serves(client, one, "green").await
+}
