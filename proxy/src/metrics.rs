@@ -134,7 +134,7 @@ impl WorkerMetrics {
 
     /// Counts a request as being served until the guard is dropped.
     pub fn active(&self) -> Active<'_> {
-        self.active_requests.fetch_add(1, Relaxed);
+        change(&self.active_requests, 1);
         Active(self)
     }
 }
@@ -145,8 +145,18 @@ pub struct Active<'m>(&'m WorkerMetrics);
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.0.active_requests.fetch_sub(1, Relaxed);
+        change(&self.0.active_requests, -1);
     }
+}
+
+/// Adds to a count of which its worker is the only writer: without a locked instruction.
+fn add(count: &AtomicU64, more: u64) {
+    count.store(count.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
+/// As [`add`], for what goes up and down.
+fn change(count: &AtomicI64, by: i64) {
+    count.store(count.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
 /// The series of one route.
@@ -174,7 +184,7 @@ impl RouteMetrics {
         let Some(cell) = self.cells.get(worker) else { return };
         let cell = cell.get_or_init(Box::default);
         let class = usize::from(status / 100);
-        cell.classes[if class < CLASSES.len() { class } else { 0 }].fetch_add(1, Relaxed);
+        add(&cell.classes[if class < CLASSES.len() { class } else { 0 }], 1);
         cell.durations.observe(duration);
     }
 

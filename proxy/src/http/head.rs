@@ -6,7 +6,7 @@
 //! Source: RFC 9112 sections 2 to 5.
 
 use super::respond::Reason;
-use super::validate::field::{self, FieldRef, Known};
+use super::validate::field::{self, FieldLine, FieldRef, Known};
 use super::validate::framing::{Framing, FramingFields};
 use super::validate::{Connection, Line, MAX_FIELD_LINE, MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE, Version};
 
@@ -31,8 +31,20 @@ impl Span {
 #[derive(Clone, Copy, Debug)]
 struct RawField {
     known: Known,
+    /// Whether its line is as a proxy writes it.
+    is_canonical: bool,
     name: Span,
     value: Span,
+}
+
+impl RawField {
+    fn of<'a>(&self, bytes: &'a [u8]) -> FieldRef<'a> {
+        let line = match self.is_canonical {
+            true => Span { start: self.name.start, end: self.value.end + 2 }.of(bytes),
+            false => b"",
+        };
+        FieldRef { known: self.known, name: self.name.of(bytes), value: self.value.of(bytes), line }
+    }
 }
 
 /// The places of a head; used again for the next one.
@@ -64,28 +76,42 @@ impl Head {
     /// # Errors
     /// As soon as what has arrived can't become an acceptable head.
     pub fn parse(&mut self, bytes: &[u8]) -> Result<Option<usize>, Reason> {
-        loop {
-            let start = self.at;
-            let rest = &bytes[start..];
-            let Some(length) = memchr::memchr(b'\n', rest) else {
-                return self.incomplete(rest, bytes.len());
-            };
-            if length == 0 || rest[length - 1] != b'\r' {
-                return Err(Reason::MalformedLineEnd);
-            }
-            let line = &rest[..length - 1];
-            self.at = start + length + 1;
-            if self.at > MAX_HEAD {
-                return Err(Reason::FieldsTooLarge);
-            }
-            if self.start_line.is_none() {
-                self.first(line, start)?;
-            } else if line.is_empty() {
-                return Ok(Some(self.at));
-            } else {
-                self.field(line, start)?;
+        while self.start_line.is_none() {
+            if !self.start(bytes)? {
+                return self.incomplete(&bytes[self.at..], bytes.len());
             }
         }
+        loop {
+            let rest = &bytes[self.at..];
+            let line = match rest {
+                [b'\r', b'\n', ..] => {
+                    self.advance(2)?;
+                    return Ok(Some(self.at));
+                }
+                [b'\r'] => None,
+                _ => field::line(rest)?,
+            };
+            match line {
+                Some(line) => self.field(line)?,
+                None => return self.incomplete(rest, bytes.len()),
+            }
+        }
+    }
+
+    fn advance(&mut self, length: usize) -> Result<(), Reason> {
+        self.at += length;
+        if self.at > MAX_HEAD { Err(Reason::FieldsTooLarge) } else { Ok(()) }
+    }
+
+    /// Reads a line before the fields; false while its end has not arrived.
+    fn start(&mut self, bytes: &[u8]) -> Result<bool, Reason> {
+        let start = self.at;
+        let rest = &bytes[start..];
+        let Some(length) = memchr::memchr(b'\n', rest) else { return Ok(false) };
+        let line = rest[..length].strip_suffix(b"\r").ok_or(Reason::MalformedLineEnd)?;
+        self.advance(length + 1)?;
+        self.first(line, start)?;
+        Ok(true)
     }
 
     /// One empty line before a request is overlooked (RFC 9112 section 2.2).
@@ -116,22 +142,17 @@ impl Head {
         Ok(None)
     }
 
-    fn field(&mut self, line: &[u8], start: usize) -> Result<(), Reason> {
-        if line.len() + 2 > MAX_FIELD_LINE || self.fields.len() == MAX_FIELDS {
+    fn field(&mut self, line: FieldLine) -> Result<(), Reason> {
+        let start = self.at;
+        if line.length > MAX_FIELD_LINE || self.fields.len() == MAX_FIELDS {
             return Err(Reason::FieldsTooLarge);
         }
-        let colon = memchr::memchr(b':', line).ok_or(Reason::MalformedField)?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        let known = field::check(name, value)?;
-        let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t');
-        let before = value.iter().take_while(is_space).count();
-        let after = value[before..].iter().rev().take_while(is_space).count();
-        let value_start = start + colon + 1 + before;
-        let value_end = start + line.len() - after;
+        self.advance(line.length)?;
         self.fields.push(RawField {
-            known,
-            name: Span::new(start, start + colon),
-            value: Span::new(value_start, value_end),
+            known: line.known,
+            is_canonical: line.is_canonical(),
+            name: Span::new(start, start + line.name),
+            value: Span::new(start + line.value.start, start + line.value.end),
         });
         Ok(())
     }
@@ -148,14 +169,11 @@ impl Head {
 
     /// The fields, in order.
     pub fn fields<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = FieldRef<'a>> + Clone {
-        self.fields.iter().map(|field| FieldRef {
-            known: field.known,
-            name: field.name.of(bytes),
-            value: field.value.of(bytes),
-        })
+        self.fields.iter().map(|field| field.of(bytes))
     }
 
-    fn start_line<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+    /// The first line, without its end.
+    pub(super) fn start_line<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         self.start_line.unwrap_or_default().of(bytes)
     }
 
@@ -164,14 +182,13 @@ impl Head {
     /// # Errors
     /// Where it is not `method SP target SP version` of HTTP/1.
     pub fn request_line<'a>(&self, bytes: &'a [u8]) -> Result<Line<'a>, Reason> {
+        let malformed = Reason::MalformedRequestLine;
         let line = self.start_line(bytes);
-        let first = memchr::memchr(b' ', line).ok_or(Reason::MalformedRequestLine)?;
-        let last = memchr::memrchr(b' ', line).ok_or(Reason::MalformedRequestLine)?;
-        if first == last {
-            return Err(Reason::MalformedRequestLine);
-        }
-        let version = version(&line[last + 1..])?;
-        Ok(Line { method: &line[..first], target: &line[first + 1..last], version, authority: None })
+        let (line, version_text) = line.split_last_chunk::<8>().ok_or(malformed)?;
+        let line = line.strip_suffix(b" ").ok_or(malformed)?;
+        let space = line.iter().position(|byte| *byte == b' ').ok_or(malformed)?;
+        let (method, target) = (&line[..space], &line[space + 1..]);
+        Ok(Line { method, target, version: version(version_text)?, authority: None })
     }
 
     /// The status line and framing of a complete response head.
@@ -193,8 +210,9 @@ impl Head {
             return Err(malformed);
         }
         let (mut framing, mut connection) = (FramingFields::default(), Connection::default());
-        for FieldRef { known, value, .. } in self.fields(bytes) {
-            match known {
+        for field in self.fields.iter().filter(|field| field.known != Known::Other) {
+            let value = field.value.of(bytes);
+            match field.known {
                 Known::ContentLength => framing.content_length(value).map_err(|_| malformed)?,
                 Known::TransferEncoding => framing.transfer_encoding(value).map_err(|_| malformed)?,
                 Known::Connection => connection.add(value),
@@ -247,105 +265,4 @@ fn version(text: &[u8]) -> Result<Version, Reason> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const HEAD: &[u8] = b"GET /a HTTP/1.1\r\nHost: a\r\nX-One:  1 \t\r\nCookie:\r\n\r\n";
-
-    fn fields(head: &Head, bytes: &[u8]) -> Vec<(String, String)> {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        head.fields(bytes).map(|field| (text(field.name), text(field.value))).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_read_of_a_head_does_not_depend_on_how_it_arrives(
-            cuts in prop::collection::vec(0..HEAD.len(), 0..8),
-        ) {
-            let mut whole = Head::default();
-            prop_assert_eq!(whole.parse(HEAD), Ok(Some(HEAD.len())));
-            let mut piecewise = Head::default();
-            let mut cuts = cuts;
-            cuts.sort_unstable();
-            for cut in cuts {
-                prop_assert_eq!(piecewise.parse(&HEAD[..cut]), Ok(None));
-            }
-            prop_assert_eq!(piecewise.parse(HEAD), Ok(Some(HEAD.len())));
-            prop_assert_eq!(fields(&piecewise, HEAD), fields(&whole, HEAD));
-        }
-
-        #[test]
-        fn no_bytes_panic_and_what_is_accepted_holds_no_bare_line_end(
-            bytes in prop::collection::vec(prop::sample::select(&b"GET / HTTP/1.1:a\r\n\0 \t\xff"[..]), 0..80),
-        ) {
-            let mut head = Head::default();
-            if let Ok(Some(length)) = head.parse(&bytes) {
-                let lines = bytes[..length].strip_suffix(b"\r\n").unwrap();
-                for (at, byte) in lines.iter().enumerate() {
-                    prop_assert!(*byte != b'\n' || lines[at - 1] == b'\r');
-                }
-                let clean = |text: &[u8]| !text.iter().any(|byte| b"\r\n\0".contains(byte));
-                prop_assert!(head.fields(&bytes).all(|field| clean(field.name) && clean(field.value)));
-            }
-        }
-    }
-
-    #[test]
-    fn names_and_values_are_found_without_the_space_around_them() {
-        let mut head = Head::default();
-        head.parse(HEAD).unwrap();
-        let want = [("Host", "a"), ("X-One", "1"), ("Cookie", "")];
-        assert_eq!(fields(&head, HEAD), want.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!(head.request_line(HEAD).unwrap().target, b"/a");
-    }
-
-    #[test]
-    fn what_follows_a_head_is_not_part_of_it() {
-        let bytes = [HEAD, HEAD].concat();
-        let mut head = Head::default();
-        assert_eq!(head.parse(&bytes), Ok(Some(HEAD.len())));
-        head.reset();
-        assert_eq!(head.parse(&bytes[HEAD.len()..]), Ok(Some(HEAD.len())));
-    }
-
-    #[test]
-    fn limits_hold_before_a_line_has_ended() {
-        let endless = |start: &str, more: &str, count: usize| {
-            let mut head = Head::default();
-            head.parse(format!("{start}{}", more.repeat(count)).as_bytes())
-        };
-        let line = "GET / HTTP/1.1\r\n";
-        assert_eq!(endless("GET /", "a", MAX_REQUEST_LINE), Err(Reason::TargetTooLong));
-        assert_eq!(endless(&format!("{line}X: "), "a", MAX_FIELD_LINE), Err(Reason::FieldsTooLarge));
-        assert_eq!(endless(line, "X: a\r\n", MAX_FIELDS + 1), Err(Reason::FieldsTooLarge));
-        let large = format!("X: {}\r\n", "a".repeat(8000));
-        assert_eq!(endless(line, &large, 9), Err(Reason::FieldsTooLarge));
-        assert_eq!(endless(line, &large, 7), Ok(None));
-    }
-
-    #[test]
-    fn a_status_line_is_taken_apart() {
-        let check = |line: &str, want: Option<(u16, &str)>| {
-            let bytes = format!("{line}\r\n\r\n").into_bytes();
-            let mut head = Head::default();
-            head.parse(&bytes).unwrap();
-            let got = head.response(&bytes).ok();
-            let reason =
-                |response: &Response| String::from_utf8(head.reason(response, &bytes).to_vec()).unwrap();
-            let got = got.map(|response| (response.status, reason(&response)));
-            assert_eq!(got, want.map(|(status, reason)| (status, reason.to_owned())), "{line}");
-        };
-        check("HTTP/1.1 200 OK", Some((200, " OK")));
-        check("HTTP/1.0 404 Not Found", Some((404, " Not Found")));
-        check("HTTP/1.1 200", Some((200, "")));
-        check("HTTP/1.1 099 x", None);
-        check("HTTP/1.1 600 x", None);
-        check("HTTP/1.1 20 x", None);
-        check("HTTP/1.1 2000 x", None);
-        check("HTTP/2.0 200 OK", None);
-        check("HTTP/1.1  200 OK", None);
-        check("200 OK", None);
-    }
-}
+mod tests;

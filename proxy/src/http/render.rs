@@ -12,24 +12,40 @@ use super::validate::field::{FieldRef, Known};
 use super::validate::framing::Framing;
 use super::validate::{Request, Upgrade, options};
 
+const FOR: &str = "X-Forwarded-For";
+const PROTO: &str = "X-Forwarded-Proto";
+const HOST: &str = "X-Forwarded-Host";
+
 /// Where a request comes from.
 #[derive(Clone, Debug)]
 pub struct Origin {
     address: Box<str>,
     scheme: &'static str,
+    /// The fields that say so, up to the value of the last one, which is the request's.
+    lines: Box<str>,
 }
 
 impl Origin {
     /// A client at an address, which came over TLS or not.
     pub fn new(address: IpAddr, tls: bool) -> Self {
         let address = address.to_canonical().to_string().into();
-        Self { address, scheme: if tls { "https" } else { "http" } }
+        let scheme = if tls { "https" } else { "http" };
+        let lines = format!("{FOR}: {address}\r\n{PROTO}: {scheme}\r\n{HOST}: ").into();
+        Self { address, scheme, lines }
     }
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         out.extend_from_slice(part);
+    }
+}
+
+/// Appends a field; as it came, where it came in the form that is written.
+fn line(field: &FieldRef<'_>, out: &mut Vec<u8>) {
+    match field.line {
+        [] => put(out, &[field.name, b": ", field.value, b"\r\n"]),
+        line => out.extend_from_slice(line),
     }
 }
 
@@ -71,7 +87,7 @@ pub fn request<'a>(
             _ => false,
         };
         if passes {
-            put(out, &[field.name, b": ", field.value, b"\r\n"]);
+            line(&field, out);
         }
     }
     forwarded(request, &filters.request, origin, out);
@@ -89,14 +105,14 @@ pub fn request<'a>(
 
 /// Says who the client is. What it said itself is not believed; what the route says stands.
 fn forwarded(request: &Request<'_>, edits: &HeaderEdits, origin: &Origin, out: &mut Vec<u8>) {
-    let fields = [
-        (&b"X-Forwarded-For"[..], origin.address.as_bytes()),
-        (b"X-Forwarded-Proto", origin.scheme.as_bytes()),
-        (b"X-Forwarded-Host", request.authority.text),
-    ];
-    for (name, value) in fields {
-        if edits.is_empty() || !edits.drops(name) {
-            put(out, &[name, b": ", value, b"\r\n"]);
+    if edits.is_empty() {
+        return put(out, &[origin.lines.as_bytes(), request.authority.text, b"\r\n"]);
+    }
+    let address = origin.address.as_bytes();
+    let scheme = origin.scheme.as_bytes();
+    for (name, value) in [(FOR, address), (PROTO, scheme), (HOST, request.authority.text)] {
+        if !edits.drops(name.as_bytes()) {
+            put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }
     }
 }
@@ -116,8 +132,12 @@ where
         Self { fields: any.then_some(fields) }
     }
 
+    #[inline]
     pub(super) fn names(&self, name: &[u8]) -> bool {
-        let Some(fields) = self.fields else { return false };
+        self.fields.is_some_and(|fields| Self::are_naming(fields, name))
+    }
+
+    fn are_naming(fields: &F, name: &[u8]) -> bool {
         let connection = fields.clone().filter(|field| field.known == Known::Connection);
         let mut named = connection.flat_map(|field| options(field.value));
         named.any(|option| option.eq_ignore_ascii_case(name))
@@ -203,6 +223,10 @@ pub fn switched(response: &Response, (head, bytes): (&Head, &[u8]), edits: &Head
 }
 
 fn status_line(response: &Response, head: &Head, bytes: &[u8], out: &mut Vec<u8>) {
+    let line = head.start_line(bytes);
+    if line.starts_with(b"HTTP/1.1 ") && line.len() > b"HTTP/1.1 200".len() {
+        return put(out, &[line, b"\r\n"]);
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     number(out, u64::from(response.status));
     let reason = head.reason(response, bytes);
@@ -210,9 +234,9 @@ fn status_line(response: &Response, head: &Head, bytes: &[u8], out: &mut Vec<u8>
 }
 
 fn fields(head: &Head, bytes: &[u8], trailers: bool, passes: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
-    for FieldRef { known, name, value } in head.fields(bytes) {
-        if is_of_message(known, trailers) && passes(name) {
-            put(out, &[name, b": ", value, b"\r\n"]);
+    for field in head.fields(bytes) {
+        if is_of_message(field.known, trailers) && passes(field.name) {
+            line(&field, out);
         }
     }
 }

@@ -42,6 +42,8 @@ struct Entry {
     earliest: Cell<u64>,
     /// A configuration has taken something away since the owner last looked whether it was its own.
     is_asked: Cell<bool>,
+    /// The owner wants to be woken at the next tick, whatever is over.
+    wants_tick: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -51,6 +53,7 @@ impl Entry {
             deadlines: [const { Cell::new(NEVER) }; LIMITS.len()],
             earliest: Cell::new(NEVER),
             is_asked: Cell::new(false),
+            wants_tick: Cell::new(false),
             waker: RefCell::default(),
         }
     }
@@ -124,6 +127,11 @@ impl Timers {
         Timer { entry, inner: Rc::clone(&self.inner) }
     }
 
+    /// The time as of the last tick: it costs nothing, and is late by up to a tick while anything is timed.
+    pub fn now(&self) -> std::time::Instant {
+        self.inner.epoch.into_std() + Duration::from_millis(self.inner.now.get())
+    }
+
     /// Wakes everything that waits, so that it looks around: the worker drains.
     pub fn wake_all(&self) {
         self.entries().iter().for_each(|entry| entry.wake());
@@ -150,7 +158,7 @@ async fn tick(inner: Weak<Inner>) {
         let mut due = Vec::new();
         inner.entries.borrow_mut().retain(|entry| {
             let Some(entry) = entry.upgrade() else { return false };
-            if entry.expired(now).is_some() {
+            if entry.wants_tick.take() || entry.expired(now).is_some() {
                 due.push(entry);
             }
             true
@@ -212,6 +220,12 @@ impl Timer {
             self.entry.set(Limit::Withdrawn, earlier);
         }
         self.poll_expired(cx)
+    }
+
+    /// Whether to wake the task that waits at the next tick too: for what is not worth its price while
+    /// things go fast.
+    pub fn want_tick(&self, wants: bool) {
+        self.entry.wants_tick.set(wants);
     }
 
     /// What is over, if anything is; else the task is woken when something will be.
@@ -285,6 +299,31 @@ mod tests {
             timer.clear(Limit::Idle);
             assert_eq!(expired(&timer).await, Limit::Withdrawn);
             check_elapsed(begun, Duration::from_secs(5));
+        };
+        LocalSet::new().run_until(during).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_a_tick_is_woken_by_the_next_one_alone() {
+        let during = async {
+            let timers = Timers::default();
+            let timer = timers.timer();
+            timer.set(Limit::Idle, Duration::from_secs(1));
+            timer.want_tick(true);
+            let begun = Instant::now();
+            let mut wakes = Vec::new();
+            // A task of its own: what the set runs itself is polled at every turn.
+            let waiting = tokio::task::spawn_local(async move {
+                let limit = poll_fn(|cx| {
+                    wakes.push(begun.elapsed());
+                    timer.poll_expired(cx)
+                });
+                (limit.await, wakes)
+            });
+            let (limit, wakes) = waiting.await.unwrap();
+            assert_eq!(limit, Limit::Idle);
+            assert_eq!(wakes.len(), 3, "{wakes:?}");
+            assert!(wakes[1] <= 2 * TICK && wakes[2] >= Duration::from_secs(1), "{wakes:?}");
         };
         LocalSet::new().run_until(during).await;
     }

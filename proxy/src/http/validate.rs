@@ -156,6 +156,10 @@ pub struct Connection {
 impl Connection {
     /// Adds the options of one field.
     pub fn add(&mut self, value: &[u8]) {
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+            return;
+        }
         for option in options(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;

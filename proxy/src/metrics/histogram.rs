@@ -17,11 +17,11 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts a duration.
+    /// Counts a duration. Only one thread may do so at a time.
     pub fn observe(&self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(us, Relaxed);
+        super::add(&self.buckets[BOUNDS_US.partition_point(|bound| *bound < us)], 1);
+        super::add(&self.sum_us, us);
     }
 }
 

@@ -60,7 +60,7 @@ impl ServerCertificate {
     }
 
     /// Whether its names cover a host. A wildcard of a certificate stands for one label (RFC 9525 6.3).
-    pub(super) fn covers(&self, host: &Host) -> bool {
+    pub(super) fn covers(&self, host: &Host<'_>) -> bool {
         host.keys(true).take(2).any(|key| !key.is_empty() && self.names.iter().any(|name| **name == *key))
     }
 }

@@ -1,5 +1,6 @@
 //! Hosts: which names can cover a host, most specific first, and the map from names to what is served.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::sync::{Arc, LazyLock};
 
@@ -12,27 +13,21 @@ use super::path::Paths;
 const MAX_HOST: usize = 253;
 
 /// A request's host, in lower case and without a final dot.
-pub(super) struct Host {
-    bytes: [u8; MAX_HOST],
-    len: usize,
-}
+pub(super) struct Host<'a>(Cow<'a, [u8]>);
 
-impl Host {
+impl<'a> Host<'a> {
     /// The host; `None` for what no pattern can cover.
-    pub(super) fn new(sent: &[u8]) -> Option<Self> {
+    pub(super) fn new(sent: &'a [u8]) -> Option<Self> {
         let sent = sent.strip_suffix(b".").unwrap_or(sent);
-        if sent.first() == Some(&b'.') {
+        if sent.first() == Some(&b'.') || sent.len() > MAX_HOST {
             return None;
         }
-        let mut bytes = [0; MAX_HOST];
-        let lower = bytes.get_mut(..sent.len())?;
-        lower.copy_from_slice(sent);
-        lower.make_ascii_lowercase();
-        Some(Self { bytes, len: sent.len() })
+        let is_lower = !sent.iter().any(u8::is_ascii_uppercase);
+        Some(Self(if is_lower { Cow::Borrowed(sent) } else { Cow::Owned(sent.to_ascii_lowercase()) }))
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.0
     }
 
     /// The keys that cover this host, most specific first: the name itself, each wildcard as its
@@ -60,28 +55,39 @@ pub(super) type Map<V> = std::collections::HashMap<Box<[u8]>, V, GlobalState>;
 /// The listeners of a port by their hostnames: a place for each host key.
 #[derive(Debug, Default)]
 pub(super) struct Hostnames {
+    /// All but the empty key.
     places: Map<usize>,
+    /// What takes every host: mostly asked for last, and often alone.
+    every: Option<usize>,
     wildcards: bool,
 }
 
 impl Hostnames {
     pub(super) fn get(&self, key: &[u8]) -> Option<usize> {
-        self.places.get(key).copied()
+        if key.is_empty() { self.every } else { self.places.get(key).copied() }
     }
 
     pub(super) fn insert(&mut self, key: &[u8], place: usize) {
         self.wildcards |= is_wildcard(key);
-        self.places.insert(key.into(), place);
+        if key.is_empty() {
+            self.every = Some(place);
+        } else {
+            self.places.insert(key.into(), place);
+        }
     }
 
     /// The place under the most specific key that covers a host.
-    pub(super) fn covering(&self, host: &Host) -> Option<usize> {
+    pub(super) fn covering(&self, host: &Host<'_>) -> Option<usize> {
+        if self.places.is_empty() {
+            return self.every;
+        }
         host.keys(self.wildcards).find_map(|key| self.get(key))
     }
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], usize)> {
-        self.places.iter().map(|(key, place)| (&**key, *place))
+        let named = self.places.iter().map(|(key, place)| (&**key, *place));
+        named.chain(self.every.map(|place| (&b""[..], place)))
     }
 }
 
@@ -91,6 +97,10 @@ const SHARDS: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
     shards: Box<[Arc<Map<Arc<Paths>>>; SHARDS]>,
+    /// What is served under the empty key, which is in no shard.
+    every: Option<Arc<Paths>>,
+    /// How many keys are in shards.
+    named: usize,
     /// How many keys are wildcards: mostly none, and then none is looked up.
     wildcards: usize,
 }
@@ -98,7 +108,8 @@ pub(super) struct Hosts {
 impl Default for Hosts {
     fn default() -> Self {
         static EMPTY: LazyLock<Arc<Map<Arc<Paths>>>> = LazyLock::new(Arc::default);
-        Self { shards: Box::new(std::array::from_fn(|_| Arc::clone(&EMPTY))), wildcards: 0 }
+        let shards = Box::new(std::array::from_fn(|_| Arc::clone(&EMPTY)));
+        Self { shards, every: None, named: 0, wildcards: 0 }
     }
 }
 
@@ -109,29 +120,47 @@ fn shard_of(key: &[u8]) -> usize {
 
 impl Hosts {
     pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<Paths>> {
+        if key.is_empty() {
+            return self.every.as_ref();
+        }
         self.shards[shard_of(key)].get(key)
     }
 
     /// What is served under the keys that cover a host, most specific first.
-    pub(super) fn covering(&self, host: &Host) -> impl Iterator<Item = &Arc<Paths>> {
+    pub(super) fn covering(&self, host: &Host<'_>) -> impl Iterator<Item = &Arc<Paths>> {
         host.keys(self.wildcards > 0).filter_map(|key| self.get(key))
+    }
+
+    /// What is found in what is served under the keys that cover a host, most specific first.
+    pub(super) fn find<T>(&self, host: &Host<'_>, find: impl Fn(&Paths) -> Option<T>) -> Option<T> {
+        if self.named == 0 {
+            return self.every.as_deref().and_then(find);
+        }
+        self.covering(host).find_map(|paths| find(paths))
     }
 
     /// Puts what is served under a key; `None` takes it out.
     pub(super) fn set(&mut self, key: &[u8], paths: Option<Arc<Paths>>) {
+        if key.is_empty() {
+            self.every = paths;
+            return;
+        }
         let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
         let is_there = paths.is_some();
         let was_there = match paths {
             Some(paths) => shard.insert(key.into(), paths),
             None => shard.remove(key),
         };
+        let change = |count: usize| count + usize::from(is_there) - usize::from(was_there.is_some());
+        self.named = change(self.named);
         if is_wildcard(key) {
-            self.wildcards = self.wildcards + usize::from(is_there) - usize::from(was_there.is_some());
+            self.wildcards = change(self.wildcards);
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Arc<Paths>)> {
-        self.shards.iter().flat_map(|shard| shard.iter()).map(|(key, paths)| (&**key, paths))
+        let named = self.shards.iter().flat_map(|shard| shard.iter()).map(|(key, paths)| (&**key, paths));
+        named.chain(self.every.as_ref().map(|paths| (&b""[..], paths)))
     }
 }
 

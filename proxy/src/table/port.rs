@@ -71,14 +71,15 @@ impl Port {
     pub fn route<R: RequestView + ?Sized>(&self, request: &R, sni: Option<&str>) -> Result<Routed, Refusal> {
         let host = Host::new(request.host()).ok_or(Refusal::NotFound)?;
         let (place, listener) = self.listener(&host).ok_or(Refusal::NotFound)?;
-        if self.protocol == Protocol::Https {
+        // Mostly the host is the name of the handshake, to the letter.
+        if self.protocol == Protocol::Https && sni.is_none_or(|sni| sni.as_bytes() != host.as_bytes()) {
             let name = Host::new(sni.unwrap_or_default().as_bytes());
             let chosen = name.and_then(|name| self.listener(&name).map(|(chosen, _)| chosen));
             if chosen != Some(place) {
                 return Err(Refusal::Misdirected);
             }
         }
-        listener.hosts.covering(&host).find_map(|paths| paths.route(request)).ok_or(Refusal::NotFound)
+        listener.hosts.find(&host, |paths| paths.route(request)).ok_or(Refusal::NotFound)
     }
 
     /// The listener that a handshake with this server name chooses.
@@ -94,7 +95,7 @@ impl Port {
         Some(Served(listener.hosts.covering(&host).collect()))
     }
 
-    fn listener(&self, host: &Host) -> Option<(usize, &Listener)> {
+    fn listener(&self, host: &Host<'_>) -> Option<(usize, &Listener)> {
         let place = self.hostnames.covering(host)?;
         Some((place, &self.listeners[place]))
     }

@@ -31,22 +31,23 @@ impl Backend {
     /// The turn makes an idle backend go round exactly; the comparison moves load away from an endpoint
     /// that is slow. One in `avoid` (where an attempt has failed) is taken only where there is no other, one
     /// that serves as many as it may only where all do.
-    pub fn pick(&self, avoid: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+    pub fn pick(&self, avoid: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
         let endpoints = if self.ready.is_empty() { &self.fallback } else { &self.ready };
-        let count = endpoints.len();
-        if count == 0 {
-            return None;
-        }
+        let count = match &endpoints[..] {
+            [] => return None,
+            [only] => return Some(only),
+            several => several.len(),
+        };
         let start = usize::try_from(self.state.turn() % count as u64).unwrap_or(0);
         let avoided = |endpoint: &&Arc<Endpoint>| avoid.iter().any(|other| Arc::ptr_eq(other, endpoint));
         let mut in_turn = endpoints[start..].iter().chain(&endpoints[..start]).filter(|e| !avoided(e));
         let Some(first) = in_turn.next() else {
-            return Some(Arc::clone(&endpoints[start]));
+            return Some(&endpoints[start]);
         };
         let second = in_turn.next().filter(|second| second.in_flight() < first.in_flight());
         let less = second.unwrap_or(first);
         let with_room = if less.is_full() { in_turn.find(|endpoint| !endpoint.is_full()) } else { None };
-        Some(Arc::clone(with_room.unwrap_or(less)))
+        Some(with_room.unwrap_or(less))
     }
 }
 
@@ -126,7 +127,7 @@ mod tests {
         }
     }
 
-    fn port(endpoint: Option<Arc<Endpoint>>) -> u16 {
+    fn port(endpoint: Option<&Arc<Endpoint>>) -> u16 {
         endpoint.unwrap().address().port()
     }
 

@@ -9,11 +9,11 @@ use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use proxy_config::backend::BackendProtocol;
 use rapidhash::fast::GlobalState;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::budget::{Budget, Share};
@@ -255,9 +255,9 @@ fn name(endpoint: &Arc<Endpoint>) -> usize {
 }
 
 /// Whether nothing has arrived since the last exchange; an end or unasked bytes make a connection
-/// useless. Reads what the runtime knows, without a system call.
+/// useless. Reads what the runtime knows, without a system call and without waiting for more.
 fn is_quiet(stream: &TcpStream) -> bool {
-    matches!(stream.poll_read_ready(&mut Context::from_waker(Waker::noop())), Poll::Pending)
+    matches!(stream.try_io(Interest::READABLE, || Ok(())), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A new connection.

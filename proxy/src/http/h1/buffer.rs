@@ -2,6 +2,7 @@
 //! in it: idle ones give theirs back to the worker.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -35,8 +36,10 @@ pub struct Scratch {
 }
 
 /// The free buffers of a worker.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Buffers {
+    /// What was given back last: mostly taken next.
+    spare: Cell<Option<Box<[u8]>>>,
     free: RefCell<Vec<Box<[u8]>>>,
     // The boxes are what is handed round: moving a scratch would copy it.
     #[expect(clippy::vec_box, reason = "a box is handed out and taken back, never the value")]
@@ -44,17 +47,30 @@ pub struct Buffers {
     in_use: Cell<usize>,
 }
 
+impl fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffers").field("in_use", &self.in_use).finish_non_exhaustive()
+    }
+}
+
 impl Buffers {
     fn take(&self) -> Box<[u8]> {
         self.in_use.set(self.in_use.get() + 1);
+        self.spare.take().unwrap_or_else(|| self.other())
+    }
+
+    #[cold]
+    fn other(&self) -> Box<[u8]> {
         self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE].into_boxed_slice())
     }
 
     fn give_back(&self, buffer: Box<[u8]>) {
         self.in_use.set(self.in_use.get() - 1);
-        let mut free = self.free.borrow_mut();
-        if free.len() < MAX_FREE {
-            free.push(buffer);
+        if let Some(other) = self.spare.replace(Some(buffer)) {
+            let mut free = self.free.borrow_mut();
+            if free.len() < MAX_FREE {
+                free.push(other);
+            }
         }
     }
 

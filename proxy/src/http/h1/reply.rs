@@ -52,8 +52,8 @@ where
         self.exchange.response_sent();
         let ending = self.exchange.ending();
         if ending.keep_upstream && upstream.buffer.data().is_empty() {
-            let pool = &self.connection.context.pool;
-            pool.keep(upstream.in_flight.endpoint(), upstream.stream, std::time::Instant::now());
+            let context = self.connection.context;
+            context.pool.keep(upstream.in_flight.endpoint(), upstream.stream, context.timers.now());
         }
         Outcome { status: response.status, reason: None, keep: ending.keep_client }
     }

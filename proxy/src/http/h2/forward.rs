@@ -129,7 +129,7 @@ impl<'a> Forwarding<'a> {
         let mut failed: Vec<Arc<Endpoint>> = Vec::new();
         let mut may_reuse = true;
         loop {
-            let Some(endpoint) = self.job.target.backend.pick(&failed) else {
+            let Some(endpoint) = self.job.target.backend.pick(&failed).map(Arc::clone) else {
                 return self.answer(Reason::NoEndpoint);
             };
             if let Some(timeout) = timeouts.backend_request.filter(|timeout| !timeout.is_zero()) {
@@ -325,8 +325,8 @@ impl<'a> Forwarding<'a> {
         self.exchange.response_received();
         self.exchange.response_sent();
         if self.exchange.ending().keep_upstream && upstream.buffer.data().is_empty() {
-            let pool = &self.shared.context.pool;
-            pool.keep(upstream.in_flight.endpoint(), upstream.stream, std::time::Instant::now());
+            let context = self.shared.context;
+            context.pool.keep(upstream.in_flight.endpoint(), upstream.stream, context.timers.now());
         }
         Outcome { status: response.status, reason: None }
     }

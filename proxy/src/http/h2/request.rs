@@ -68,7 +68,7 @@ pub(super) fn check<'a>(parts: &'a Parts, joined: &'a Joined, is_whole: bool) ->
     if is_websocket {
         let (name, value) = (&b"Sec-WebSocket-Key"[..], joined.websocket_key.as_bytes());
         fields.retain(|field| !field.name.eq_ignore_ascii_case(name));
-        fields.push(FieldRef { known: Known::Other, name, value });
+        fields.push(FieldRef::new(Known::Other, name, value));
     }
     let target = parts.uri.path_and_query().ok_or(Reason::MalformedTarget)?.as_str().as_bytes();
     if target.first() != Some(&b'/') && target != b"*" {
@@ -108,11 +108,11 @@ fn fields<'a>(parts: &'a Parts, joined: &'a Joined) -> Result<Vec<FieldRef<'a>>,
             return Err(Reason::MalformedField);
         }
         if known != Known::Cookie {
-            fields.push(FieldRef { known, name, value });
+            fields.push(FieldRef::new(known, name, value));
         }
     }
     if !joined.cookie.is_empty() {
-        fields.push(FieldRef { known: Known::Cookie, name: b"Cookie", value: &joined.cookie });
+        fields.push(FieldRef::new(Known::Cookie, b"Cookie", &joined.cookie));
     }
     Ok(fields)
 }

@@ -51,18 +51,29 @@ fn split(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
             _ => None,
         };
     }
-    let colon = memchr::memchr(b':', text);
-    let host = &text[..colon.unwrap_or(text.len())];
-    let host = host.strip_suffix(b".").unwrap_or(host);
-    let is_name = !host.is_empty()
-        && host.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
-        && host.split(|byte| *byte == b'.').all(|label| !label.is_empty());
-    is_name.then(|| (host, colon.map(|colon| &text[colon + 1..])))
+    let (mut end, mut label) = (0, 0);
+    for byte in text {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => label += 1,
+            b'.' if label > 0 => label = 0,
+            b':' => break,
+            _ => return None,
+        }
+        end += 1;
+    }
+    let port = text.get(end + 1..);
+    // After a dot no label need follow.
+    let host = if label == 0 { text[..end].strip_suffix(b".")? } else { &text[..end] };
+    Some((host, port))
 }
 
 fn number(digits: &[u8]) -> Option<u16> {
-    if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.len() > 5 {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let number = digits.iter().try_fold(0, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        Some(sum * 10 + digit)
+    })?;
+    u16::try_from(number).ok()
 }

@@ -19,6 +19,24 @@ pub struct Target<'a> {
     pub query: &'a [u8],
 }
 
+const REFUSED: u8 = 1;
+const SPECIAL: u8 = 2;
+
+/// For each byte: whether no target may hold it, and whether a path with it has to be looked at.
+const CLASSES: [u8; 256] = {
+    let mut classes = [REFUSED; 256];
+    let mut byte = b'!';
+    while byte < 0x7f {
+        classes[byte as usize] = match byte {
+            b'#' => REFUSED,
+            b'%' | b'.' | b'?' => SPECIAL,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+
 impl<'a> Target<'a> {
     /// Reads a target in origin form, absolute form, or (OPTIONS alone) asterisk form.
     ///
@@ -26,10 +44,19 @@ impl<'a> Target<'a> {
     /// Where it has another form, holds a byte that no target may, is badly percent-encoded, or climbs
     /// above the root.
     pub fn parse(target: &'a [u8], method: &[u8]) -> Result<Self, Reason> {
-        if !target.iter().fold(true, |good, byte| good & (*byte > b' ') & (*byte < 0x7f) & (*byte != b'#')) {
+        let seen = target.iter().fold(0, |seen, byte| seen | CLASSES[usize::from(*byte)]);
+        if seen & REFUSED != 0 {
             return Err(Reason::MalformedTarget);
         }
         if target.first() == Some(&b'/') {
+            if seen & SPECIAL == 0 {
+                return Ok(Self {
+                    authority: None,
+                    is_https: false,
+                    path: Cow::Borrowed(target),
+                    query: b"",
+                });
+            }
             return Self::with(None, false, target);
         }
         if target == b"*" && method == b"OPTIONS" {

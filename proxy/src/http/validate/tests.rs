@@ -7,7 +7,7 @@ use super::*;
 fn fields<'a>(list: &'a [(&'a str, &'a str)]) -> Result<Vec<FieldRef<'a>>, Reason> {
     let field = |(name, value): &(&'a str, &'a str)| {
         let (name, value) = (name.as_bytes(), value.as_bytes());
-        Ok(FieldRef { known: field::check(name, value)?, name, value })
+        Ok(FieldRef::new(field::check(name, value)?, name, value))
     };
     list.iter().map(field).collect()
 }

@@ -73,7 +73,7 @@ fn request(head: &Head, bytes: &[u8]) -> io::Result<(Request<()>, Framing)> {
     let broken = |reason: crate::http::respond::Reason| io::Error::other(reason.label());
     let line = head.request_line(bytes).map_err(broken)?;
     let (mut framing, mut headers, mut host) = (FramingFields::default(), HeaderMap::new(), &b""[..]);
-    for FieldRef { known, name, value } in head.fields(bytes) {
+    for FieldRef { known, name, value, .. } in head.fields(bytes) {
         match known {
             Known::Host => host = value,
             Known::ContentLength => {
