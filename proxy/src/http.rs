@@ -4,6 +4,7 @@
 //! [`filters`], sent upstream and answered; [`exchange`] says at each step what is allowed next, and
 //! every answer of our own comes from [`respond`].
 
+pub mod attempts;
 pub mod body;
 pub mod exchange;
 pub mod filters;
@@ -17,5 +18,6 @@ pub mod render;
 pub mod respond;
 pub mod standing;
 pub mod timers;
+pub mod trailers;
 pub mod tunnel;
 pub mod validate;

@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::respond::Reason;
-use super::validate::field::{self, Known};
+use super::trailers;
+use super::validate::field;
 use super::validate::framing::Framing;
 
 /// The most bytes of all chunk extensions of a message.
@@ -182,25 +183,15 @@ struct Trailers {
     allowed: Vec<u8>,
 }
 
-/// Whether a trailer field is passed on: only what can't change how the message is read, routed or
-/// authorised. Source: RFC 9110 section 6.5.1.
+/// Whether a trailer line is passed on.
 ///
 /// # Errors
 /// Where the line is no field.
 fn may_pass(line: &[u8]) -> Result<bool, Reason> {
     let colon = memchr::memchr(b':', line).ok_or(Reason::MalformedChunk)?;
     let name = &line[..colon];
-    let known = field::check(name, &line[colon + 1..]).map_err(|_| Reason::MalformedChunk)?;
-    Ok(known == Known::Other && is_allowed_trailer(name))
-}
-
-/// The trailer fields that are passed on in HTTP/1.
-pub fn is_allowed_trailer(name: &[u8]) -> bool {
-    let starts =
-        |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    let whole =
-        [&b"digest"[..], b"content-digest", b"repr-digest", b"content-md5", b"server-timing", b"etag"];
-    starts(b"grpc-") || starts(b"x-") || whole.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    field::check(name, &line[colon + 1..]).map_err(|_| Reason::MalformedChunk)?;
+    Ok(trailers::may_pass(name))
 }
 
 /// Writes content.

@@ -55,6 +55,8 @@ pub enum Failure {
     Exhausted,
     /// The connection ended or was reset.
     Reset,
+    /// The upstream says that it has not looked at the request (HTTP/2: REFUSED_STREAM, or GOAWAY).
+    Unprocessed,
     /// What was read can't be passed on.
     Malformed,
     /// The time for an attempt is over.
@@ -69,6 +71,13 @@ impl From<OpenError> for Failure {
             OpenError::Connect(_) => Self::Connect,
             OpenError::Exhausted => Self::Exhausted,
         }
+    }
+}
+
+impl Failure {
+    /// The failure of a connection that has ended.
+    pub fn ended(is_unprocessed: bool) -> Self {
+        if is_unprocessed { Self::Unprocessed } else { Self::Reset }
     }
 }
 
@@ -234,6 +243,7 @@ impl Exchange {
         }
         let safe = match failure {
             Failure::Connect | Failure::EndpointFull => true,
+            Failure::Unprocessed => !had_answered,
             Failure::Reset => {
                 reused && !had_answered && (self.facts.method.is_idempotent() || !self.has_sent)
             }
@@ -246,7 +256,7 @@ impl Exchange {
             Failure::Connect => Reason::ConnectFailed,
             Failure::EndpointFull => Reason::EndpointsFull,
             Failure::Exhausted => Reason::UpstreamExhausted,
-            Failure::Reset => Reason::UpstreamReset,
+            Failure::Reset | Failure::Unprocessed => Reason::UpstreamReset,
             Failure::Malformed => Reason::UpstreamMalformed,
             Failure::AttemptTimeout => Reason::UpstreamTimeout,
             Failure::RequestTimeout => Reason::RequestTimeout,

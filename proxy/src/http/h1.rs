@@ -346,4 +346,4 @@ where
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::http) mod tests;

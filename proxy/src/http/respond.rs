@@ -153,6 +153,25 @@ impl Reason {
         }
     }
 
+    /// The status of gRPC that says the same, in an answer to a call; `None` where that of HTTP says more:
+    /// 421 has the client try again on another connection. Source: gRPC's "HTTP to gRPC Status Code
+    /// Mapping"; GEP-1016 for rules that can't be served.
+    pub fn grpc_status(self) -> Option<u8> {
+        const DEADLINE_EXCEEDED: u8 = 4;
+        const RESOURCE_EXHAUSTED: u8 = 8;
+        const UNIMPLEMENTED: u8 = 12;
+        const INTERNAL: u8 = 13;
+        const UNAVAILABLE: u8 = 14;
+        Some(match self.status() {
+            421 | 499 => return None,
+            404 | 405 | 501 | 505 => UNIMPLEMENTED,
+            408 | 504 => DEADLINE_EXCEEDED,
+            414 | 431 => RESOURCE_EXHAUSTED,
+            400 | 417 => INTERNAL,
+            _ => UNAVAILABLE,
+        })
+    }
+
     /// The reason as metrics and logs name it.
     pub fn label(self) -> &'static str {
         match self {
@@ -295,6 +314,17 @@ mod tests {
             assert!(!text.contains(reason.label()), "{text}");
             assert!(text.ends_with(&format!("\r\n\r\n{}\n", phrase(reason.status()))), "{text}");
         }
+    }
+
+    #[test]
+    fn what_may_be_tried_again_is_unavailable_to_a_call_and_no_route_is_unimplemented() {
+        for reason in [Reason::InvalidRule, Reason::NoEndpoint, Reason::ConnectFailed, Reason::UpstreamReset]
+        {
+            assert_eq!(reason.grpc_status(), Some(14), "{reason:?}");
+        }
+        assert_eq!(Reason::RouteNotFound.grpc_status(), Some(12));
+        assert_eq!(Reason::UpstreamTimeout.grpc_status(), Some(4));
+        assert_eq!(Reason::Misdirected.grpc_status(), None);
     }
 
     #[test]

@@ -30,10 +30,15 @@ pub enum Limit {
     Body,
     /// Nothing has moved for too long.
     Idle,
+    /// Nothing has been heard of the other side.
+    Silence,
+    /// The life of a connection.
+    Age,
 }
 
 /// Of several that are over, the first one counts.
-const LIMITS: [Limit; 5] = [Limit::Withdrawn, Limit::Request, Limit::Attempt, Limit::Body, Limit::Idle];
+const LIMITS: [Limit; 7] =
+    [Limit::Withdrawn, Limit::Request, Limit::Attempt, Limit::Body, Limit::Idle, Limit::Silence, Limit::Age];
 
 #[derive(Debug)]
 struct Entry {

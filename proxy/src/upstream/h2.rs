@@ -5,22 +5,28 @@
 //! codecs of clients, the exchange machine and the edits are the same for both kinds of backend, and
 //! [`translate`] is the one place that knows of the difference.
 
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::debug;
 
 use super::pool::{Connection, OpenError, Pool};
 use super::registry::Endpoint;
-use super::stream::Stream;
+use super::stream::{Exchange, Stream};
 
+mod keep;
 mod translate;
+mod websocket;
+
+use keep::Counted;
 
 /// Connections to one endpoint.
 pub const MAX_CONNECTIONS: usize = 2;
@@ -39,8 +45,15 @@ const BETWEEN: usize = 64 << 10;
 #[derive(Clone, Debug)]
 struct Shared {
     sender: SendRequest<Bytes>,
+    made: Instant,
     /// Cloned into each exchange: what counts them.
     exchanges: Arc<()>,
+}
+
+/// A connection that takes a stream.
+struct Ready {
+    sender: SendRequest<Bytes>,
+    made: Instant,
 }
 
 impl Shared {
@@ -68,8 +81,15 @@ impl Multiplexed {
     }
 
     /// Forgets a connection that takes no more streams.
-    fn forget(&self, ended: &Shared) {
-        self.open().retain(|shared| !Arc::ptr_eq(&shared.exchanges, &ended.exchanges));
+    fn forget(&self, exchanges: &Arc<()>) {
+        self.open().retain(|shared| !Arc::ptr_eq(&shared.exchanges, exchanges));
+    }
+
+    /// Forgets a connection unless an exchange has been given it meanwhile.
+    fn let_go(&self, exchanges: &Arc<()>) {
+        // One is the list's, one the caller's.
+        let is_idle = |shared: &Shared| Arc::strong_count(&shared.exchanges) <= 2;
+        self.open().retain(|shared| !Arc::ptr_eq(&shared.exchanges, exchanges) || !is_idle(shared));
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Shared>> {
@@ -82,41 +102,50 @@ impl Multiplexed {
 ///
 /// # Errors
 /// Where no connection can be made, or none takes another stream in time.
-pub(super) async fn open(endpoint: &Endpoint, pool: &Pool) -> Result<Connection, OpenError> {
+pub(super) async fn open(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<Connection, OpenError> {
     let multiplexed = endpoint.multiplexed();
     loop {
         let (shared, reused) = match multiplexed.pick() {
             Some(shared) => (shared, true),
             None => dial(endpoint, pool).await?,
         };
-        let ready = timeout(READY_TIMEOUT, shared.sender.clone().ready()).await;
+        let Shared { sender, made, exchanges } = shared;
+        let ready = timeout(READY_TIMEOUT, sender.ready()).await;
         match ready.map_err(io::Error::from)? {
-            Ok(ready) => {
-                let (near, far) = tokio::io::duplex(BETWEEN);
-                let counted = shared.exchanges;
-                let translator = AbortOnDropHandle::new(spawn_local(async move {
-                    translate::exchange(far, ready).await;
-                    drop(counted);
-                }));
-                return Ok(Connection { stream: Stream::Exchange(near, translator), reused });
+            Ok(sender) => {
+                let stream = Stream::Exchange(translated(Ready { sender, made }, exchanges));
+                return Ok(Connection { stream, reused });
             }
             // It has ended, or is about to: another one is picked or made.
-            Err(_) if reused => multiplexed.forget(&shared),
+            Err(_) if reused => multiplexed.forget(&exchanges),
             Err(error) => {
-                multiplexed.forget(&shared);
+                multiplexed.forget(&exchanges);
                 return Err(io::Error::other(error).into());
             }
         }
     }
 }
 
-async fn dial(endpoint: &Endpoint, pool: &Pool) -> Result<(Shared, bool), OpenError> {
+fn translated(endpoint: Ready, counted: Arc<()>) -> Exchange {
+    let (near, far) = tokio::io::duplex(BETWEEN);
+    let is_unprocessed = Arc::<AtomicBool>::default();
+    let told = is_unprocessed.clone();
+    let translator = AbortOnDropHandle::new(spawn_local(async move {
+        translate::exchange(far, endpoint, &told).await;
+        drop(counted);
+    }));
+    Exchange { stream: near, is_unprocessed, translator }
+}
+
+async fn dial(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<(Shared, bool), OpenError> {
     let multiplexed = endpoint.multiplexed();
     let _dialling = multiplexed.dialling.lock().await;
     if let Some(shared) = multiplexed.pick() {
         return Ok((shared, true));
     }
     let (stream, share) = pool.dial(endpoint).await?;
+    let received = Rc::<Cell<u64>>::default();
+    let stream = Counted::new(stream, received.clone());
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
@@ -124,15 +153,14 @@ async fn dial(endpoint: &Endpoint, pool: &Pool) -> Result<(Shared, bool), OpenEr
         .max_header_list_size(MAX_FIELD_BYTES)
         .enable_push(false);
     let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
-    let address = endpoint.address();
+    let shared = Shared { sender, made: Instant::now(), exchanges: Arc::default() };
     // It lives on this worker; others send through it, and dial anew where the worker has ended.
+    let counted = Arc::downgrade(&shared.exchanges);
+    let driven = keep::drive(connection, received, Arc::downgrade(endpoint), counted);
     spawn_local(async move {
-        let _share = share;
-        if let Err(error) = connection.await {
-            debug!(endpoint = %address, %error, "a connection of HTTP/2 broke");
-        }
+        driven.await;
+        drop(share);
     });
-    let shared = Shared { sender, exchanges: Arc::default() };
     multiplexed.open().push(shared.clone());
     Ok((shared, false))
 }

@@ -5,6 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -18,15 +20,33 @@ use super::budget::Share;
 pub enum Stream {
     /// A connection of HTTP/1.
     Connection(TcpStream, Share),
-    /// One exchange over a stream of HTTP/2; its translator ends with it.
-    Exchange(DuplexStream, AbortOnDropHandle<()>),
+    /// One exchange; its translator ends with it.
+    Exchange(Exchange),
+}
+
+/// One exchange over a stream of HTTP/2.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What is said.
+    pub stream: DuplexStream,
+    /// Set where the endpoint says that it has not looked at the request.
+    pub is_unprocessed: Arc<AtomicBool>,
+    /// What carries it.
+    pub translator: AbortOnDropHandle<()>,
+}
+
+impl Stream {
+    /// Whether the endpoint has said that it did not look at the request, before it ended this.
+    pub fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Exchange(exchange) if exchange.is_unprocessed.load(Relaxed))
+    }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Connection(stream, _) => Pin::new(stream).poll_read(cx, into),
-            Self::Exchange(stream, _) => Pin::new(stream).poll_read(cx, into),
+            Self::Exchange(exchange) => Pin::new(&mut exchange.stream).poll_read(cx, into),
         }
     }
 }
@@ -35,21 +55,21 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Connection(stream, _) => Pin::new(stream).poll_write(cx, from),
-            Self::Exchange(stream, _) => Pin::new(stream).poll_write(cx, from),
+            Self::Exchange(exchange) => Pin::new(&mut exchange.stream).poll_write(cx, from),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Connection(stream, _) => Pin::new(stream).poll_flush(cx),
-            Self::Exchange(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Exchange(exchange) => Pin::new(&mut exchange.stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Connection(stream, _) => Pin::new(stream).poll_shutdown(cx),
-            Self::Exchange(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Exchange(exchange) => Pin::new(&mut exchange.stream).poll_shutdown(cx),
         }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use proxy_config::backend::BackendProtocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,15 +20,15 @@ use crate::http2::{Client, answer, request};
 use crate::rig::{PATIENCE, Rig, Site};
 
 /// An origin of HTTP/2 that records heads and does what the path says.
-struct Origin {
-    address: SocketAddr,
-    seen: Arc<Seen>,
+pub struct Origin {
+    pub address: SocketAddr,
+    pub seen: Arc<Seen>,
     _server: AbortOnDropHandle<()>,
 }
 
 #[derive(Default)]
-struct Seen {
-    heads: Mutex<Vec<Request<()>>>,
+pub struct Seen {
+    pub heads: Mutex<Vec<Request<()>>>,
     trailers: Mutex<Vec<HeaderMap>>,
     connections: AtomicUsize,
     open: AtomicUsize,
@@ -35,7 +36,18 @@ struct Seen {
 }
 
 impl Origin {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
+        Self::with(h2::server::Builder::new()).await
+    }
+
+    /// One that takes extended CONNECT.
+    async fn of_websockets() -> Self {
+        let mut builder = h2::server::Builder::new();
+        builder.enable_connect_protocol();
+        Self::with(builder).await
+    }
+
+    async fn with(builder: h2::server::Builder) -> Self {
         let listener = TcpListener::bind("127.0.0.32:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
@@ -44,16 +56,16 @@ impl Origin {
             while let Ok((stream, _)) = listener.accept().await {
                 shared.connections.fetch_add(1, Relaxed);
                 shared.open.fetch_add(1, Relaxed);
-                tokio::spawn(connection(stream, shared.clone()));
+                tokio::spawn(connection(stream, builder.clone(), shared.clone()));
             }
         });
         Self { address, seen, _server: AbortOnDropHandle::new(server) }
     }
 }
 
-async fn connection(stream: TcpStream, seen: Arc<Seen>) {
+async fn connection(stream: TcpStream, builder: h2::server::Builder, seen: Arc<Seen>) {
     stream.set_nodelay(true).unwrap();
-    let mut connection = h2::server::handshake(stream).await.unwrap();
+    let mut connection = builder.handshake(stream).await.unwrap();
     while let Some(Ok((request, respond))) = connection.accept().await {
         if request.uri().path() == "/goaway" {
             connection.graceful_shutdown();
@@ -66,15 +78,14 @@ async fn connection(stream: TcpStream, seen: Arc<Seen>) {
 async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, seen: Arc<Seen>) {
     let (parts, mut body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    let repeat = parts.headers.get("x-repeat").map(|times| times.to_str().unwrap().parse().unwrap());
     seen.heads.lock().unwrap().push(Request::from_parts(parts, ()));
+    let asked = seen.heads.lock().unwrap().iter().filter(|head| head.uri().path() == path).count();
     let head = |status: u16| Response::builder().status(status).header("x-path", &path).body(()).unwrap();
     match path.as_str() {
         "/chat" => {
             let mut stream = respond.send_response(head(200), false).unwrap();
-            while let Some(Ok(data)) = body.data().await {
-                body.flow_control().release_capacity(data.len()).unwrap();
-                stream.send_data(data, false).unwrap();
-            }
+            echo(&mut body, &mut stream).await;
             let sent = body.trailers().await.unwrap();
             seen.trailers.lock().unwrap().extend(sent);
             let mut trailers = HeaderMap::new();
@@ -86,12 +97,7 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
             respond.send_informational(hints.body(()).unwrap()).unwrap();
             respond.send_response(head(204), true).unwrap();
         }
-        "/reset" => {
-            let mut stream = respond.send_response(head(200), false).unwrap();
-            stream.send_data("part".into(), false).unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            stream.send_reset(h2::Reason::INTERNAL_ERROR);
-        }
+        "/reset" => reset(&mut respond.send_response(head(200), false).unwrap()).await,
         "/never" => {
             std::future::poll_fn(|cx| respond.poll_reset(cx)).await.unwrap();
             seen.resets.fetch_add(1, Relaxed);
@@ -100,6 +106,14 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
             tokio::time::sleep(Duration::from_millis(30)).await;
             respond.send_response(head(200), true).unwrap();
         }
+        "/test.Echo/Repeat" => repeat_messages(body, respond, repeat.unwrap_or(1)).await,
+        "/test.Echo/Fail" => fail(&mut respond),
+        "/ws" => {
+            let mut stream = respond.send_response(head(200), false).unwrap();
+            echo(&mut body, &mut stream).await;
+            stream.send_data(Bytes::new(), true).unwrap();
+        }
+        "/refused-once" if asked == 1 => respond.send_reset(h2::Reason::REFUSED_STREAM),
         "/refused" => respond.send_reset(h2::Reason::REFUSED_STREAM),
         _ => {
             let mut whole = head(200);
@@ -110,7 +124,46 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
     }
 }
 
-async fn rig(origin: &Origin) -> Rig {
+async fn echo(body: &mut RecvStream, stream: &mut SendStream<Bytes>) {
+    while let Some(Ok(data)) = body.data().await {
+        body.flow_control().release_capacity(data.len()).unwrap();
+        stream.send_data(data, false).unwrap();
+    }
+}
+
+async fn reset(stream: &mut SendStream<Bytes>) {
+    stream.send_data("part".into(), false).unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    stream.send_reset(h2::Reason::INTERNAL_ERROR);
+}
+
+/// Answers a call by trailers alone.
+fn fail(respond: &mut SendResponse<Bytes>) {
+    let failed = Response::builder().header("content-type", "application/grpc");
+    let failed = failed.header("grpc-status", "5").header("grpc-message", "no such cart");
+    respond.send_response(failed.body(()).unwrap(), true).unwrap();
+}
+
+/// Answers a call: each piece that comes so many times, then trailers.
+async fn repeat_messages(mut body: RecvStream, mut respond: SendResponse<Bytes>, times: usize) {
+    let head = Response::builder().header("content-type", "application/grpc+proto").body(()).unwrap();
+    let mut stream = respond.send_response(head, false).unwrap();
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        for _ in 0..times {
+            stream.send_data(data.clone(), false).unwrap();
+        }
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", 0.into());
+    trailers.insert("trace_proto-bin", "AAE".parse().unwrap());
+    trailers.insert("host", "evil".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
+}
+
+/// A proxy that sends everything to it.
+pub async fn rig(origin: &Origin) -> Rig {
     let rig = Rig::start(2).await;
     let mut site = Site::new(&rig, origin.address);
     site.protocol = BackendProtocol::H2c;
@@ -225,4 +278,93 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
     client.get("/refused").await.check(502, b"Bad Gateway\n");
     client.get("/").await.check(200, b"ok");
     assert_eq!(origin.seen.connections.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_the_backend_refuses_unseen_is_sent_again_whatever_its_method() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    let (response, mut stream) = client.send(request(Method::POST, "/refused-once"), false).await;
+    stream.send_data("content".into(), true).unwrap();
+    answer(response).await.unwrap().check(200, b"ok");
+    assert_eq!(origin.seen.heads.lock().unwrap().len(), 2);
+}
+
+fn websocket() -> Request<()> {
+    let mut head = request(Method::CONNECT, "/ws");
+    head.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    head.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    head
+}
+
+#[tokio::test]
+async fn a_websocket_of_http2_is_one_of_http2_to_the_backend() {
+    let origin = Origin::of_websockets().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    client.get("/").await.check(200, b"ok");
+    let (response, mut stream) = client.send(websocket(), false).await;
+    let (head, mut body) = timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
+    assert_eq!(head.status, 200);
+    for field in ["upgrade", "connection", "sec-websocket-accept"] {
+        assert!(!head.headers.contains_key(field), "{field}");
+    }
+    for message in ["hello", "again"] {
+        stream.send_data(message.into(), false).unwrap();
+        assert_eq!(timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap(), message);
+    }
+    stream.send_data(Bytes::new(), true).unwrap();
+    assert!(timeout(PATIENCE, body.data()).await.unwrap().is_none_or(|data| data.unwrap().is_empty()));
+    let heads = origin.seen.heads.lock().unwrap();
+    assert_eq!(heads[1].method(), Method::CONNECT);
+    assert_eq!(heads[1].extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
+    assert!(!heads[1].headers().contains_key("sec-websocket-key"));
+}
+
+const UPGRADE: &[u8] =
+    b"GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+#[tokio::test]
+async fn a_websocket_of_http1_is_one_of_http2_to_the_backend() {
+    let origin = Origin::of_websockets().await;
+    let rig = rig(&origin).await;
+    let mut stream = TcpStream::connect(rig.http).await.unwrap();
+    stream.write_all(UPGRADE).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    for field in
+        ["connection: upgrade", "upgrade: websocket", "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="]
+    {
+        assert!(head.contains(field), "{head}");
+    }
+    for message in [b"hello", b"again"] {
+        stream.write_all(message).await.unwrap();
+        let mut echoed = [0; 5];
+        timeout(PATIENCE, stream.read_exact(&mut echoed)).await.unwrap().unwrap();
+        assert_eq!(&echoed, message);
+    }
+    stream.shutdown().await.unwrap();
+    assert_eq!(
+        timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap_err().kind(),
+        std::io::ErrorKind::UnexpectedEof
+    );
+}
+
+#[tokio::test]
+async fn a_websocket_to_a_backend_that_takes_none_is_refused() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    client.get("/").await.check(200, b"ok");
+    let (response, _stream) = client.send(websocket(), false).await;
+    assert_eq!(timeout(PATIENCE, response).await.unwrap().unwrap().status(), 501);
+    let mut one = http1::Client::connect(rig.http).await.unwrap();
+    assert!(one.ask(UPGRADE).await.unwrap().head.starts_with("HTTP/1.1 501 "));
+    assert_eq!(origin.seen.heads.lock().unwrap().len(), 1);
 }

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::origin::Origin;
 use crate::rig::{PATIENCE, Rig};
 
+mod floods;
 mod frames;
 
 /// A client's connection.
@@ -324,6 +325,35 @@ async fn a_client_that_resets_again_and_again_is_told_to_calm_down() {
     }
     let error = timeout(PATIENCE, client.connection).await.expect("it ends").unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
+}
+
+#[tokio::test]
+async fn heads_of_requests_under_way_are_limited_over_a_connection() {
+    let origin = Origin::start().await;
+    let rig = Rig::to(origin.address).await;
+    let client = Client::connect(&rig).await;
+    let large = |path: &str| {
+        let mut head = request(Method::GET, path);
+        for name in ["x-a", "x-b"] {
+            head.headers_mut().insert(name, "y".repeat(12_000).parse().unwrap());
+        }
+        head
+    };
+    let mut held = Vec::new();
+    for _ in 0..21 {
+        held.push(client.send(large("/gate"), true).await.0);
+    }
+    while origin.requests().len() < 21 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (response, _) = client.send(large("/"), true).await;
+    assert_eq!(answer(response).await.unwrap().head.status(), 431);
+    origin.seen.gate.add_permits(21);
+    for response in held {
+        answer(response).await.unwrap().check(200, b"ok");
+    }
+    let (response, _) = client.send(large("/"), true).await;
+    answer(response).await.unwrap().check(200, b"ok");
 }
 
 #[tokio::test]

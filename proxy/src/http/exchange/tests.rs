@@ -103,6 +103,8 @@ fn an_attempt_is_repeated_only_where_the_request_can_not_have_acted() {
     check(Method::Get, Failure::Reset, true, false, reset);
     check(Method::Get, Failure::Reset, false, true, reset);
     check(Method::Other, Failure::Reset, true, true, reset);
+    check(Method::Other, Failure::Unprocessed, false, true, Next::Retry);
+    check(Method::Other, Failure::Unprocessed, true, false, reset);
     check(Method::Other, Failure::Connect, false, true, Next::Retry);
     check(Method::Get, Failure::AttemptTimeout, true, true, Next::Answer(Reason::UpstreamTimeout));
     check(Method::Get, Failure::RequestTimeout, true, true, Next::Answer(Reason::RequestTimeout));

@@ -15,6 +15,7 @@ use super::buffer::ReadBuffer;
 use super::pump::{Pump, PumpError};
 use super::view::View;
 use super::{Connection, IDLE_TIMEOUT, Outcome, within};
+use crate::http::attempts::{self, Attempts};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
 use crate::http::filters::Filters;
@@ -141,16 +142,15 @@ where
             return self.answer(reason, reply).await;
         }
         self.limit(Limit::Request, self.job.timeouts().request);
-        let mut failed: Vec<Arc<Endpoint>> = Vec::new();
-        let mut may_reuse = true;
+        let mut attempts = Attempts::default();
         loop {
             let job = self.job;
-            let Some(endpoint) = job.target.backend.pick(&failed) else {
+            let Some(endpoint) = attempts.pick(&job.target.backend) else {
                 return self.answer(Reason::NoEndpoint, reply).await;
             };
             self.limit(Limit::Attempt, self.job.timeouts().backend_request);
             self.exchange.attempt();
-            let (failure, reused) = match self.connect(endpoint, may_reuse).await {
+            let (failure, reused) = match self.connect(endpoint, attempts.may_reuse()).await {
                 Ok(mut upstream) => match self.converse(&mut upstream, head, reply).await {
                     Ok((response, received)) => {
                         return self.finish(upstream, head, (response, received), reply).await;
@@ -165,11 +165,7 @@ where
                 Next::Retry => {
                     self.sending.rewind();
                     self.is_sent = false;
-                    // Where one pooled connection is dead, the others may be: the next one is new.
-                    may_reuse &= !reused;
-                    if !reused {
-                        failed.push(Arc::clone(endpoint));
-                    }
+                    attempts.failed(endpoint, failure, reused);
                 }
                 Next::Answer(reason) => return self.answer(reason, reply).await,
                 Next::Cut => return self.cut(Reason::ResponseCut),
@@ -233,21 +229,11 @@ where
         head: &mut Head,
     ) -> Poll<Result<usize, Broken>> {
         self.poll_request(cx, &mut upstream.stream)?;
-        loop {
-            if !upstream.buffer.data().is_empty() {
-                match head.parse(upstream.buffer.data()) {
-                    Ok(Some(length)) => return Poll::Ready(Ok(length)),
-                    Ok(None) => {}
-                    Err(_) => return Poll::Ready(Err(Broken::Upstream(Failure::Malformed))),
-                }
-            }
-            match upstream.buffer.poll_fill(cx, &mut upstream.stream) {
-                Poll::Ready(Ok(read)) if read > 0 => {}
-                Poll::Ready(_) => return Poll::Ready(Err(Broken::Upstream(Failure::Reset))),
-                Poll::Pending => {
-                    self.poll_client(cx)?;
-                    return self.poll_over(cx).map(|limit| Err(self.broken_by(limit)));
-                }
+        match attempts::poll_head(cx, (&mut upstream.stream, &mut upstream.buffer), head) {
+            Poll::Ready(read) => Poll::Ready(read.map_err(Broken::Upstream)),
+            Poll::Pending => {
+                self.poll_client(cx)?;
+                self.poll_over(cx).map(|limit| Err(self.broken_by(limit)))
             }
         }
     }
@@ -358,6 +344,6 @@ where
 fn timed_out(limit: Limit) -> Failure {
     match limit {
         Limit::Request | Limit::Withdrawn => Failure::RequestTimeout,
-        Limit::Attempt | Limit::Body | Limit::Idle => Failure::AttemptTimeout,
+        _ => Failure::AttemptTimeout,
     }
 }

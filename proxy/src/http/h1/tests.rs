@@ -24,6 +24,7 @@ use crate::table::compile::tests::world::listener;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
+/// What a worker has that listens on 127.0.0.1:1 and has no routes.
 fn context() -> Rc<Context> {
     let seats = Arc::new(Seats::new(1));
     let load = seats.iter().next().unwrap().load().clone();
@@ -54,7 +55,7 @@ fn client_with(context: &Rc<Context>, window: usize) -> DuplexStream {
     ours
 }
 
-async fn locally<F: Future>(test: impl FnOnce(Rc<Context>) -> F) -> F::Output {
+pub(in crate::http) async fn locally<F: Future>(test: impl FnOnce(Rc<Context>) -> F) -> F::Output {
     LocalSet::new().run_until(async { test(context()).await }).await
 }
 

@@ -11,11 +11,11 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::http::body::{BodyReader, BodyWriter, is_allowed_trailer};
+use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::h1::buffer::ReadBuffer;
-use crate::http::lines;
 use crate::http::respond::Reason;
-use crate::http::validate::field::{self, Known};
+use crate::http::validate::field;
+use crate::http::{lines, trailers};
 
 /// No more is taken from the client before this much has been written.
 const FULL: usize = 64 << 10;
@@ -148,12 +148,11 @@ fn failed(error: &h2::Error) -> Reason {
 }
 
 /// Trailers as HTTP/1 writes them, less those that may not be merged into the head.
-fn allowed(trailers: &HeaderMap) -> Vec<u8> {
+fn allowed(sent: &HeaderMap) -> Vec<u8> {
     let mut allowed = Vec::new();
-    for (name, value) in trailers {
+    for (name, value) in sent {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-        let passes = field::check(name, value) == Ok(Known::Other) && is_allowed_trailer(name);
-        if passes {
+        if field::check(name, value).is_ok() && trailers::may_pass(name) {
             lines::line(name, value, &mut allowed);
         }
     }

@@ -18,6 +18,7 @@ use super::content::{Receiving, Sending, Stopped};
 use super::request::Checked;
 use super::stream::{Outcome, answer};
 use super::{Shared, render};
+use crate::http::attempts::{self, Attempts};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
 use crate::http::filters::Filters;
@@ -30,9 +31,9 @@ use crate::http::respond::Reason;
 use crate::http::standing;
 use crate::http::timers::{Limit, Timer};
 use crate::http::tunnel::{Side, tunnel};
+use crate::http::validate::Upgrade;
 use crate::http::validate::field::FieldRef;
 use crate::http::validate::framing::Framing;
-use crate::http::validate::{Method, Upgrade};
 use crate::table::route::Routed;
 use crate::upstream::registry::{Endpoint, InFlight};
 use crate::upstream::stream::Stream;
@@ -126,17 +127,16 @@ impl<'a> Forwarding<'a> {
             self.timer.set(Limit::Request, timeout);
         }
         self.timer.set(Limit::Idle, IDLE_TIMEOUT);
-        let mut failed: Vec<Arc<Endpoint>> = Vec::new();
-        let mut may_reuse = true;
+        let mut attempts = Attempts::default();
         loop {
-            let Some(endpoint) = self.job.target.backend.pick(&failed).map(Arc::clone) else {
+            let Some(endpoint) = attempts.pick(&self.job.target.backend).map(Arc::clone) else {
                 return self.answer(Reason::NoEndpoint);
             };
             if let Some(timeout) = timeouts.backend_request.filter(|timeout| !timeout.is_zero()) {
                 self.timer.set(Limit::Attempt, timeout);
             }
             self.exchange.attempt();
-            let (failure, reused) = match self.connect(&endpoint, may_reuse).await {
+            let (failure, reused) = match self.connect(&endpoint, attempts.may_reuse()).await {
                 Ok(mut upstream) => match self.converse(&mut upstream, head).await {
                     Ok((response, Received::Final(framing))) => {
                         return self.finish(upstream, (head, &response), framing).await;
@@ -153,11 +153,7 @@ impl<'a> Forwarding<'a> {
                 Next::Retry => {
                     self.sending.rewind();
                     self.is_sent = false;
-                    // Where one pooled connection is dead, the others may be: the next one is new.
-                    may_reuse &= !reused;
-                    if !reused {
-                        failed.push(endpoint);
-                    }
+                    attempts.failed(&endpoint, failure, reused);
                 }
                 Next::Answer(reason) => return self.answer(reason),
                 Next::Cut => return Outcome::of(Reason::ResponseCut),
@@ -189,7 +185,7 @@ impl<'a> Forwarding<'a> {
             Limit::Body => Broken::Client(Reason::RequestBodyTimeout),
             Limit::Idle if !self.is_sent => Broken::Client(Reason::RequestBodyTimeout),
             Limit::Request => Broken::Upstream(Failure::RequestTimeout),
-            Limit::Attempt | Limit::Idle => Broken::Upstream(Failure::AttemptTimeout),
+            _ => Broken::Upstream(Failure::AttemptTimeout),
         })
     }
 
@@ -226,19 +222,9 @@ impl<'a> Forwarding<'a> {
         head: &mut Head,
     ) -> Poll<Result<usize, Broken>> {
         self.poll_request(cx, &mut upstream.stream)?;
-        loop {
-            if !upstream.buffer.data().is_empty() {
-                match head.parse(upstream.buffer.data()) {
-                    Ok(Some(length)) => return Poll::Ready(Ok(length)),
-                    Ok(None) => {}
-                    Err(_) => return Poll::Ready(Err(Broken::Upstream(Failure::Malformed))),
-                }
-            }
-            match upstream.buffer.poll_fill(cx, &mut upstream.stream) {
-                Poll::Ready(Ok(read)) if read > 0 => {}
-                Poll::Ready(_) => return Poll::Ready(Err(Broken::Upstream(Failure::Reset))),
-                Poll::Pending => return self.poll_over(cx).map(Err),
-            }
+        match attempts::poll_head(cx, (&mut upstream.stream, &mut upstream.buffer), head) {
+            Poll::Ready(read) => Poll::Ready(read.map_err(Broken::Upstream)),
+            Poll::Pending => self.poll_over(cx).map(Err),
         }
     }
 
@@ -388,7 +374,7 @@ impl<'a> Forwarding<'a> {
 
     /// Answers instead of the upstream.
     fn answer(self, reason: Reason) -> Outcome {
-        answer(reason, self.job.checked.request.method == Method::Head, self.respond);
+        answer(reason, Some(self.job.checked), self.respond);
         Outcome::of(reason)
     }
 }

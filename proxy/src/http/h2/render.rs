@@ -71,6 +71,16 @@ pub(super) fn answer(reason: Reason) -> (Head2<()>, String) {
     (sent, text)
 }
 
+/// An answer of the proxy's own to a call of gRPC: trailers alone.
+pub(super) fn call_answer(reason: Reason, grpc_status: u8) -> Head2<()> {
+    let mut sent = dated(200);
+    let headers = sent.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", u16::from(grpc_status).into());
+    push(b"grpc-message", respond::phrase(reason.status()).as_bytes(), headers);
+    sent
+}
+
 /// A redirect.
 pub(super) fn redirect(status: u16, location: &[u8], edits: &HeaderEdits) -> Head2<()> {
     let mut sent = dated(status);

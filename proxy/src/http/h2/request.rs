@@ -3,7 +3,9 @@
 //!
 //! Pure. What the crate has refused already (RFC 9113 sections 8.2 and 8.3: names that are not lower
 //! case, fields of the connection, pseudo-header fields that are missing, repeated or late) does not
-//! come here. Cookie crumbs are joined, for HTTP/1 has one Cookie field (section 8.2.3).
+//! come here. It hands over the path as a URI: bytes as they were sent, less a fragment, of which
+//! [`wire`](super::wire) knows; of the scheme nothing is known where there is no authority, and nothing is
+//! decided by it. Cookie crumbs are joined, for HTTP/1 has one Cookie field (section 8.2.3).
 
 use std::borrow::Cow;
 
@@ -50,6 +52,19 @@ pub(super) struct Checked<'a> {
     pub(super) request: Request<'a>,
     /// Its fields.
     pub(super) fields: Vec<FieldRef<'a>>,
+}
+
+impl Checked<'_> {
+    /// Whether it is a call of gRPC. Looked for only where that matters: in answers of our own.
+    pub(super) fn is_call(&self) -> bool {
+        const GRPC: &[u8] = b"application/grpc";
+        let is_grpc = |value: &[u8]| {
+            value.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+                && matches!(value.get(GRPC.len()), None | Some(b'+' | b';' | b' '))
+        };
+        let mut types = self.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
+        types.any(|field| is_grpc(field.value))
+    }
 }
 
 /// Whether a request is an extended CONNECT for a WebSocket (RFC 8441).

@@ -13,7 +13,7 @@ use tracing::trace;
 
 use super::forward::{self, Job};
 use super::request::{Checked, Joined, check};
-use super::{Shared, render};
+use super::{Share, Shared, render};
 use crate::http::filters::redirect::Redirected;
 use crate::http::plan::{self, Plan, Planned};
 use crate::http::respond::Reason;
@@ -40,12 +40,20 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
     let context = shared.context;
     let (_stream, _active) = (context.load().stream(), context.metrics().active());
     let (parts, body) = request.into_parts();
+    let share = Share::new(&shared.heads, &parts.headers);
     let joined = Joined::new(&parts);
+    // Then the path that is known is less than the client sent.
+    let had_fragment = shared.seen.had_fragment(respond.stream_id().as_u32());
     let checked = match check(&parts, &joined, body.is_end_stream()) {
+        Ok(_) if had_fragment => Err(Reason::MalformedTarget),
+        Ok(_) if !share.is_borne() => Err(Reason::FieldsTooLarge),
+        checked => checked,
+    };
+    let checked = match checked {
         Ok(checked) => checked,
         Err(reason) => {
             context.metrics().refused(reason);
-            answer(reason, false, &mut respond);
+            answer(reason, None, &mut respond);
             return;
         }
     };
@@ -76,17 +84,24 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
 }
 
 fn refuse(reason: Reason, checked: &Checked<'_>, respond: &mut SendResponse<Bytes>) -> Outcome {
-    answer(reason, checked.request.method == Method::Head, respond);
+    answer(reason, Some(checked), respond);
     Outcome::of(reason)
 }
 
 /// Answers instead of an upstream. What the client still sends is refused once the stream is let go of.
-pub(super) fn answer(reason: Reason, to_head: bool, respond: &mut SendResponse<Bytes>) {
-    let (head, text) = render::answer(reason);
-    let sent = respond.send_response(head, to_head).and_then(|mut stream| match to_head {
-        true => Ok(()),
-        false => stream.send_data(text.into(), true),
-    });
+pub(super) fn answer(reason: Reason, asked: Option<&Checked<'_>>, respond: &mut SendResponse<Bytes>) {
+    let grpc_status = reason.grpc_status().filter(|_| asked.is_some_and(Checked::is_call));
+    let sent = match grpc_status {
+        Some(status) => respond.send_response(render::call_answer(reason, status), true).map(drop),
+        None => {
+            let to_head = asked.is_some_and(|checked| checked.request.method == Method::Head);
+            let (head, text) = render::answer(reason);
+            respond.send_response(head, to_head).and_then(|mut stream| match to_head {
+                true => Ok(()),
+                false => stream.send_data(text.into(), true),
+            })
+        }
+    };
     if let Err(error) = sent {
         trace!(%error, "nobody takes the answer");
         respond.send_reset(Code::INTERNAL_ERROR);

@@ -6,36 +6,53 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, split};
 use tracing::debug;
 
-use crate::http::body::{BodyReader, BodyWriter, is_allowed_trailer};
+use super::{Ready, websocket};
+use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::head::Head;
 use crate::http::lines::{self, push};
+use crate::http::trailers;
 use crate::http::validate::Version as Http;
 use crate::http::validate::field::{FieldRef, Known};
 use crate::http::validate::framing::{Framing, FramingFields};
 
 /// How much is read from the codec at once.
-const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 16 << 10;
 
-/// Carries one exchange.
-pub(super) async fn exchange(codec: DuplexStream, mut endpoint: SendRequest<Bytes>) {
+/// An exchange as a codec tells it.
+pub(super) struct Told {
+    request: Request<()>,
+    framing: Framing,
+    /// The key of a WebSocket, where it asks for one.
+    websocket: Option<Vec<u8>>,
+}
+
+/// Carries one exchange. `is_unprocessed` is set where the endpoint has not looked at the request.
+pub(super) async fn exchange(codec: DuplexStream, mut endpoint: Ready, is_unprocessed: &AtomicBool) {
     let (mut from, mut to) = split(codec);
     let carried = async {
         let mut read = Vec::new();
-        let (request, framing) = read_head(&mut from, &mut read).await?;
-        let is_head = request.method() == Method::HEAD;
-        let mut content = BodyReader::new(framing);
-        let (response, stream) =
-            endpoint.send_request(request, content.is_done()).map_err(io::Error::other)?;
+        let told = read_head(&mut from, &mut read).await?;
+        if let Some(key) = told.websocket.as_deref() {
+            return websocket::carry((from, &mut to), (told.request, key), endpoint).await;
+        }
+        let is_head = told.request.method() == Method::HEAD;
+        let mut content = BodyReader::new(told.framing);
+        let begun = endpoint.sender.send_request(told.request, content.is_done());
+        let (response, stream) = begun.map_err(|error| {
+            is_unprocessed.store(true, Relaxed);
+            io::Error::other(error)
+        })?;
         let sending = send(&mut from, (stream, &mut content), read);
-        let receiving = receive(response, is_head, &mut to);
+        let receiving = receive(response, is_head, &mut to, is_unprocessed);
         let mut receiving = std::pin::pin!(receiving);
         tokio::select! {
             received = &mut receiving => received,
@@ -52,10 +69,7 @@ pub(super) async fn exchange(codec: DuplexStream, mut endpoint: SendRequest<Byte
 }
 
 /// Reads the head; what follows it stays in `read`.
-async fn read_head(
-    from: &mut ReadHalf<DuplexStream>,
-    read: &mut Vec<u8>,
-) -> io::Result<(Request<()>, Framing)> {
+async fn read_head(from: &mut ReadHalf<DuplexStream>, read: &mut Vec<u8>) -> io::Result<Told> {
     let mut head = Head::default();
     let length = loop {
         match head.parse(read).map_err(|reason| io::Error::other(reason.label()))? {
@@ -64,15 +78,16 @@ async fn read_head(
             None => {}
         }
     };
-    let parsed = request(&head, &read[..length])?;
+    let told = told(&head, &read[..length])?;
     read.drain(..length);
-    Ok(parsed)
+    Ok(told)
 }
 
-fn request(head: &Head, bytes: &[u8]) -> io::Result<(Request<()>, Framing)> {
+fn told(head: &Head, bytes: &[u8]) -> io::Result<Told> {
     let broken = |reason: crate::http::respond::Reason| io::Error::other(reason.label());
     let line = head.request_line(bytes).map_err(broken)?;
     let (mut framing, mut headers, mut host) = (FramingFields::default(), HeaderMap::new(), &b""[..]);
+    let mut is_websocket = false;
     for FieldRef { known, name, value, .. } in head.fields(bytes) {
         match known {
             Known::Host => host = value,
@@ -81,17 +96,21 @@ fn request(head: &Head, bytes: &[u8]) -> io::Result<(Request<()>, Framing)> {
                 push(name, value, &mut headers);
             }
             Known::TransferEncoding => framing.transfer_encoding(value).map_err(broken)?,
-            Known::Connection | Known::Upgrade | Known::HopByHop | Known::Http2Settings => {}
+            // Any other protocol is not offered: the endpoint answers as if it had declined.
+            Known::Upgrade => is_websocket = value.eq_ignore_ascii_case(b"websocket"),
+            Known::Connection | Known::HopByHop | Known::Http2Settings => {}
             _ => push(name, value, &mut headers),
         }
     }
+    let key = headers.get("sec-websocket-key").filter(|_| is_websocket);
+    let websocket = key.map(|key| key.as_bytes().to_vec());
     let uri = Uri::builder().scheme("http").authority(host).path_and_query(line.target);
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(line.method).map_err(io::Error::other)?;
     *request.uri_mut() = uri.build().map_err(io::Error::other)?;
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
-    Ok((request, framing.request(Http::Http11).map_err(broken)?))
+    Ok(Told { request, framing: framing.request(Http::Http11).map_err(broken)?, websocket })
 }
 
 /// Sends the content of the request, of which `read` is here already.
@@ -128,7 +147,7 @@ async fn send(
     }
 }
 
-async fn write(stream: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> io::Result<()> {
+pub(super) async fn write(stream: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> io::Result<()> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         while stream.capacity() == 0 {
@@ -149,12 +168,32 @@ async fn receive(
     mut response: ResponseFuture,
     is_head: bool,
     to: &mut WriteHalf<DuplexStream>,
+    is_unprocessed: &AtomicBool,
 ) -> io::Result<()> {
     while let Some(interim) = poll_fn(|cx| response.poll_informational(cx)).await {
-        let interim = interim.map_err(io::Error::other)?;
+        let interim = interim.map_err(|error| failed(error, is_unprocessed))?;
         to.write_all(&head(interim.status(), interim.headers(), "")).await?;
     }
-    let (parts, mut body) = response.await.map_err(io::Error::other)?.into_parts();
+    let response = response.await.map_err(|error| failed(error, is_unprocessed))?;
+    pass(response, is_head, to).await
+}
+
+/// RFC 9113 section 8.7: a stream that is refused, or beyond the last that GOAWAY names, was not looked at.
+fn failed(error: h2::Error, is_unprocessed: &AtomicBool) -> io::Error {
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if error.is_remote() && (is_refused || error.is_go_away()) {
+        is_unprocessed.store(true, Relaxed);
+    }
+    io::Error::other(error)
+}
+
+/// Renders a final response.
+pub(super) async fn pass(
+    response: Response<RecvStream>,
+    is_head: bool,
+    to: &mut WriteHalf<DuplexStream>,
+) -> io::Result<()> {
+    let (parts, mut body) = response.into_parts();
     let never_has_content = is_head || matches!(parts.status.as_u16(), 204 | 304);
     let says_length = parts.headers.contains_key(http::header::CONTENT_LENGTH);
     let framing = match () {
@@ -184,9 +223,9 @@ async fn receive_content(
         to.write_all(&out).await?;
         body.flow_control().release_capacity(data.len()).map_err(io::Error::other)?;
     }
-    let trailers = body.trailers().await.map_err(io::Error::other)?.unwrap_or_default();
+    let sent = body.trailers().await.map_err(io::Error::other)?.unwrap_or_default();
     let mut allowed = Vec::new();
-    for (name, value) in trailers.iter().filter(|(name, _)| is_allowed_trailer(name.as_str().as_bytes())) {
+    for (name, value) in sent.iter().filter(|(name, _)| trailers::may_pass(name.as_str().as_bytes())) {
         lines::line(name.as_str().as_bytes(), value.as_bytes(), &mut allowed);
     }
     out.clear();
@@ -194,7 +233,7 @@ async fn receive_content(
     to.write_all(&out).await
 }
 
-fn head(status: StatusCode, headers: &HeaderMap, framing: &str) -> Vec<u8> {
+pub(super) fn head(status: StatusCode, headers: &HeaderMap, framing: &str) -> Vec<u8> {
     let mut out = format!("HTTP/1.1 {} \r\n", status.as_u16()).into_bytes();
     for (name, value) in headers {
         lines::line(name.as_str().as_bytes(), value.as_bytes(), &mut out);

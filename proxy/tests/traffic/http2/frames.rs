@@ -8,12 +8,15 @@ use tokio::time::timeout;
 use crate::origin::Origin;
 use crate::rig::{PATIENCE, Rig};
 
-const HEADERS: u8 = 1;
-const DATA: u8 = 0;
-const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const DATA: u8 = 0;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+
+/// What a client sends first.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Field = (&'static [u8], Vec<u8>);
 
@@ -113,6 +116,10 @@ fn refused_lines() -> Vec<Case> {
         case("D37", line("GET", "/\0", "a.example")),
         case("D38", line("GET", "a", "a.example")),
         case("D39", line("GET", "http://b.example/", "a.example")),
+        case("D40", line("GET", "/#a", "a.example")),
+        case("D40: nothing but", line("GET", "#a", "a.example")),
+        case("D40: query", line("GET", "/?a=b#c", "a.example")),
+        case("path that is not ASCII", line("GET", "/\u{e9}", "a.example")),
         case("D41", line("G T", "/", "a.example")),
         case("D42", line("GET\r\nx: y", "/", "a.example")),
         case("D43", line("", "/", "a.example")),
@@ -184,7 +191,7 @@ fn block(fields: &[Field]) -> Vec<u8> {
     bytes
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     bytes.extend_from_slice(&[kind, flags]);
     bytes.extend_from_slice(&stream.to_be_bytes());
@@ -223,7 +230,7 @@ impl Verdict {
 
 async fn verdict(rig: &Rig, case: &Case) -> Verdict {
     let mut stream = TcpStream::connect(rig.http).await.unwrap();
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(4, 0, 0, &[]));
     bytes.extend(head(&case.head, case.content.is_none() && case.trailers.is_empty()));
     if let Some(content) = case.content {
