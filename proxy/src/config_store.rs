@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, info_span, warn};
 
 use proxy_config::set::UnitSet;
-use proxy_config::wire::{Ack, Broken, Nack, NackReason, NeedUnits, Push, Reply};
+use proxy_config::wire::{self, Ack, Broken, Nack, NackReason, NeedUnits, Push, Reply};
 
 use crate::listen::accept::{BindReport, BindState};
 use crate::metrics::Metrics;
@@ -183,7 +183,7 @@ impl State {
         self.answer_waiting();
         match order::judge(&self.args.identity, &self.in_force, &push) {
             Verdict::Refuse(reason) => self.answer(reply, Reply::Nack(self.nack(reason))),
-            Verdict::NeedUnits => self.answer(reply, Reply::NeedUnits(self.need_units())),
+            Verdict::NeedUnits => self.answer(reply, Reply::NeedUnits(self.need_units(&push))),
             Verdict::Confirm => {
                 self.confirm(&push);
                 self.answer(reply, Reply::Ack(self.ack()));
@@ -203,10 +203,11 @@ impl State {
         Nack { proxy: self.args.identity.to_string(), version: self.in_force.version, reason }
     }
 
-    fn need_units(&self) -> NeedUnits {
+    fn need_units(&self, push: &Push) -> NeedUnits {
         let units = &self.in_force.units;
         let proxy = self.args.identity.to_string();
-        NeedUnits { proxy, root: units.root(), buckets: units.bucket_hashes() }
+        let kept = wire::kept(units, &push.keep);
+        NeedUnits { proxy, root: units.root(), buckets: units.bucket_hashes(), kept }
     }
 
     fn ack(&self) -> Ack {

@@ -160,9 +160,12 @@ pub struct Translation {
     pub problems: OrdMap<ObjectRef, Arc<Vec<Problem>>>,
     /// The Secrets that an accepted Gateway names and may name: no other one is read.
     pub wanted_secrets: OrdSet<ObjectName>,
-    /// Those of them that exist and have not been read: until they are, `units` lack their listeners,
-    /// so that proxies which serve them must not be told yet.
+    /// Those of them that exist and are being read for the first time: that takes a moment, which is worth
+    /// waiting for before anybody is told.
     pub unread_secrets: OrdSet<ObjectName>,
+    /// Listeners that name a Secret which could not be read: what a proxy holds of them stays until it is, and
+    /// whatever `units` say of them is for proxies that hold nothing.
+    pub waiting: OrdSet<UnitId>,
     /// When the certificate of each Secret that is served ceases to be valid, in seconds since 1970. An
     /// expired one is served all the same: what clients make of it is theirs to decide.
     pub expiries: OrdMap<ObjectName, i64>,
@@ -186,6 +189,7 @@ pub struct Translator {
 struct Emitted {
     object: Option<ObjectRef>,
     units: Vec<UnitId>,
+    waiting: Vec<UnitId>,
     secret: Option<ObjectName>,
 }
 
@@ -318,6 +322,8 @@ impl Translator {
             self.translation.unread_secrets.remove(&name);
             self.translation.expiries.remove(&name);
         }
+        old.waiting.iter().for_each(|unit| drop(self.translation.waiting.remove(unit)));
+        self.translation.waiting.extend(emission.waiting.iter().cloned());
         match &emission.secret {
             Some((name, SecretState::Unread)) => drop(self.translation.unread_secrets.insert(name.clone())),
             Some((name, SecretState::Served { not_after })) => {
@@ -330,7 +336,7 @@ impl Translator {
         let known = &self.translation.units;
         changes.put.extend(emission.units.into_iter().filter(|unit| known.get(&unit.id) != Some(unit)));
         let secret = emission.secret.map(|(name, _)| name);
-        let emitted = Emitted { object, units, secret };
+        let emitted = Emitted { object, units, waiting: emission.waiting, secret };
         if emitted != Emitted::default() {
             self.emitted.insert(task, emitted);
         }

@@ -6,12 +6,11 @@
 //! Rebuilt from: reading again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actors_core::observe::observe;
 use actors_core::snapshot::Object;
-use actors_core::snapshot::cluster::{Secret, SecretContent};
+use actors_core::snapshot::cluster::SecretContent;
 use actors_core::snapshot::meta::{Kind, ObjectRef};
 use futures_util::StreamExt as _;
 use imbl::OrdSet;
@@ -197,17 +196,25 @@ impl State {
     }
 
     /// Only a refusal says something of a Secret, and not even that takes a certificate out of use:
-    /// if its Secret is gone, the watch will say so.
+    /// if its Secret is gone, the watch will say so. Of one that was never read nothing is known: what
+    /// needs it stays as it is, and nothing else waits for it.
     fn fail(&mut self, name: ObjectName, version: ObjectVersion, failure: Failure) {
         let (Failure::Refused(reason) | Failure::Unknown(reason)) = &failure;
         tracing::warn!(secret = %name, reason, "a Secret can't be read: it is tried again");
-        if let Failure::Refused(reason) = failure {
-            let held = self.args.stores.partial();
-            let serves = |secret: &Arc<Secret>| matches!(secret.content, SecretContent::Tls { .. });
-            if !held.secrets.get(&name).is_some_and(serves) {
-                let unread = SecretContent::Other(format!("a Secret that can't be read ({reason})"));
-                self.args.stores.put_secret(&name, &version, unread);
+        let held = self.args.stores.partial();
+        let before = held.secrets.get(&name).map(|secret| &secret.content);
+        let known = match failure {
+            Failure::Refused(_) if matches!(before, Some(SecretContent::Tls { .. })) => None,
+            Failure::Refused(reason) => {
+                Some(SecretContent::Other(format!("a Secret that can't be read ({reason})")))
             }
+            Failure::Unknown(reason) if matches!(before, Some(SecretContent::NotRead)) => {
+                Some(SecretContent::Unavailable(reason))
+            }
+            Failure::Unknown(_) => None,
+        };
+        if let Some(content) = known {
+            self.args.stores.put_secret(&name, &version, content);
         }
         self.failed.insert(name, version);
     }

@@ -102,8 +102,8 @@ impl State {
         Ok(())
     }
 
-    /// While a Secret that is wanted has not been read, what stands goes on: its listeners must not
-    /// vanish for the time of one read.
+    /// While a Secret that is wanted is being read for the first time, what stands goes on: nobody need be
+    /// told what is true for the time of one read. One that can't be read holds up what needs it alone.
     fn publish(&self, translation: Translation) {
         self.args.wanted.send_if_modified(|wanted| {
             let changed = *wanted != translation.wanted_secrets;

@@ -161,9 +161,10 @@ impl State {
             return;
         };
         let version = Version { term: self.term.number(), generation: translation.generation };
-        let target = Target { version, units: translation.units.clone() };
+        let target = Target { version, units: translation.units.clone(), keep: translation.waiting.clone() };
         self.args.outgoing.send_if_modified(|outgoing| {
-            let news = outgoing.as_ref().is_none_or(|old| old.target.units.root() != target.units.root());
+            let same = |old: &Target| old.units.root() == target.units.root() && old.keep == target.keep;
+            let news = outgoing.as_ref().is_none_or(|old| !same(&old.target));
             if news {
                 let traceparent = traceparent();
                 tracing::info!(

@@ -1,9 +1,17 @@
 //! Owns: what one proxy is known to hold, and so what the next push to it must carry. Pure.
 //! Called by the proxy client. Refuses to know: connections, time, retries.
+//!
+//! Units that the controller can't tell stay as the proxy holds them. It says their hashes, so that they count in the
+//! roots of both, though they never travel.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use imbl::OrdSet;
+use proxy_config::name::UnitId;
 use proxy_config::set::{RootHash, UnitSet};
-use proxy_config::unit::ContentHash;
-use proxy_config::wire::{Ack, Nack, NackReason, Push, Reply, Version, WIRE_VERSION};
+use proxy_config::unit::{ContentHash, EncodedUnit};
+use proxy_config::wire::{Ack, Kept, Nack, NackReason, Push, Reply, Version, WIRE_VERSION};
 
 /// A configuration that proxies are to hold.
 #[derive(Clone, Debug)]
@@ -12,6 +20,8 @@ pub struct Target {
     pub version: Version,
     /// Its units.
     pub units: UnitSet,
+    /// Listeners whose content can't be told for now: where a proxy has them, they stay.
+    pub keep: OrdSet<UnitId>,
 }
 
 /// What one proxy is known to hold.
@@ -19,6 +29,9 @@ pub struct Target {
 pub struct Session {
     identity: String,
     held: Held,
+    /// The listeners that it was last told to keep, and what it holds of them and of what they need.
+    keep: OrdSet<UnitId>,
+    kept: Vec<Kept>,
     acked: Option<Version>,
 }
 
@@ -53,18 +66,29 @@ pub enum Outcome {
 impl Session {
     /// Nothing is known yet of the proxy of this identity.
     pub fn new(identity: impl Into<String>) -> Self {
-        Self { identity: identity.into(), held: Held::Unknown, acked: None }
+        Self {
+            identity: identity.into(),
+            held: Held::Unknown,
+            keep: OrdSet::new(),
+            kept: Vec::new(),
+            acked: None,
+        }
     }
 
     /// Whether the proxy must be sent something to be at the target: another root, or a new term.
     pub fn needs(&self, target: &Target) -> bool {
-        let known = matches!(&self.held, Held::Set(units) if units.root() == target.units.root());
-        !known || self.acked.is_none_or(|version| version.term != target.version.term)
+        let root = self.with_kept(target).root();
+        let known = matches!(&self.held, Held::Set(units) if units.root() == root);
+        !known
+            || self.keep != target.keep
+            || self.acked.is_none_or(|version| version.term != target.version.term)
     }
 
     /// The push that leads the proxy to the target from what it is known to hold.
-    pub fn push(&self, target: &Target, traceparent: Option<String>) -> Push {
-        let root = target.units.root();
+    pub fn push(&mut self, target: &Target, traceparent: Option<String>) -> Push {
+        self.keep(target);
+        let units = self.with_kept(target);
+        let root = units.root();
         let mut push = Push {
             wire: WIRE_VERSION,
             proxy: self.identity.clone(),
@@ -74,24 +98,59 @@ impl Session {
             replace: Vec::new(),
             put: Vec::new(),
             delete: Vec::new(),
+            keep: target.keep.iter().cloned().collect(),
             traceparent,
         };
         match &self.held {
             Held::Unknown => {}
-            Held::Set(units) => {
-                push.base = units.root();
-                (push.put, push.delete) = target.units.diff(units);
+            Held::Set(held) => {
+                push.base = held.root();
+                (push.put, push.delete) = units.diff(held);
             }
             Held::Buckets(base, theirs) => {
                 push.base = *base;
-                let ours = target.units.bucket_hashes();
+                let ours = units.bucket_hashes();
                 push.replace = (0..=u8::MAX)
                     .filter(|&bucket| theirs.get(usize::from(bucket)) != Some(&ours[usize::from(bucket)]))
                     .collect();
-                push.put = push.replace.iter().flat_map(|&b| target.units.bucket(b)).cloned().collect();
+                push.put = push.replace.iter().flat_map(|&b| units.bucket(b)).cloned().collect();
             }
         }
+        let kept: BTreeSet<_> = self.kept_of(target).map(|kept| &kept.id).collect();
+        push.put.retain(|unit| !kept.contains(&unit.id));
         push
+    }
+
+    /// Other units are to be kept than before: the proxy is asked what it holds of them. Once all can be told,
+    /// there is nothing to ask.
+    fn keep(&mut self, target: &Target) {
+        if self.keep != target.keep {
+            self.keep = target.keep.clone();
+            self.kept.clear();
+            if !self.keep.is_empty() {
+                self.forget();
+            }
+        }
+    }
+
+    /// What the proxy keeps in place of what the target says: the listeners, and of what they need what the
+    /// target lacks.
+    fn kept_of<'a>(&'a self, target: &'a Target) -> impl Iterator<Item = &'a Kept> {
+        let stays = |kept: &&Kept| target.keep.contains(&kept.id) || target.units.get(&kept.id).is_none();
+        self.kept.iter().filter(stays)
+    }
+
+    /// The target as this proxy can reach it.
+    fn with_kept<'a>(&self, target: &'a Target) -> Cow<'a, UnitSet> {
+        if self.kept.is_empty() || self.keep != target.keep {
+            return Cow::Borrowed(&target.units);
+        }
+        let mut units = target.units.clone();
+        units.apply(
+            self.kept_of(target).map(|kept| EncodedUnit::known_by_hash(kept.id.clone(), kept.hash)),
+            [],
+        );
+        Cow::Owned(units)
     }
 
     /// Takes the answer to the push of a target.
@@ -105,17 +164,18 @@ impl Session {
             return Outcome::WrongProxy(from.clone());
         }
         match reply {
-            Reply::Ack(ack) if ack.root != sent.units.root() => {
+            Reply::Ack(ack) if ack.root != self.with_kept(sent).root() => {
                 self.forget();
                 Outcome::WrongRoot(ack.root)
             }
             Reply::Ack(ack) => {
-                self.held = Held::Set(sent.units.clone());
+                self.held = Held::Set(self.with_kept(sent).into_owned());
                 self.acked = Some(ack.version);
                 Outcome::Acked(ack)
             }
             Reply::NeedUnits(need) => {
                 self.held = Held::Buckets(need.root, need.buckets);
+                self.kept = need.kept;
                 Outcome::Differs
             }
             Reply::Nack(nack)

@@ -6,7 +6,7 @@ use actors::tree::Controller;
 use proxy_config::name::{ObjectName, UnitId};
 use sandbox::{Fault, Faults, How, Matcher, Verb};
 
-use crate::stage::{GROUND, Stage, lead, until};
+use crate::stage::{GROUND, Stage, lead, route, until};
 
 pub(crate) const HTTPS: &str = r"
 apiVersion: gateway.networking.k8s.io/v1
@@ -84,6 +84,42 @@ async fn a_secret_that_may_not_be_read_holds_up_nothing_for_long_and_is_tried_ag
     assert!(begun.elapsed() < Duration::from_secs(5));
     until("the certificate", || certificate(&controller).is_some()).await;
     controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_can_not_be_read_holds_up_what_needs_it_and_nothing_else() {
+    let stage = Stage::new(1).await;
+    for manifest in [GROUND, HTTPS, &secret("cert")] {
+        stage.apply(manifest).await;
+    }
+    let unit = UnitId::certificate(&ObjectName::new("default", "cert"));
+    let holds = |unit: &UnitId| stage.proxy(0).held().units.get(unit).is_some();
+    let first = stage.leader("a", 1).await;
+    until("the certificate is served", || holds(&unit)).await;
+    first.running.stop().await.unwrap();
+    let settings = stage.settings("b");
+    let on = || Matcher { name: Some("cert".to_owned()), ..Matcher::resource("secrets").verb(Verb::Get) };
+    let trouble = Fault::ServerError(http::StatusCode::INTERNAL_SERVER_ERROR);
+    stage.sandbox.set_faults("b", Faults::none().with(on(), How::Always, trouble));
+    let second = actors::tree::run(settings).await.unwrap();
+    lead(&second, 2);
+    stage.apply(&route("one", "/one")).await;
+    let changed = UnitId::route("HTTPRoute", &ObjectName::new("default", "one"));
+    let begun = tokio::time::Instant::now();
+    until("the new route", || holds(&changed)).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // A Gateway that was never served waits alone.
+    stage.apply(&HTTPS.replace("name: tls,", "name: new,").replace("8443", "9443")).await;
+    stage.apply(&route("two", "/two")).await;
+    let last = UnitId::route("HTTPRoute", &ObjectName::new("default", "two"));
+    until("one more route", || holds(&last)).await;
+    let listener = |gateway: &str| UnitId::listener(&ObjectName::new("default", gateway), "https");
+    assert!(holds(&listener("tls")) && holds(&unit), "what was served is");
+    assert!(!holds(&listener("new")));
+    stage.sandbox.set_faults("b", Faults::none());
+    until("the new Gateway", || holds(&listener("new"))).await;
+    assert!(holds(&listener("tls")) && holds(&unit));
+    second.running.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

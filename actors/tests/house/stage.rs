@@ -24,7 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proxy_config::name::UnitId;
 use proxy_config::set::UnitSet;
-use proxy_config::wire::{Ack, Nack, NackReason, NeedUnits, Push, Reply, Version, WIRE_VERSION};
+use proxy_config::wire::{self, Ack, Nack, NackReason, NeedUnits, Push, Reply, Version, WIRE_VERSION};
 use sandbox::{Channel, Faults, Options, Sandbox};
 use supervisor::Gate;
 use tokio::sync::watch;
@@ -79,13 +79,15 @@ impl Proxy {
         }
         if push.base != held.units.root() {
             held.differed = Some(Instant::now());
-            let buckets = held.units.bucket_hashes();
-            return Reply::NeedUnits(NeedUnits { proxy, root: held.units.root(), buckets });
+            let (buckets, kept) = (held.units.bucket_hashes(), wire::kept(&held.units, &push.keep));
+            return Reply::NeedUnits(NeedUnits { proxy, root: held.units.root(), buckets, kept });
         }
         let moved = push.put.len() + push.delete.len();
         held.taken.push((Instant::now(), moved));
         let whole = push.replace.iter().flat_map(|&bucket| held.units.bucket(bucket));
-        let dropped: Vec<UnitId> = whole.map(|unit| unit.id.clone()).collect();
+        let kept = wire::kept(&held.units, &push.keep);
+        let stays = |id: &UnitId| kept.iter().any(|kept| kept.id == *id);
+        let dropped: Vec<UnitId> = whole.map(|unit| unit.id.clone()).filter(|id| !stays(id)).collect();
         assert!(push.put.iter().all(|unit| unit.is_intact()));
         held.units.apply([], dropped);
         held.units.apply(push.put, push.delete);

@@ -36,6 +36,26 @@ pub enum Unit {
     L4Route(L4Route),
 }
 
+impl Unit {
+    /// The certificates, keys and authorities without which a listener or a certificate is of no use.
+    pub fn needs(&self) -> Vec<UnitId> {
+        match self {
+            Self::Listener(listener) => {
+                let authorities = listener.client_validation.iter().flat_map(|one| &one.authorities);
+                let certificates = listener.certificates.iter().chain(&listener.backend_certificate);
+                certificates.chain(authorities).cloned().collect()
+            }
+            Self::Certificate(certificate) => vec![certificate.key.clone()],
+            Self::Key(_)
+            | Self::Authority(_)
+            | Self::Endpoints(_)
+            | Self::Backend(_)
+            | Self::Route(_)
+            | Self::L4Route(_) => Vec::new(),
+        }
+    }
+}
+
 /// The SHA-256 of a unit's id and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash(pub [u8; 32]);
@@ -104,6 +124,11 @@ impl EncodedUnit {
         let body = serde_json::value::to_raw_value(unit)
             .expect("units are plain data with string keys, which JSON can always hold");
         Self { hash: ContentHash::of(&id, body.get()), id, body: body.into() }
+    }
+
+    /// A unit of which the hash alone is known: it counts in a set, and never travels.
+    pub fn known_by_hash(id: UnitId, hash: ContentHash) -> Self {
+        Self { id, hash, body: RawValue::NULL.to_owned().into() }
     }
 
     /// Decodes the unit.

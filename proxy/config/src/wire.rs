@@ -4,10 +4,12 @@
 //! its bucket hashes and gets the buckets that differ, whole. Order is (term, generation): what is
 //! older than what is in force is refused.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::name::UnitId;
-use crate::set::RootHash;
+use crate::set::{RootHash, UnitSet};
 use crate::unit::{ContentHash, EncodedUnit};
 
 /// The version of this protocol. A proxy refuses one that it does not know and keeps its config.
@@ -49,6 +51,10 @@ pub struct Push {
     /// Units to delete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delete: Vec<UnitId>,
+    /// Units whose content the controller can't tell for now: what the proxy holds of them, and of those that
+    /// they name, stays. `put` wins over it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<UnitId>,
     /// The W3C trace context of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -101,6 +107,33 @@ pub struct NeedUnits {
     pub root: RootHash,
     /// The hash of each of its buckets.
     pub buckets: Vec<ContentHash>,
+    /// What it holds of the units that the push said to keep, and of those that they name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Kept>,
+}
+
+/// A unit that stays as the proxy holds it, though the controller can't tell its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// The unit.
+    pub id: UnitId,
+    /// The hash of what the proxy holds of it.
+    pub hash: ContentHash,
+}
+
+/// What a proxy that holds these units keeps for `keep`: those units, and what they can't be used without.
+pub fn kept(units: &UnitSet, keep: &[UnitId]) -> Vec<Kept> {
+    let mut found: BTreeMap<UnitId, ContentHash> = BTreeMap::new();
+    let mut next = keep.to_vec();
+    while let Some(id) = next.pop() {
+        if let Some(unit) = units.get(&id).filter(|_| !found.contains_key(&id)) {
+            found.insert(id, unit.hash);
+            // One that can't be decoded is broken, and needs nothing.
+            next.extend(unit.decode().map(|unit| unit.needs()).unwrap_or_default());
+        }
+    }
+    found.into_iter().map(|(id, hash)| Kept { id, hash }).collect()
 }
 
 /// Refused as a whole.

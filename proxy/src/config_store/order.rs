@@ -1,8 +1,10 @@
 //! The order of pushes: what is applied, confirmed, asked for, refused. Pure.
 
+use std::collections::BTreeSet;
+
 use proxy_config::name::UnitId;
 use proxy_config::set::UnitSet;
-use proxy_config::wire::{NackReason, Push, WIRE_VERSION};
+use proxy_config::wire::{NackReason, Push, WIRE_VERSION, kept};
 
 use super::in_force::InForce;
 
@@ -49,7 +51,9 @@ fn result(base: &UnitSet, push: &Push) -> Result<UnitSet, NackReason> {
     if let Some(unit) = push.put.iter().find(|unit| !unit.is_intact()) {
         return Err(NackReason::HashMismatch(format!("the bytes of {} are not those of its hash", unit.id)));
     }
+    let kept: BTreeSet<UnitId> = kept(base, &push.keep).into_iter().map(|kept| kept.id).collect();
     let replaced = push.replace.iter().flat_map(|bucket| base.bucket(*bucket)).map(|unit| unit.id.clone());
+    let replaced = replaced.filter(|id| !kept.contains(id));
     let delete: Vec<UnitId> = replaced.chain(push.delete.iter().cloned()).collect();
     let mut units = base.clone();
     // Deletions first: what a replaced bucket keeps is in `put`.
@@ -98,6 +102,7 @@ mod tests {
             replace: Vec::new(),
             put,
             delete,
+            keep: Vec::new(),
             traceparent: None,
         }
     }
@@ -163,6 +168,17 @@ mod tests {
         whole.put = whole.replace.iter().flat_map(|b| theirs.units.bucket(*b)).cloned().collect();
         let Verdict::Apply(units) = judge("edge-1", &mine, &whole) else { panic!("not applied") };
         assert_eq!(units.root(), theirs.units.root());
+    }
+
+    #[test]
+    fn a_replaced_bucket_keeps_what_the_push_says_to_keep() {
+        let mine = held(&[unit("a", "1"), unit("b", "1")], 1, 1);
+        let mut whole = push(&mine, &held(&[unit("b", "1")], 1, 2));
+        whole.delete.clear();
+        whole.replace = (0..=u8::MAX).collect();
+        whole.keep = vec![unit("b", "1").id];
+        let Verdict::Apply(units) = judge("edge-1", &mine, &whole) else { panic!("not applied") };
+        assert_eq!(units.iter().cloned().collect::<Vec<_>>(), [unit("b", "1")]);
     }
 
     #[test]

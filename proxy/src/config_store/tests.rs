@@ -78,6 +78,7 @@ impl Rig {
             replace: Vec::new(),
             put,
             delete,
+            keep: Vec::new(),
             traceparent: None,
         }
     }

@@ -222,6 +222,7 @@ impl Controller {
             replace: Vec::new(),
             put,
             delete,
+            keep: Vec::new(),
             traceparent: None,
         }
     }

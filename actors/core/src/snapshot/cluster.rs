@@ -149,6 +149,8 @@ pub struct Secret {
 pub enum SecretContent {
     /// Known by its metadata alone: it is read once something that is accepted and granted names it.
     NotRead,
+    /// It could not be read yet, for this reason: nothing is known of what it holds, and it is tried again.
+    Unavailable(String),
     /// A certificate and its key, as written.
     Tls {
         /// `tls.crt`.
@@ -165,6 +167,7 @@ impl fmt::Debug for SecretContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRead => f.write_str("NotRead"),
+            Self::Unavailable(why) => f.debug_tuple("Unavailable").field(why).finish(),
             Self::Tls { chain, .. } => write!(f, "Tls {{ chain: {} bytes, .. }}", chain.len()),
             Self::Other(what) => f.debug_tuple("Other").field(what).finish(),
         }

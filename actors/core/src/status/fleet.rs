@@ -131,6 +131,11 @@ fn summary(listeners: &[ListenerStatus], verdicts: &[(String, Verdict)], answers
     let unserved: BTreeSet<_> = listeners
         .iter()
         .filter(|listener| {
+            // Whether one of which nothing new is known is served, its own condition says.
+            let keeps = |one: &Condition| one.kind == PROGRAMMED && one.status == ConditionStatus::Keep;
+            !listener.conditions.iter().any(keeps)
+        })
+        .filter(|listener| {
             !verdicts.iter().any(|(name, verdict)| {
                 *name == listener.name && matches!(verdict, Verdict::InForce | Verdict::Waiting)
             })

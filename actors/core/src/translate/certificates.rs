@@ -25,8 +25,8 @@ pub(super) struct Certificates {
     pub(super) usable: Vec<ObjectName>,
     /// Secrets that may be read: named, of the right kind, and granted.
     pub(super) wanted: BTreeSet<ObjectName>,
-    /// Those of them that have not been read yet.
-    pub(super) unread: bool,
+    /// Why one of them is not known yet.
+    pub(super) unread: Option<String>,
     /// The first thing that is wrong.
     pub(super) fault: Option<Fault>,
 }
@@ -78,7 +78,12 @@ fn resolve_one(
                 Ok(())
             }
             Ok(None) => {
-                found.unread = true;
+                found.unread.get_or_insert_with(|| match &secret.content {
+                    SecretContent::Unavailable(reason) => {
+                        format!("Secret {name} can't be read for now, which is tried again: {reason}")
+                    }
+                    _ => "the certificate is being read".to_owned(),
+                });
                 Ok(())
             }
             Err(reason) => invalid(format!("Secret {name}: {reason}")),
@@ -96,7 +101,7 @@ struct Served {
 /// Whether a Secret can be served; `None` where it has not been read.
 fn check(secret: &Secret) -> Result<Option<Served>, String> {
     let (chain, key) = match &secret.content {
-        SecretContent::NotRead => return Ok(None),
+        SecretContent::NotRead | SecretContent::Unavailable(_) => return Ok(None),
         SecretContent::Other(reason) => return Err(reason.clone()),
         SecretContent::Tls { chain, key } => (chain, key),
     };
@@ -130,7 +135,13 @@ pub(super) fn emit(reader: &Reader<'_>, name: &ObjectName) -> Emission {
     }
     let Some(secret) = lookup.found().filter(|_| reader.is_wanted(name)) else { return emission };
     match check(secret) {
-        Ok(None) => emission.secret = Some((name.clone(), SecretState::Unread)),
+        Ok(None) => match &secret.content {
+            SecretContent::Unavailable(message) => {
+                let (field, message) = (String::new(), message.clone());
+                emission.problems.push(Problem { field, reason: "Unavailable", message });
+            }
+            _ => emission.secret = Some((name.clone(), SecretState::Unread)),
+        },
         Ok(Some(Served { chain, key, not_after })) => {
             emission.secret = Some((name.clone(), SecretState::Served { not_after }));
             let id = UnitId::key(name);

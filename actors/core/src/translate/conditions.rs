@@ -42,6 +42,11 @@ pub(super) fn pending(kind: &'static str, message: impl Into<String>) -> Conditi
     condition(kind, ConditionStatus::Unknown, "Pending", message.into())
 }
 
+/// A condition that stays as it stands until more is known.
+pub(super) fn keeps(kind: &'static str, message: impl Into<String>) -> Condition {
+    condition(kind, ConditionStatus::Keep, "Pending", message.into())
+}
+
 /// A condition that holds unless there is a fault.
 pub(super) fn unless(
     kind: &'static str,

@@ -1,6 +1,6 @@
 //! What a task says to the outside: units, a status, problems.
 
-use proxy_config::name::ObjectName;
+use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::unit::EncodedUnit;
 
 use crate::snapshot::meta::ObjectRef;
@@ -19,6 +19,8 @@ pub(super) struct Emission {
     pub(super) status: Option<DesiredStatus>,
     /// What is wrong with the object.
     pub(super) problems: Vec<Problem>,
+    /// Listeners whose units can't be told for now.
+    pub(super) waiting: Vec<UnitId>,
     /// What became of a Secret that listeners name.
     pub(super) secret: Option<(ObjectName, SecretState)>,
 }

@@ -7,7 +7,7 @@ use crate::status::{Condition, DesiredStatus, GatewayStatus, ListenerStatus, Sta
 
 use super::Problem;
 use super::conditions::{
-    ACCEPTED, CONFLICTED, Fault, PROGRAMMED, RESOLVED_REFS, fails, holds, pending, unless,
+    ACCEPTED, CONFLICTED, Fault, PROGRAMMED, RESOLVED_REFS, fails, holds, keeps, pending, unless,
 };
 use super::emission::Emission;
 use super::gateways::{Claim, Claims};
@@ -57,9 +57,11 @@ fn listener_conditions(claims: &Claims, claim: &Claim, outcome: &Outcome) -> Vec
             Some(fault) => holds(CONFLICTED, fault.reason, fault.message.clone()),
             None => fails(CONFLICTED, &Fault::new("NoConflicts", "no other listener claims the same")),
         },
-        match &claim.unresolved {
-            None if claim.certificates.unread => pending(RESOLVED_REFS, "the certificate is being read"),
-            fault => unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved"),
+        match (&claim.unresolved, &claim.certificates.unread) {
+            (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
+            (fault, _) => {
+                unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved")
+            }
         },
     ];
     if outcome.units.is_empty() {
@@ -76,7 +78,7 @@ fn not_programmed(claims: &Claims, claim: &Claim, rejected: Option<&Fault>) -> C
     match (&claims.waiting, &claims.assigned) {
         (Some(message), _) => fails(PROGRAMMED, &Fault::new("Pending", message.clone())),
         (None, Err(fault)) => fails(PROGRAMMED, &Fault::new("Invalid", fault.message.clone())),
-        (None, Ok(_)) => fails(PROGRAMMED, &Fault::new("Pending", "the certificate is being read")),
+        (None, Ok(_)) => keeps(PROGRAMMED, claim.certificates.unread.clone().unwrap_or_default()),
     }
 }
 
@@ -103,15 +105,17 @@ fn gateway_conditions(claims: &Claims, listeners: &Listeners) -> Vec<Condition> 
     };
     let mut conditions = vec![accepted];
     let unserved = listeners.outcomes.iter().all(|outcome| outcome.units.is_empty());
-    let programmed = match (rejected, &claims.waiting, &claims.assigned) {
-        (Some(fault), _, _) => Some(Fault::new("Invalid", fault.message.clone())),
-        (None, Some(message), _) => Some(Fault::new("Pending", message.clone())),
-        (None, None, Err(fault)) => Some(fault.clone()),
-        (None, None, Ok(_)) if unserved => {
-            Some(Fault::new("Invalid", "no listener can be served: see their conditions"))
-        }
+    let unread = claims.listeners.iter().find_map(|claim| claim.certificates.unread.as_ref());
+    let not = |reason, message: &str| Some(fails(PROGRAMMED, &Fault::new(reason, message)));
+    conditions.extend(match (rejected, &claims.waiting, &claims.assigned) {
+        (Some(fault), _, _) => not("Invalid", &fault.message),
+        (None, Some(message), _) => not("Pending", message),
+        (None, None, Err(fault)) => Some(fails(PROGRAMMED, fault)),
+        (None, None, Ok(_)) if unserved => match unread {
+            Some(message) => Some(keeps(PROGRAMMED, message.clone())),
+            None => not("Invalid", "no listener can be served: see their conditions"),
+        },
         (None, None, Ok(_)) => None,
-    };
-    conditions.extend(programmed.map(|fault| fails(PROGRAMMED, &fault)));
+    });
     conditions
 }

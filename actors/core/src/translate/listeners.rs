@@ -113,6 +113,10 @@ pub(super) fn settle(reader: &Reader<'_>, gateway: &ObjectName) -> (Derivation, 
             kinds: claim.kinds.clone(),
             accepted,
         });
+        let bound = conflict.is_none() && claims.binds(claim).next().is_some();
+        if bound && claim.certificates.unread.is_some() && claim.unresolved.is_none() {
+            emission.waiting.push(UnitId::listener(gateway, &claim.name));
+        }
         let unit = unit(claims, claim).filter(|_| conflict.is_none());
         let units = unit.map(|unit| emit(&mut emission, unit)).unwrap_or_default();
         outcomes.push(Outcome { conflict, units });

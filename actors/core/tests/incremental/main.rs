@@ -26,6 +26,7 @@ fn assert_equal(found: &Translation, wanted: &Translation) -> Result<(), TestCas
     prop_assert_eq!(&found.problems, &wanted.problems);
     prop_assert_eq!(&found.wanted_secrets, &wanted.wanted_secrets);
     prop_assert_eq!(&found.unread_secrets, &wanted.unread_secrets);
+    prop_assert_eq!(&found.waiting, &wanted.waiting);
     prop_assert_eq!(&found.expiries, &wanted.expiries);
     Ok(())
 }

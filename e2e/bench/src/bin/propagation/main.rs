@@ -145,6 +145,7 @@ fn push_size(base: &UnitSet, units: &UnitSet) -> usize {
         replace: Vec::new(),
         put,
         delete,
+        keep: Vec::new(),
         traceparent: None,
     };
     serde_json::to_vec(&push).map_or(0, |bytes| bytes.len())
