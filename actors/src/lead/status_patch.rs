@@ -139,7 +139,7 @@ pub fn as_patch(before: &Value, mut status: Value) -> Value {
 
 /// Whether an object has changed since the translation that a status is from. One that was not made from
 /// any generation, as where our entries leave a route, is never overtaken.
-fn overtaken(desired: &DesiredStatus, current: Option<i64>) -> bool {
+pub fn overtaken(desired: &DesiredStatus, current: Option<i64>) -> bool {
     let made_from = desired.observed_generation;
     made_from > 0 && current.is_some_and(|current| current > made_from)
 }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::status_patch::{Outcome, Write, as_patch};
+use super::status_patch::{Outcome, Write, as_patch, overtaken};
 use crate::metrics::Metrics;
 use crate::observe::convert::parse_status;
 use crate::observe::node_watcher::KnownProxies;
@@ -282,13 +282,14 @@ impl State {
 
     /// What has to be written of an object; `None` where its status says what it should.
     fn look(&self, object: &ObjectRef) -> Option<Write> {
-        let (version, status) = self.args.stores.status(object)?;
+        let (version, generation, status) = self.args.stores.status(object)?;
         let desired = match self.desired.get(object) {
             Some(desired) => desired.clone(),
             None => self.nothing(object, &version.uid, status.as_ref())?,
         };
-        if desired.uid != version.uid {
-            // Another object of that name: the translation is about to follow.
+        if desired.uid != version.uid || overtaken(&desired, Some(generation)) {
+            // Another object of that name, or another spec than the one that was translated. The translation
+            // is about to follow; what stands may be from it already, written by another leader.
             return None;
         }
         let before = parse_status(status.as_ref());

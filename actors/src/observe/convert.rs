@@ -24,6 +24,7 @@ pub fn convert(stores: &Stores, kind: Kind, raw: &Value) -> Observed {
     let text = |path: &str| raw.pointer(path).and_then(Value::as_str).unwrap_or_default().into();
     let version =
         ObjectVersion { uid: text("/metadata/uid"), resource_version: text("/metadata/resourceVersion") };
+    let generation = raw.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
     let has_status = matches!(kind, Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute);
     let status = raw.get("status").filter(|_| has_status).map(|status| status.to_string().into());
     let object = match stores.is_quarantined(&reference, &version) {
@@ -34,7 +35,7 @@ pub fn convert(stores: &Stores, kind: Kind, raw: &Value) -> Observed {
         let message = malformed.message();
         tracing::warn!(object = %reference, %message, "an object can't be read: it is left out");
     }
-    Observed { reference, version, status, object }
+    Observed { reference, version, generation, status, object }
 }
 
 /// Reads an object; a panic is a fault of the object.

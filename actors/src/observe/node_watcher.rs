@@ -137,6 +137,7 @@ pub fn named(names: &BTreeMap<String, SocketAddr>) -> Vec<Observed> {
         Observed {
             reference: ObjectRef::new(Kind::Proxy, object_name),
             version: ObjectVersion { uid, resource_version },
+            generation: 1,
             status: None,
             object: Ok(Object::Proxy(Arc::new(proxy))),
         }

@@ -20,6 +20,8 @@ pub struct Observed {
     pub reference: ObjectRef,
     /// Which version of it.
     pub version: ObjectVersion,
+    /// Which generation of its spec; 0 for kinds without one.
+    pub generation: i64,
     /// Its status as JSON, of the kinds whose status we write.
     pub status: Option<Arc<str>>,
     /// What is used of it, or why it can't be read.
@@ -74,6 +76,7 @@ struct KindState {
 #[derive(Clone, Debug)]
 struct Known {
     version: ObjectVersion,
+    generation: i64,
     status: Option<Arc<str>>,
 }
 
@@ -137,9 +140,11 @@ impl Stores {
         of_kind.map(|(reference, known)| (reference.name.clone(), known.version.clone())).collect()
     }
 
-    /// The version and the status that are held of an object.
-    pub fn status(&self, reference: &ObjectRef) -> Option<(ObjectVersion, Option<Arc<str>>)> {
-        self.lock().versions.get(reference).map(|known| (known.version.clone(), known.status.clone()))
+    /// The version, the generation and the status that are held of an object.
+    pub fn status(&self, reference: &ObjectRef) -> Option<(ObjectVersion, i64, Option<Arc<str>>)> {
+        let held = self.lock();
+        let known = held.versions.get(reference)?;
+        Some((known.version.clone(), known.generation, known.status.clone()))
     }
 
     /// The objects whose status has changed since this was last asked.
@@ -248,8 +253,8 @@ impl Writer {
 
 impl Held {
     fn put(&mut self, observed: Observed) -> bool {
-        let Observed { reference, version, status, object } = observed;
-        let known = Known { version, status };
+        let Observed { reference, version, generation, status, object } = observed;
+        let known = Known { version, generation, status };
         let before = self.versions.insert(reference.clone(), known.clone());
         if known.status.is_some() && before.as_ref().is_none_or(|before| before.status != known.status) {
             self.touched.insert(reference.clone());

@@ -191,3 +191,44 @@ async fn a_route_that_leaves_us_loses_our_entry() {
     until("the controller still runs", || controller.edges.translation.borrow().is_some()).await;
     controller.running.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_made_from_an_older_spec_is_not_written_over_what_is_newer() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.apply(&route("one", "/one")).await;
+    let settings = stage.settings("c");
+    let on = Matcher::resource("secrets").verb(Verb::Get);
+    let hang = Fault::Hang(Duration::from_secs(3600));
+    stage.sandbox.set_faults("c", Faults::none().with(on, How::Always, hang));
+    let controller = actors::tree::run(settings).await.unwrap();
+    lead(&controller, 1);
+    condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
+    // Nothing is translated while this Secret is being read for the first time; the route moves on meanwhile.
+    let secret = "{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {name: cert, namespace: default}, \
+        data: {tls.crt: \"\", tls.key: \"\"}}";
+    stage.apply(secret).await;
+    let tls =
+        "listeners: [{name: https, port: 8443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}]";
+    let http = "listeners: [{name: http, port: 8080, protocol: HTTP}]";
+    stage.apply(&GROUND.replace("name: edge,", "name: tls,").replace(http, tls)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stage.apply(&route("one", "/moved")).await;
+    // Another leader has written what follows from that already, and a message of its own.
+    let newer = status(&stage, "HTTPRoute", "one")
+        .await
+        .to_string()
+        .replace(r#""observedGeneration":1"#, r#""observedGeneration":2"#);
+    let newer: Value = serde_json::from_str(&newer.replace("the route is accepted", "newer")).unwrap();
+    let resource =
+        ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute"));
+    let api: Api<DynamicObject> = Api::namespaced_with(stage.sandbox.client(), "default", &resource);
+    let patch = kube::api::Patch::Merge(serde_json::json!({ "status": newer }));
+    api.patch_status("one", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    for _ in 0..100 {
+        let observed = status(&stage, "HTTPRoute", "one").await.to_string();
+        assert!(!observed.contains(r#""observedGeneration":1"#), "{observed}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    controller.running.stop().await.unwrap();
+}
