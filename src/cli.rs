@@ -78,6 +78,13 @@ pub(crate) const CONTROLLER: &[Key] = &[
     ),
     ADMIN_PORT,
     STATUS_BIND,
+    Key::one(
+        "reconcile-interval-ms",
+        "RECONCILE_INTERVAL_MS",
+        "MS",
+        Some("5000"),
+        "How often all is looked at again though nothing has changed; changes never wait for it",
+    ),
     LOG,
     LOG_FORMAT,
 ];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use actors::lease_leader;
 use actors::observe::resource::ProxyPods;
@@ -38,7 +39,11 @@ struct Wanted {
     admin: Option<SocketAddr>,
     port: u16,
     status: Option<SocketAddr>,
+    resync: Duration,
 }
+
+/// The least time between two resyncs.
+const RESYNC_LEAST: u64 = 100;
 
 /// Runs a controller.
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
@@ -51,6 +56,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
 fn wanted(mut values: Values) -> Result<Wanted, Problems> {
     let admin: Option<IpAddr> = values.get("admin-bind");
     let port: Option<u16> = values.get("admin-port");
+    let resync: Option<u64> = values.get("reconcile-interval-ms");
     let wanted = Wanted {
         kubeconfig: values.get("kubeconfig"),
         namespace: values.get("namespace").unwrap_or_default(),
@@ -61,8 +67,13 @@ fn wanted(mut values: Values) -> Result<Wanted, Problems> {
         admin: admin.zip(port).map(SocketAddr::from),
         port: port.unwrap_or_default(),
         status: values.get("status-bind"),
+        resync: Duration::from_millis(resync.unwrap_or_default()),
     };
-    values.into_problems().into_result(wanted)
+    let mut problems = values.into_problems();
+    if resync.is_some_and(|ms| ms < RESYNC_LEAST) {
+        problems.add("reconcile-interval-ms", format_args!("must be at least {RESYNC_LEAST}"));
+    }
+    problems.into_result(wanted)
 }
 
 /// Runs until a signal asks for the end, or the tree gives up.
@@ -125,6 +136,7 @@ fn settings(wanted: Wanted, config: Config) -> Result<Settings> {
     settings.lease = Some(lease);
     settings.status_bind = wanted.status;
     settings.admin_bind = wanted.admin;
+    settings.resync = wanted.resync;
     Ok(settings)
 }
 

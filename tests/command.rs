@@ -29,7 +29,15 @@ fn help_names_every_command_and_where_to_begin() {
 fn the_help_of_a_command_names_each_setting_with_its_variable_and_default() {
     let (code, out, _) = output(&mut portreeve(&["controller", "--help"]));
     assert_eq!(code, 0);
-    for word in ["--admin-port", "ROUTER_ADMIN_PORT", "9901", "KUBECONFIG", "--config"] {
+    for word in [
+        "--admin-port",
+        "ROUTER_ADMIN_PORT",
+        "9901",
+        "KUBECONFIG",
+        "--config",
+        "RECONCILE_INTERVAL_MS",
+        "5000",
+    ] {
         assert!(out.contains(word), "{word} in {out}");
     }
 }
@@ -49,6 +57,14 @@ fn all_mistakes_in_settings_are_said_at_once() {
     for key in ["node-address", "workers", "admin-port", "name", "tls-dir"] {
         assert!(err.contains(&format!("\n  {key}: ")), "{key} in {err}");
     }
+}
+
+#[test]
+fn a_resync_without_a_pause_is_refused() {
+    let mut command = portreeve(&["controller", "--name", "c"]);
+    let (code, _, err) = output(command.env("RECONCILE_INTERVAL_MS", "0"));
+    assert_eq!(code, 64, "{err}");
+    assert!(err.contains("reconcile-interval-ms: must be at least 100"), "{err}");
 }
 
 #[test]

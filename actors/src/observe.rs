@@ -4,6 +4,7 @@ pub mod convert;
 pub mod files;
 pub mod node_watcher;
 pub mod resource;
+pub mod resync;
 pub mod route_watcher;
 pub mod secret_reader;
 pub mod stores;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actors_core::translate::Settings as Translate;
 use kube::Client;
@@ -13,6 +14,9 @@ use crate::observe::resource::ProxyPods;
 use crate::push::authority::Lives;
 use crate::push::credentials::Trust;
 use crate::push::link::Dial;
+
+/// The usual time between two resyncs.
+const RESYNC: Duration = Duration::from_secs(5);
 
 /// All that a controller must be told.
 #[derive(Clone)]
@@ -31,6 +35,8 @@ pub struct Settings {
     pub trust: Trust,
     /// How long the authority and an own certificate live.
     pub lives: Lives,
+    /// How long after a full resync the next one is. Changes never wait for it.
+    pub resync: Duration,
     /// How proxies are dialled.
     pub dial: Dial,
     /// Where /healthz, /readyz, /metrics and /supervision are served; `None`: nowhere.
@@ -50,6 +56,7 @@ impl Settings {
             lease: None,
             trust,
             lives: Lives::default(),
+            resync: RESYNC,
             dial: Dial::tcp(),
             status_bind: None,
             admin_bind: None,

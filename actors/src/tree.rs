@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::lead::status_writer::{self, StatusWriter};
 use crate::lease_leader::{self, LeaseLeader};
 use crate::observe::node_watcher::{self, AdminPorts, NodeWatcher};
+use crate::observe::resync::{self, Resync};
 use crate::observe::route_watcher::{self, RouteWatcher};
 use crate::observe::secret_reader::{self, SecretReader};
 use crate::observe::translator::{self, Translator};
@@ -68,6 +69,7 @@ fn observe(settings: &Settings, edges: &Edges) -> Child {
             worker("node-watcher", &Address::new(), node_watcher(settings, edges)),
             worker("route-watcher", &edges.route_watcher, route_watcher(edges)),
             worker("translator", &Address::new(), translator(settings, edges)),
+            worker("resync", &Address::new(), resync(settings, edges)),
         ],
     )
 }
@@ -183,9 +185,15 @@ fn route_watcher(edges: &Edges) -> impl Fn() -> (RouteWatcher, route_watcher::Ar
         stores: edges.stores.clone(),
         generation: edges.generation.clone(),
         snapshot: edges.snapshot.clone(),
+        resync: edges.resync.subscribe(),
         metrics: edges.metrics.clone(),
     };
     move || (RouteWatcher, args.clone())
+}
+
+fn resync(settings: &Settings, edges: &Edges) -> impl Fn() -> (Resync, resync::Args) + Send + Sync + 'static {
+    let args = resync::Args { every: settings.resync, resync: edges.resync.clone() };
+    move || (Resync, args.clone())
 }
 
 fn translator(
@@ -213,6 +221,7 @@ fn status_writer(
         translation: edges.translation.subscribe(),
         acks: edges.board.read(),
         proxies: edges.proxies.subscribe(),
+        resync: edges.resync.subscribe(),
         leadership: edges.leadership.subscribe(),
         metrics: edges.metrics.clone(),
     };

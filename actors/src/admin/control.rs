@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::accept::{CONNECTION_WITHIN, accept, answer_for};
-use crate::observe::watch;
+use crate::observe::{resync, watch};
 use crate::push::identity::Role;
 use crate::push::mtls;
 use crate::tree::edges::Edges;
@@ -71,12 +71,13 @@ fn shown(unit: &EncodedUnit) -> Value {
     json!({ "id": unit.id, "hash": unit.hash, "body": open.then(|| unit.body.clone()) })
 }
 
-/// Lists everything again.
+/// Lists everything again, and looks again at all that follows from it.
 async fn reload(State(edges): State<Edges>) -> (StatusCode, String) {
     let refused: Vec<_> = (edges.watched.iter())
         .filter(|watched| watched.watcher.send(watch::Msg::Relist).is_err())
         .map(|watched| watched.resource.plural())
         .collect();
+    resync::ask(&edges.resync);
     if refused.is_empty() {
         (StatusCode::ACCEPTED, "everything is listed again\n".to_owned())
     } else {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors_core::snapshot::meta::{Kind, ObjectRef};
-use actors_core::status::fleet::{Acked, Fleet, ProxyState, finalise};
+use actors_core::status::fleet::finalise;
 use actors_core::status::merge::merge_status;
 use actors_core::status::{DesiredStatus, StatusContent};
 use actors_core::translate::Translation;
@@ -22,14 +22,15 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::fleet::{Since, fleet, next_verdict};
 use super::pace::Pace;
 use super::status_patch::{Outcome, Write, as_patch, overtaken};
 use crate::metrics::Metrics;
 use crate::observe::convert::parse_status;
 use crate::observe::node_watcher::KnownProxies;
-use crate::observe::stores::Stores;
+use crate::observe::stores::{ObjectVersion, Stores};
 use crate::observe::translator::Newest;
-use crate::push::acks::{Acks, SILENCE};
+use crate::push::acks::Acks;
 use crate::push::proxy_client::NotLeading;
 use crate::task::{Task, on_change, report};
 use crate::term::{Leadership, Term};
@@ -40,8 +41,6 @@ const AT_ONCE: usize = 8;
 const LOOKS: usize = 256;
 /// How long statuses wait for the proxies' answers to the push that made them.
 const HOLD: Duration = Duration::from_secs(2);
-/// For how long a new leader's verdict on the fleet may change with time alone.
-const GRACE: Duration = Duration::from_secs(30);
 /// For how long a route must not be ours before our entries are taken from it: the translation of one that
 /// has just been seen may be on its way.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -76,6 +75,8 @@ pub struct Args {
     pub acks: watch::Receiver<Acks>,
     /// The known proxies.
     pub proxies: watch::Receiver<KnownProxies>,
+    /// Counts the resyncs.
+    pub resync: watch::Receiver<u64>,
     /// Whether this process leads.
     pub leadership: watch::Receiver<Option<Leadership>>,
     /// What is counted.
@@ -98,6 +99,8 @@ pub struct State {
     /// Routes with entries of ours that are ours no longer, and since when.
     leaving: BTreeMap<ObjectRef, Instant>,
     writing: BTreeMap<ObjectRef, Task>,
+    /// Objects that said what they should when they were looked at: in which version, and what that was.
+    good: BTreeMap<ObjectRef, (ObjectVersion, Arc<DesiredStatus>)>,
     pace: Pace,
     wakes: Vec<Task>,
     timer: Option<Task>,
@@ -126,6 +129,7 @@ impl Actor for StatusWriter {
             noted: BTreeMap::new(),
             leaving: BTreeMap::new(),
             writing: BTreeMap::new(),
+            good: BTreeMap::new(),
             pace: Pace::new(now),
             wakes: Vec::new(),
             timer: None,
@@ -162,20 +166,29 @@ impl State {
         for object in self.args.stores.take_touched() {
             self.note(object, now);
         }
+        if self.args.resync.has_changed().unwrap_or(false) {
+            self.args.resync.borrow_and_update();
+            self.resync(now);
+        }
         self.wakes = vec![
+            on_change(myself, &self.args.resync, || Msg::Changed),
             on_change(myself, &self.touched, || Msg::Changed),
             on_change(myself, &self.args.translation, || Msg::Changed),
             on_change(myself, &self.args.acks, || Msg::Changed),
             on_change(myself, &self.args.proxies, || Msg::Changed),
         ];
-        if let Some(at) = self.next_verdict(now) {
+        let next = next_verdict(&self.args.acks.borrow(), Since { begun: self.since, now });
+        if let Some(at) = next {
             self.wakes.push(wake(myself, at, Msg::Changed));
         }
         self.pump(myself);
     }
 
     fn desire(&mut self, translation: &Translation, now: Instant) {
-        let (fleet, settled) = self.fleet(translation, now);
+        let (fleet, settled) = {
+            let (acks, proxies) = (self.args.acks.borrow(), self.args.proxies.borrow());
+            fleet(translation, &acks, &proxies, Since { begun: self.since, now })
+        };
         self.held = if settled { None } else { Some(self.held.unwrap_or(now + HOLD)) };
         let desired = finalise(translation, &fleet);
         let changed: Vec<_> = (self.desired.diff(&desired))
@@ -196,38 +209,23 @@ impl State {
         }
     }
 
-    /// What the fleet says, and whether every proxy that should has answered about this translation.
-    fn fleet(&self, translation: &Translation, now: Instant) -> (Fleet, bool) {
-        let (acks, proxies) = (self.args.acks.borrow(), self.args.proxies.borrow());
-        let root = translation.units.root();
-        let mut settled = true;
-        let mut fleet = Fleet { proxies: BTreeMap::new(), led_for: now - self.since };
-        for proxy in proxies.values() {
-            let answers = acks.get(&proxy.identity);
-            let acked = answers.and_then(|answers| answers.acked.as_ref());
-            let state = ProxyState {
-                name: proxy.name.clone(),
-                ready: proxy.ready,
-                silent: answers.is_some_and(|answers| answers.is_silent(now)),
-                refused: answers.and_then(|answers| answers.refused.clone()),
-                acked: acked.map(|acked| Acked {
-                    units: acked.units.clone(),
-                    broken: acked.broken.iter().map(|b| (b.unit.clone(), b.reason.clone())).collect(),
-                }),
+    /// Notes what has not been looked at as it stands, though nothing told of a change.
+    fn resync(&mut self, now: Instant) {
+        let (stores, good, desired) = (&self.args.stores, &mut self.good, &self.desired);
+        good.retain(|object, _| desired.contains_key(object));
+        let is_good = |object: &ObjectRef, desired: &DesiredStatus| {
+            let same = |(version, seen): &(ObjectVersion, Arc<DesiredStatus>)| {
+                **seen == *desired && stores.version(object).as_ref() == Some(version)
             };
-            let current = acked.is_some_and(|acked| acked.units.root() == root);
-            settled &= !state.ready || state.silent || state.refused.is_some() || current;
-            fleet.proxies.insert(proxy.identity.clone(), state);
+            good.get(object).is_some_and(same)
+        };
+        let doubtful: Vec<_> = (desired.iter())
+            .filter(|(object, desired)| !is_good(object, desired))
+            .map(|(object, _)| object.clone())
+            .collect();
+        for object in doubtful {
+            self.note(object, now);
         }
-        (fleet, settled)
-    }
-
-    /// When the fleet's verdict next changes without an answer: a proxy that owes one falls silent, or the
-    /// grace of a new leader ends.
-    fn next_verdict(&self, now: Instant) -> Option<Instant> {
-        let acks = self.args.acks.borrow();
-        let silences = acks.values().filter_map(|answers| Some(answers.owes_since? + SILENCE));
-        silences.chain([self.since + GRACE]).filter(|at| *at > now).min()
     }
 
     fn note(&mut self, object: ObjectRef, from: Instant) {
@@ -281,7 +279,7 @@ impl State {
     }
 
     /// What has to be written of an object; `None` where its status says what it should.
-    fn look(&self, object: &ObjectRef) -> Option<Write> {
+    fn look(&mut self, object: &ObjectRef) -> Option<Write> {
         let (version, generation, status) = self.args.stores.status(object)?;
         let desired = match self.desired.get(object) {
             Some(desired) => desired.clone(),
@@ -293,7 +291,10 @@ impl State {
             return None;
         }
         let before = parse_status(status.as_ref());
-        let merged = merge_status(&desired, &before, Timestamp::now())?;
+        let Some(merged) = merge_status(&desired, &before, Timestamp::now()) else {
+            self.good.insert(object.clone(), (version, desired));
+            return None;
+        };
         Some(Write { object: object.clone(), version, desired, status: as_patch(&before, merged) })
     }
 

@@ -19,7 +19,7 @@ use crate::task::{Task, on_change};
 /// What it can be told.
 #[derive(Debug)]
 pub enum Msg {
-    /// Something in the stores has changed.
+    /// Something in the stores has changed, or all is to be looked at again.
     Changed,
 }
 
@@ -34,6 +34,8 @@ pub struct Args {
     pub generation: Arc<AtomicU64>,
     /// The newest snapshot; `None` until every kind has been listed.
     pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Counts the resyncs.
+    pub resync: watch::Receiver<u64>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -43,7 +45,7 @@ pub struct Args {
 pub struct State {
     args: Args,
     changes: watch::Receiver<u64>,
-    waiting: Option<Task>,
+    waiting: Vec<Task>,
 }
 
 /// The join.
@@ -57,7 +59,7 @@ impl Actor for RouteWatcher {
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let changes = args.stores.changes();
-        let mut state = State { args, changes, waiting: None };
+        let mut state = State { args, changes, waiting: Vec::new() };
         state.publish(&myself);
         Ok(state)
     }
@@ -78,6 +80,7 @@ impl Actor for RouteWatcher {
 impl State {
     fn publish(&mut self, myself: &ActorRef<Msg>) {
         self.changes.borrow_and_update();
+        self.args.resync.borrow_and_update();
         if let Some(mut snapshot) = self.args.stores.snapshot() {
             let generation = self.args.generation.fetch_add(1, Ordering::Relaxed) + 1;
             snapshot.generation = generation;
@@ -85,6 +88,9 @@ impl State {
             tracing::debug!(generation, "a new snapshot");
             self.args.snapshot.send_replace(Some(Arc::new(snapshot)));
         }
-        self.waiting = Some(on_change(myself, &self.changes, || Msg::Changed));
+        self.waiting = vec![
+            on_change(myself, &self.changes, || Msg::Changed),
+            on_change(myself, &self.args.resync, || Msg::Changed),
+        ];
     }
 }

@@ -35,6 +35,8 @@ pub struct Edges {
     pub generation: Arc<AtomicU64>,
     /// The newest snapshot.
     pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Counts the resyncs: all is looked at again though nothing has changed.
+    pub resync: watch::Sender<u64>,
     /// The newest translation.
     pub translation: watch::Sender<Newest>,
     /// The Secrets that are to be read.
@@ -82,6 +84,7 @@ impl Edges {
             stores,
             generation: Arc::default(),
             snapshot: watch::Sender::default(),
+            resync: watch::Sender::default(),
             translation: watch::Sender::default(),
             wanted: watch::Sender::default(),
             proxies: watch::Sender::default(),

@@ -73,7 +73,13 @@ fn tree(
         wanted: watch::Sender::default(),
         metrics: metrics.clone(),
     };
-    let joined = route_watcher::Args { stores, generation: Arc::default(), snapshot, metrics };
+    let joined = route_watcher::Args {
+        stores,
+        generation: Arc::default(),
+        snapshot,
+        resync: watch::Sender::default().subscribe(),
+        metrics,
+    };
     branch(
         "observe",
         RestForOne,

@@ -232,3 +232,29 @@ async fn what_was_made_from_an_older_spec_is_not_written_over_what_is_newer() {
     }
     controller.running.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_resync_looks_at_everything_and_writes_nothing() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.apply(&route("one", "/one")).await;
+    let mut settings = stage.settings("c");
+    settings.resync = Duration::from_secs(7);
+    let controller = actors::tree::run(settings).await.unwrap();
+    lead(&controller, 1);
+    condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    drop(stage.sandbox.take_accesses());
+    let (pushes, resyncs) = (stage.proxy(0).held().taken.len(), *controller.edges.resync.borrow());
+    let generation = || controller.edges.translation.borrow().as_ref().unwrap().generation;
+    let before = generation();
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(*controller.edges.resync.borrow() - resyncs, 10);
+    assert_eq!(generation() - before, 10, "all is joined and translated again");
+    let more = writes(&stage.sandbox.take_accesses(), "c");
+    assert!(more.is_empty(), "{more:#?}");
+    let moved: usize = stage.proxy(0).held().taken[pushes..].iter().map(|(_, moved)| moved).sum();
+    assert_eq!(moved, 0, "a proxy is asked whether it is still there, and told nothing");
+    controller.running.stop().await.unwrap();
+}
