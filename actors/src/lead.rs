@@ -1,5 +1,6 @@
 //! What only the leader does besides pushing: it writes.
 
+pub mod event_writer;
 pub mod fleet;
 pub mod pace;
 pub mod status_patch;

@@ -28,6 +28,7 @@ pub struct Metrics {
     push_seconds: HistogramVec,
     acked: IntGaugeVec,
     status_writes: IntCounterVec,
+    events: IntCounterVec,
     mailbox_depth: IntGaugeVec,
     mailbox_age: GaugeVec,
     mailbox_seconds: GaugeVec,
@@ -49,6 +50,7 @@ impl Metrics {
             push_seconds: histograms("push_seconds", "How long a push took to be answered.", &["proxy"]),
             acked: gauges("proxy_acked_generation", "The generation that a proxy has acked.", &["proxy"]),
             status_writes: counters("status_writes_total", "Writes of statuses.", &["kind", "outcome"]),
+            events: counters("events_total", "Events told of objects.", &["outcome"]),
             mailbox_depth: gauges("mailbox_depth", "Messages that wait.", &["actor"]),
             mailbox_age: float_gauges("mailbox_oldest_seconds", "Age of the oldest message.", &["actor"]),
             mailbox_seconds: float_gauges(
@@ -64,7 +66,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let all: [Box<dyn Collector>; 14] = [
+        let all: [Box<dyn Collector>; 15] = [
             Box::new(self.watch_failures.clone()),
             Box::new(self.snapshot.clone()),
             Box::new(self.translation.clone()),
@@ -75,6 +77,7 @@ impl Metrics {
             Box::new(self.push_seconds.clone()),
             Box::new(self.acked.clone()),
             Box::new(self.status_writes.clone()),
+            Box::new(self.events.clone()),
             Box::new(self.mailbox_depth.clone()),
             Box::new(self.mailbox_age.clone()),
             Box::new(self.mailbox_seconds.clone()),
@@ -131,6 +134,11 @@ impl Metrics {
     /// A status was written, or not.
     pub fn status_written(&self, kind: &str, outcome: &str) {
         self.status_writes.with_label_values(&[kind, outcome]).inc();
+    }
+
+    /// An Event was written, or not.
+    pub fn event_written(&self, outcome: &str) {
+        self.events.with_label_values(&[outcome]).inc();
     }
 
     /// How many statuses were written with an outcome.

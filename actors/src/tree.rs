@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::admin::{self, Admin};
 use crate::client::bounded;
 use crate::clock::Clock;
+use crate::lead::event_writer::{self, EventWriter};
 use crate::lead::status_writer::{self, StatusWriter};
 use crate::lease_leader::{self, LeaseLeader};
 use crate::observe::node_watcher::{self, AdminPorts, NodeWatcher};
@@ -36,9 +37,12 @@ use edges::Edges;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long each step may take of stopping what only a leader runs: all three within the 1.5 s after which
+/// How long each step may take of stopping what only a leader runs: all of them within the 1.5 s after which
 /// another one may lead.
 pub(crate) const STEP_DOWN: Shutdown = Shutdown::Timeout(Duration::from_millis(400));
+
+/// The same for who tells of trouble, which has nothing to finish.
+const LAST_WORDS: Shutdown = Shutdown::Timeout(Duration::from_millis(100));
 
 /// How long giving up the Lease may take at a stop.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -139,6 +143,7 @@ fn serve(settings: &Settings, edges: &Edges) -> Child {
         OneForOne,
         Intensity::new(10, MINUTE),
         vec![
+            worker("event-writer", &edges.events, event_writer(settings, edges)).shutdown(LAST_WORDS),
             worker("status-writer", &Address::new(), status_writer(settings, edges)).shutdown(STEP_DOWN),
             branch(
                 "push",
@@ -210,6 +215,20 @@ fn translator(
     move || (Translator, args.clone())
 }
 
+fn event_writer(
+    settings: &Settings,
+    edges: &Edges,
+) -> impl Fn() -> (EventWriter, event_writer::Args) + Send + Sync + 'static {
+    let args = event_writer::Args {
+        client: settings.client.clone(),
+        controller_name: settings.translate.controller_name.as_str().into(),
+        name: settings.name.as_str().into(),
+        leadership: edges.leadership.subscribe(),
+        metrics: edges.metrics.clone(),
+    };
+    move || (EventWriter, args.clone())
+}
+
 fn status_writer(
     settings: &Settings,
     edges: &Edges,
@@ -221,6 +240,7 @@ fn status_writer(
         translation: edges.translation.subscribe(),
         acks: edges.board.read(),
         proxies: edges.proxies.subscribe(),
+        events: edges.events.clone(),
         resync: edges.resync.subscribe(),
         leadership: edges.leadership.subscribe(),
         metrics: edges.metrics.clone(),

@@ -1,10 +1,11 @@
 //! Statuses: what the translation says of an object ([`DesiredStatus`]), what the proxies' answers add
-//! ([`fleet`]), and how that is merged into the status that stands ([`merge`]).
+//! ([`fleet`]), how that is merged into the status that stands ([`merge`]), and what of it is to be told ([`news`]).
 //!
 //! The status writer calls it. It refuses to know how statuses are read and written.
 
 pub mod fleet;
 pub mod merge;
+pub mod news;
 
 use std::sync::Arc;
 

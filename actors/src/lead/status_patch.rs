@@ -8,6 +8,7 @@ use std::time::Duration;
 use actors_core::snapshot::meta::ObjectRef;
 use actors_core::status::DesiredStatus;
 use actors_core::status::merge::merge_status;
+use actors_core::status::news::News;
 use jiff::Timestamp;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
@@ -34,6 +35,8 @@ pub struct Write {
     pub desired: Arc<DesiredStatus>,
     /// The status as a merge patch.
     pub status: Value,
+    /// What it tells that the one before did not.
+    pub news: Vec<News>,
 }
 
 /// How a write ended.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use actors_core::snapshot::meta::{Kind, ObjectRef};
 use actors_core::status::fleet::finalise;
 use actors_core::status::merge::merge_status;
+use actors_core::status::news::{News, news};
 use actors_core::status::{DesiredStatus, StatusContent};
 use actors_core::translate::Translation;
 use imbl::OrdMap;
@@ -19,9 +20,11 @@ use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use kube::Client;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervisor::Address;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::event_writer::{self, Told};
 use super::fleet::{Since, fleet, next_verdict};
 use super::pace::Pace;
 use super::status_patch::{Outcome, Write, as_patch, overtaken};
@@ -75,6 +78,8 @@ pub struct Args {
     pub acks: watch::Receiver<Acks>,
     /// The known proxies.
     pub proxies: watch::Receiver<KnownProxies>,
+    /// Who tells of what has changed.
+    pub events: Address<event_writer::Msg>,
     /// Counts the resyncs.
     pub resync: watch::Receiver<u64>,
     /// Whether this process leads.
@@ -295,7 +300,8 @@ impl State {
             self.good.insert(object.clone(), (version, desired));
             return None;
         };
-        Some(Write { object: object.clone(), version, desired, status: as_patch(&before, merged) })
+        let news = news(&before, &merged);
+        Some(Write { object: object.clone(), version, desired, status: as_patch(&before, merged), news })
     }
 
     /// Until when a route that may have ceased to be ours is left alone, if that is not over.
@@ -329,8 +335,16 @@ impl State {
 
     fn begin(&mut self, myself: &ActorRef<Msg>, object: ObjectRef, write: Write) {
         let (client, term, to) = (self.args.client.clone(), self.term.clone(), object.clone());
+        let tell =
+            |news: &News| Told { object: object.clone(), uid: write.version.uid.clone(), news: news.clone() };
+        let told: Vec<_> = write.news.iter().map(tell).collect();
+        let events = self.args.events.clone();
         let task = report(myself, async move {
             let outcome = write.run(&client, &term).await;
+            if matches!(outcome, Outcome::Written) && !told.is_empty() {
+                // Events are for people: where they can't be taken, the status has said it.
+                let _ = events.send(event_writer::Msg::Tell(told));
+            }
             Msg::Written(to, outcome)
         });
         self.writing.insert(object, task);

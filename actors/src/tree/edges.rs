@@ -12,6 +12,7 @@ use proxy_config::name::ObjectName;
 use supervisor::{Address, Child, Gate};
 use tokio::sync::watch;
 
+use crate::lead::event_writer;
 use crate::lease_leader::Standing;
 use crate::metrics::Metrics;
 use crate::observe::node_watcher::{self, KnownProxies};
@@ -63,6 +64,8 @@ pub struct Edges {
     pub clients: watch::Sender<Arc<BTreeMap<String, Child>>>,
     /// What proxies have answered.
     pub board: Board,
+    /// Who tells of trouble by Events.
+    pub events: Address<event_writer::Msg>,
     /// What is counted.
     pub metrics: Metrics,
     /// The join of the stores, which a new leader asks to join anew.
@@ -98,6 +101,7 @@ impl Edges {
             outgoing: watch::Sender::default(),
             clients: watch::Sender::default(),
             board: Board::new(),
+            events: Address::new(),
             metrics: Metrics::new(),
             route_watcher: Address::new(),
             watched: watched.collect(),
