@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Bounds of the histograms in seconds: from 100 µs to 10 s.
 const SECONDS: [f64; 16] =
     [1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// How many certificates are shown.
+const CERTIFICATES: usize = 500;
 
 /// The metrics of one controller. Clones share them.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Metrics {
     acked: IntGaugeVec,
     status_writes: IntCounterVec,
     events: IntCounterVec,
+    certificates: GaugeVec,
+    identity: Gauge,
     mailbox_depth: IntGaugeVec,
     mailbox_age: GaugeVec,
     mailbox_seconds: GaugeVec,
@@ -51,6 +56,15 @@ impl Metrics {
             acked: gauges("proxy_acked_generation", "The generation that a proxy has acked.", &["proxy"]),
             status_writes: counters("status_writes_total", "Writes of statuses.", &["kind", "outcome"]),
             events: counters("events_total", "Events told of objects.", &["outcome"]),
+            certificates: float_gauges(
+                "certificate_expires_in_seconds",
+                "Until the certificate of a Secret ends; of those that end first.",
+                &["secret"],
+            ),
+            identity: float_gauge(
+                "identity_expires_in_seconds",
+                "Until this controller's own certificate ends.",
+            ),
             mailbox_depth: gauges("mailbox_depth", "Messages that wait.", &["actor"]),
             mailbox_age: float_gauges("mailbox_oldest_seconds", "Age of the oldest message.", &["actor"]),
             mailbox_seconds: float_gauges(
@@ -66,7 +80,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let all: [Box<dyn Collector>; 15] = [
+        let all: [Box<dyn Collector>; 17] = [
             Box::new(self.watch_failures.clone()),
             Box::new(self.snapshot.clone()),
             Box::new(self.translation.clone()),
@@ -78,6 +92,8 @@ impl Metrics {
             Box::new(self.acked.clone()),
             Box::new(self.status_writes.clone()),
             Box::new(self.events.clone()),
+            Box::new(self.certificates.clone()),
+            Box::new(self.identity.clone()),
             Box::new(self.mailbox_depth.clone()),
             Box::new(self.mailbox_age.clone()),
             Box::new(self.mailbox_seconds.clone()),
@@ -141,6 +157,21 @@ impl Metrics {
         self.events.with_label_values(&[outcome]).inc();
     }
 
+    /// In how many seconds certificates end, by Secret: the first [`CERTIFICATES`] of them are shown.
+    pub fn certificates(&self, ends: impl IntoIterator<Item = (String, f64)>) {
+        let mut ends: Vec<_> = ends.into_iter().collect();
+        ends.sort_by(|(_, one), (_, other)| one.total_cmp(other));
+        self.certificates.reset();
+        for (secret, seconds) in ends.iter().take(CERTIFICATES) {
+            self.certificates.with_label_values(&[secret]).set(*seconds);
+        }
+    }
+
+    /// In how many seconds the controller's own certificate ends.
+    pub fn identity(&self, seconds: f64) {
+        self.identity.set(seconds);
+    }
+
     /// How many statuses were written with an outcome.
     pub fn status_writes(&self, kind: &str, outcome: &str) -> u64 {
         self.status_writes.with_label_values(&[kind, outcome]).get()
@@ -201,6 +232,10 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::with_opts(opts(name, help)).expect(VALID)
+}
+
+fn float_gauge(name: &str, help: &str) -> Gauge {
+    Gauge::with_opts(opts(name, help)).expect(VALID)
 }
 
 fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

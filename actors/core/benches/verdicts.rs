@@ -63,6 +63,7 @@ fn main() {
         let mut fleet = Fleet {
             proxies: (0..proxies).map(|index| (name(index), holding(&before))).collect(),
             led_for: Duration::from_secs(3600),
+            now: 0,
         };
         // Of a thousand answers, every tenth is enough to know.
         let step = (proxies / 100).max(1);

@@ -166,9 +166,18 @@ pub struct Translation {
     /// Listeners that name a Secret which could not be read: what a proxy holds of them stays until it is, and
     /// whatever `units` say of them is for proxies that hold nothing.
     pub waiting: OrdSet<UnitId>,
-    /// When the certificate of each Secret that is served ceases to be valid, in seconds since 1970. An
-    /// expired one is served all the same: what clients make of it is theirs to decide.
-    pub expiries: OrdMap<ObjectName, i64>,
+    /// When the certificate of each Secret that is served is valid. An expired one is served all the same: what
+    /// clients make of it is theirs to decide.
+    pub expiries: OrdMap<ObjectName, Validity>,
+}
+
+/// When a certificate is valid, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub from: i64,
+    /// The last second.
+    pub until: i64,
 }
 
 /// Translates snapshots, recomputing only what depends on what changed.
@@ -326,8 +335,8 @@ impl Translator {
         self.translation.waiting.extend(emission.waiting.iter().cloned());
         match &emission.secret {
             Some((name, SecretState::Unread)) => drop(self.translation.unread_secrets.insert(name.clone())),
-            Some((name, SecretState::Served { not_after })) => {
-                self.translation.expiries.insert(name.clone(), *not_after);
+            Some((name, SecretState::Served(validity))) => {
+                self.translation.expiries.insert(name.clone(), *validity);
             }
             None => {}
         }

@@ -19,6 +19,7 @@ use super::accept::{CONNECTION_WITHIN, accept, answer_for};
 use crate::observe::node_watcher::KnownProxy;
 use crate::observe::stores::Progress;
 use crate::push::acks::Answers;
+use crate::tree::edges::Edges;
 
 /// Serves the port until it is dropped.
 pub(super) async fn serve(listener: TcpListener, args: Args) -> io::Result<()> {
@@ -51,8 +52,24 @@ async fn metrics(State(args): State<Args>) -> Response {
     let Some(live) = args.live.get() else { return starting() };
     let leads = args.edges.leadership.borrow().map(|leadership| leadership.term);
     args.edges.metrics.leading(leads);
+    ends(&args.edges, jiff::Timestamp::now());
     let text = args.edges.metrics.render(&live.snapshot());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// When certificates end, as of now.
+fn ends(edges: &Edges, now: jiff::Timestamp) {
+    let left = |until: jiff::Timestamp| until.duration_since(now).as_secs_f64();
+    if let Some(translation) = edges.translation.borrow().clone() {
+        let until = |seconds| jiff::Timestamp::from_second(seconds).ok().map(left);
+        let ends = translation.expiries.iter();
+        let ends = ends.filter_map(|(secret, validity)| Some((secret.to_string(), until(validity.until)?)));
+        edges.metrics.certificates(ends);
+    }
+    let identity = edges.identity.borrow().as_ref().map(|identity| identity.not_after);
+    if let Some(until) = identity.and_then(|until| jiff::Timestamp::try_from(until).ok()) {
+        edges.metrics.identity(left(until));
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actors_core::status::fleet::{Acked, Fleet, ProxyState};
 use actors_core::translate::Translation;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::observe::node_watcher::KnownProxies;
@@ -32,7 +33,8 @@ pub fn fleet(
 ) -> (Fleet, bool) {
     let root = translation.units.root();
     let mut settled = true;
-    let mut fleet = Fleet { proxies: BTreeMap::new(), led_for: now - begun };
+    let mut fleet =
+        Fleet { proxies: BTreeMap::new(), led_for: now - begun, now: Timestamp::now().as_second() };
     for proxy in proxies.values() {
         let answers = acks.get(&proxy.identity);
         let acked = answers.and_then(|answers| answers.acked.as_ref());

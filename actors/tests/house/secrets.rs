@@ -1,6 +1,6 @@
 //! Which Secrets are read, and when.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actors::tree::Controller;
 use proxy_config::name::{ObjectName, UnitId};
@@ -23,8 +23,15 @@ spec:
 
 /// A Secret with a new certificate.
 pub(crate) fn secret(name: &str) -> String {
+    secret_until(name, Duration::from_secs(80 * 24 * 3600))
+}
+
+/// A Secret with a new certificate that ends after this time, ten days after it began.
+fn secret_until(name: &str, left: Duration) -> String {
     let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["shop.example.com".to_owned()]).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["shop.example.com".to_owned()]).unwrap();
+    params.not_before = (SystemTime::now() - Duration::from_secs(10 * 24 * 3600)).into();
+    params.not_after = (SystemTime::now() + left).into();
     let certificate = params.self_signed(&key).unwrap();
     let indent = |pem: String| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
     format!(
@@ -153,4 +160,30 @@ async fn a_new_leader_that_can_not_read_a_secret_leaves_its_listener_alone_and_a
         assert!(serves());
         second.running.stop().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_was_not_renewed_is_told_of_before_it_ends() {
+    use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+    let stage = Stage::new(1).await;
+    for manifest in [GROUND, HTTPS, &secret_until("cert", Duration::from_secs(3600))] {
+        stage.apply(manifest).await;
+    }
+    let controller = stage.leader("c", 1).await;
+    let resource =
+        ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway"));
+    let api: Api<DynamicObject> = Api::namespaced_with(stage.sandbox.client(), "default", &resource);
+    let said = async || api.get("tls").await.unwrap().data["status"].to_string();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let first = said().await;
+    assert!(first.contains("CertificateExpiring") && first.contains("default/cert"), "{first}");
+    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(stage.sandbox.client(), "default");
+    let told = events.list(&kube::api::ListParams::default()).await.unwrap();
+    let soon = told.items.iter().filter(|event| event.reason.as_deref() == Some("ExpiresSoon")).count();
+    assert_eq!(soon, 1);
+    stage.apply(&secret("cert")).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let renewed = said().await;
+    assert!(!renewed.contains("CertificateExpiring"), "{renewed}");
+    controller.running.stop().await.unwrap();
 }

@@ -258,3 +258,62 @@ async fn a_resync_looks_at_everything_and_writes_nothing() {
     assert_eq!(moved, 0, "a proxy is asked whether it is still there, and told nothing");
     controller.running.stop().await.unwrap();
 }
+
+/// The Events of a reason: type, note, and how often it was told.
+async fn events(stage: &Stage, reason: &str) -> Vec<(String, String, i32)> {
+    let api: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(stage.sandbox.client(), "default");
+    let all = api.list(&kube::api::ListParams::default()).await.unwrap();
+    let of_reason = all.items.into_iter().filter(|event| event.reason.as_deref() == Some(reason));
+    of_reason
+        .map(|event| {
+            let count = event.series.map_or(1, |series| series.count);
+            (event.type_.unwrap_or_default(), event.note.unwrap_or_default(), count)
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_is_told_once_by_an_event_and_so_is_its_end() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.apply(&route("one", "/one").replace("name: shop", "name: missing")).await;
+    let first = stage.leader("a", 1).await;
+    condition_is(&stage, ("HTTPRoute", "one"), "ResolvedRefs", ("False", "BackendNotFound")).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let told = events(&stage, "BackendNotFound").await;
+    assert!(
+        matches!(&told[..], [(kind, note, 1)] if kind == "Warning" && note.contains("missing")),
+        "{told:?}"
+    );
+    first.running.stop().await.unwrap();
+    let second = stage.leader("b", 2).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(events(&stage, "BackendNotFound").await, told, "a new leader tells nothing twice");
+    stage.apply(&route("one", "/one")).await;
+    condition_is(&stage, ("HTTPRoute", "one"), "ResolvedRefs", ("True", "ResolvedRefs")).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let over = events(&stage, "ResolvedRefs").await;
+    assert!(matches!(&over[..], [(kind, _, 1)] if kind == "Normal"), "{over:?}");
+    second.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_waits_for_parameters_whose_definition_is_not_installed_yet() {
+    let stage = Stage::new(1).await;
+    let reference = "portreeve.dev/gateway-controller, parametersRef: {group: portreeve.dev, kind: EdgeParameters, name: here}";
+    stage.apply(&GROUND.replace("portreeve.dev/gateway-controller", reference)).await;
+    let controller = stage.leader("c", 1).await;
+    let class = ("GatewayClass", "portreeve");
+    condition_is(&stage, class, "Accepted", ("False", "InvalidParameters")).await;
+    // Long enough for the watch to have settled on its absence.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for definition in actors_api::crds::ours() {
+        stage.apply(&serde_json::to_string(&definition).unwrap()).await;
+    }
+    let parameters = "{apiVersion: portreeve.dev/v1alpha1, kind: EdgeParameters, metadata: {name: here}, \
+        spec: {addressProvider: {node: {}}}}";
+    stage.apply(parameters).await;
+    condition_is(&stage, class, "Accepted", ("True", "Accepted")).await;
+    condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
+    controller.running.stop().await.unwrap();
+}

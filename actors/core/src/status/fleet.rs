@@ -3,6 +3,7 @@
 //! An object is Programmed once every proxy that is ready has acked units that hold it.
 
 mod answers;
+mod expiry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::set::UnitSet;
 
 use self::answers::{Answers, Verdict, few};
+use self::expiry::Ending;
 use super::{Condition, ConditionStatus, DesiredStatus, GatewayStatus, ListenerStatus, StatusContent};
 use crate::snapshot::meta::{Kind, ObjectRef};
 use crate::translate::Translation;
@@ -30,6 +32,8 @@ pub struct Fleet {
     pub proxies: BTreeMap<String, ProxyState>,
     /// For how long this process has led.
     pub led_for: Duration,
+    /// The present, in seconds since 1970: certificates end by it.
+    pub now: i64,
 }
 
 /// A proxy and what it has answered.
@@ -59,12 +63,13 @@ pub struct Acked {
 /// The statuses with what depends on the proxies. Costs the Gateways and the broken routes alone.
 pub fn finalise(translation: &Translation, fleet: &Fleet) -> OrdMap<ObjectRef, Arc<DesiredStatus>> {
     let answers = Answers::new(&translation.units, fleet);
+    let ending = expiry::ending(translation, fleet.now);
     let mut statuses = translation.statuses.clone();
     let first = ObjectRef::new(Kind::Gateway, ObjectName::new("", ""));
     let gateways = translation.statuses.range(first..).take_while(|(object, _)| object.kind == Kind::Gateway);
     for (object, status) in gateways {
         if let StatusContent::Gateway(gateway) = &status.content {
-            let content = StatusContent::Gateway(finalise_gateway(gateway, &answers));
+            let content = StatusContent::Gateway(finalise_gateway(gateway, &answers, &ending));
             statuses
                 .insert(object.clone(), Arc::new(DesiredStatus { content, ..DesiredStatus::clone(status) }));
         }
@@ -100,7 +105,7 @@ fn programmed(verdict: &Verdict, answers: &Answers<'_>) -> Condition {
     }
 }
 
-fn finalise_gateway(gateway: &GatewayStatus, answers: &Answers<'_>) -> GatewayStatus {
+fn finalise_gateway(gateway: &GatewayStatus, answers: &Answers<'_>, ending: &Ending) -> GatewayStatus {
     let mut gateway = gateway.clone();
     let mut verdicts = Vec::new();
     for listener in gateway.listeners.iter_mut().filter(|listener| !listener.units.is_empty()) {
@@ -111,6 +116,7 @@ fn finalise_gateway(gateway: &GatewayStatus, answers: &Answers<'_>) -> GatewaySt
             condition.reason = "Pending";
         }
         listener.conditions.push(condition);
+        listener.conditions.extend(expiry::condition(&listener.units, ending));
         verdicts.push((listener.name.clone(), verdict));
     }
     // The translation itself has said why it is not.

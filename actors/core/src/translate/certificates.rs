@@ -12,11 +12,11 @@ use crate::snapshot::cluster::{Secret, SecretContent};
 use crate::snapshot::gateway::{Listener, SecretRef};
 use crate::snapshot::meta::{Kind, ObjectRef};
 
-use super::Problem;
 use super::conditions::Fault;
 use super::emission::{Emission, SecretState};
 use super::grants::{Referrer, permits};
 use super::reader::{Lookup, Reader};
+use super::{Problem, Validity};
 
 /// What a listener's certificateRefs come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ fn resolve_one(
 struct Served {
     chain: String,
     key: String,
-    not_after: i64,
+    validity: Validity,
 }
 
 /// Whether a Secret can be served; `None` where it has not been read.
@@ -111,7 +111,7 @@ fn check(secret: &Secret) -> Result<Option<Served>, String> {
     let leaf = certificates.first().ok_or("tls.crt holds no certificate in PEM")?;
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|error| format!("the first certificate of tls.crt can't be read: {error}"))?;
-    let not_after = parsed.validity().not_after.timestamp();
+    let (from, until) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
     // The error of a key is not shown: it must not lead to what the key holds.
     let private = PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key holds no private key in PEM")?;
     let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private).map_err(
@@ -122,7 +122,11 @@ fn check(secret: &Secret) -> Result<Option<Served>, String> {
         .map_err(|_| "tls.key is not the key of the first certificate of tls.crt")?;
     let text =
         |bytes: &[u8], field| String::from_utf8(bytes.to_vec()).map_err(|_| format!("{field} is not text"));
-    Ok(Some(Served { chain: text(chain, "tls.crt")?, key: text(key, "tls.key")?, not_after }))
+    Ok(Some(Served {
+        chain: text(chain, "tls.crt")?,
+        key: text(key, "tls.key")?,
+        validity: Validity { from, until },
+    }))
 }
 
 /// The units of a Secret that listeners name.
@@ -142,8 +146,8 @@ pub(super) fn emit(reader: &Reader<'_>, name: &ObjectName) -> Emission {
             }
             _ => emission.secret = Some((name.clone(), SecretState::Unread)),
         },
-        Ok(Some(Served { chain, key, not_after })) => {
-            emission.secret = Some((name.clone(), SecretState::Served { not_after }));
+        Ok(Some(Served { chain, key, validity })) => {
+            emission.secret = Some((name.clone(), SecretState::Served(validity)));
             let id = UnitId::key(name);
             let certificate = Unit::Certificate(Certificate { chain, key: id.clone() });
             emission.units.push(EncodedUnit::new(UnitId::certificate(name), &certificate));

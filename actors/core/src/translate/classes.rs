@@ -89,7 +89,10 @@ fn provider(reader: &Reader<'_>, class: &GatewayClass) -> Result<Provider, Fault
     }
     match reader.edge_parameters(&ObjectName::new("", &*reference.name)) {
         Lookup::Found(parameters) => Provider::choose(reader.settings, &parameters.address_provider),
-        Lookup::Missing => invalid(format!("EdgeParameters {} is not there", reference.name)),
+        Lookup::Missing => invalid(format!(
+            "EdgeParameters {} is not there, or its CustomResourceDefinition is not installed",
+            reference.name
+        )),
         Lookup::Malformed(malformed) => {
             invalid(format!("EdgeParameters {} can't be read: {}", reference.name, malformed.message()))
         }

@@ -6,7 +6,7 @@ use proxy_config::unit::EncodedUnit;
 use crate::snapshot::meta::ObjectRef;
 use crate::status::DesiredStatus;
 
-use super::Problem;
+use super::{Problem, Validity};
 
 /// What a task says. Each object is spoken about by one task alone.
 #[derive(Debug, Default)]
@@ -30,11 +30,8 @@ pub(super) struct Emission {
 pub(super) enum SecretState {
     /// It must be read first.
     Unread,
-    /// It is served.
-    Served {
-        /// The last second at which its certificate is valid, since 1970.
-        not_after: i64,
-    },
+    /// It is served, and its certificate is valid for that time.
+    Served(Validity),
 }
 
 impl Emission {

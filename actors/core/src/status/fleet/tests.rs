@@ -66,7 +66,7 @@ fn fleet<const N: usize>(proxies: [(&str, ProxyState); N]) -> Fleet {
     let named =
         |(name, proxy): (&str, _)| (format!("uid of {name}"), ProxyState { name: name.into(), ..proxy });
     let proxies = proxies.into_iter().map(named).collect();
-    Fleet { proxies, led_for: Duration::from_secs(3600) }
+    Fleet { proxies, led_for: Duration::from_secs(3600), now: 0 }
 }
 
 /// Programmed of the Gateway, then of its listeners, as `status reason: message`.
