@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actors::observe::files::manifest::Fault;
 use actors_core::status::fleet::{self, Acked, Fleet, ProxyState};
@@ -12,6 +12,12 @@ use proxy_config::wire::Ack;
 
 /// Longer than a new leader's patience: the one proxy's answers are always known.
 const EVER: Duration = Duration::from_secs(3600);
+
+/// The present, in seconds since 1970.
+fn seconds() -> i64 {
+    let passed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(passed.as_secs()).unwrap_or(i64::MAX)
+}
 
 /// What has been printed.
 pub(crate) struct Statuses {
@@ -42,8 +48,10 @@ impl Statuses {
     pub(crate) fn told(&mut self, translation: &Arc<Translation>, ack: &Ack) {
         let broken = ack.broken.iter().map(|broken| (broken.unit.clone(), broken.reason.clone()));
         let acked = Acked { units: translation.units.clone(), broken: broken.collect() };
-        let state = ProxyState { ready: true, acked: Some(acked), ..ProxyState::default() };
-        let fleet = Fleet { proxies: BTreeMap::from([(self.proxy.to_owned(), state)]), led_for: EVER };
+        let name = self.proxy.to_owned();
+        let state = ProxyState { name, ready: true, acked: Some(acked), ..ProxyState::default() };
+        let proxies = BTreeMap::from([(self.proxy.to_owned(), state)]);
+        let fleet = Fleet { proxies, led_for: EVER, now: seconds() };
         let mut now = BTreeMap::new();
         for (object, status) in &fleet::finalise(translation, &fleet) {
             now.extend(lines(&object.to_string(), &status.content));
