@@ -82,3 +82,27 @@ fn write(folder: &Path, authority: &Authority) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ca_of_a_folder_is_succeeded_by_the_runs_in_its_last_year() {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let folder = tempfile::tempdir().unwrap();
+        let start = SystemTime::now();
+        let run = |days: u32| {
+            let authority = authority(folder.path(), start + DAY * days, DAY).unwrap();
+            let waits = folder.path().join(NEXT_KEY).exists();
+            (authority.key_pem().to_owned(), waits, authority.certificates().matches("BEGIN").count())
+        };
+        let (old, _, _) = run(0);
+        assert_eq!(run(3000), (old.clone(), false, 1));
+        assert_eq!(run(3300), (old.clone(), true, 2), "another is trusted and waits");
+        assert_eq!(run(3301), (old.clone(), true, 2));
+        let (new, waits, trusted) = run(3303);
+        assert!(new != old && !waits && trusted == 2, "it signs");
+        assert_eq!(run(3651), (new, false, 1), "the old one has ended");
+    }
+}

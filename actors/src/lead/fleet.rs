@@ -61,3 +61,26 @@ pub fn next_verdict(acks: &Acks, Since { begun, now }: Since) -> Option<Instant>
     let silences = acks.values().filter_map(|answers| Some(answers.owes_since? + SILENCE));
     silences.chain([begun + GRACE]).filter(|at| *at > now).min()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::observe::node_watcher::KnownProxy;
+
+    #[tokio::test]
+    async fn two_proxies_on_one_node_are_two_in_the_verdict() {
+        let proxy = |identity: &str| {
+            let admin = ([127, 0, 0, 1], 9901).into();
+            let (identity, name) = (identity.to_owned(), "n1".to_owned());
+            (identity.clone(), KnownProxy { identity, name, admin, ready: true })
+        };
+        let known: KnownProxies = Arc::new(BTreeMap::from([proxy("old"), proxy("new")]));
+        let now = Instant::now();
+        let (fleet, settled) =
+            fleet(&Translation::default(), &Acks::default(), &known, Since { begun: now, now });
+        assert_eq!(fleet.proxies.into_keys().collect::<Vec<_>>(), ["new", "old"]);
+        assert!(!settled, "neither has answered");
+    }
+}
