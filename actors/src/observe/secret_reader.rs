@@ -29,6 +29,8 @@ use crate::task::{Task, on_change, report};
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How many are read at once.
 const AT_ONCE: usize = 8;
+/// How many are read before what was read is used, so that silence holds up nobody for long.
+const ROUND: usize = 32;
 
 /// What it can be told.
 #[derive(Debug)]
@@ -57,8 +59,10 @@ pub struct Answer {
 enum Failure {
     /// The API server says no: it may not be read, or is not there.
     Refused(String),
-    /// Nothing is known of what it holds: no answer in time, a broken connection, a server in trouble.
+    /// Nothing is known of what it holds: a broken connection, a server in trouble.
     Unknown(String),
+    /// The same, and it took long: there was no answer in time.
+    Silence(String),
 }
 
 /// What it needs.
@@ -77,6 +81,8 @@ pub struct State {
     args: Args,
     changes: watch::Receiver<u64>,
     read: BTreeMap<ObjectName, ObjectVersion>,
+    /// The last one that was asked for.
+    asked: Option<ObjectName>,
     /// What could not be read, and waits to be tried again.
     failed: BTreeMap<ObjectName, ObjectVersion>,
     retry: Retry,
@@ -100,6 +106,7 @@ impl Actor for SecretReader {
             args,
             changes,
             read: BTreeMap::new(),
+            asked: None,
             failed: BTreeMap::new(),
             retry: Retry::new(),
             again: None,
@@ -134,7 +141,10 @@ impl State {
         self.changes.borrow_and_update();
         let wanted = self.args.wanted.borrow_and_update().clone();
         self.forget(&wanted);
-        let missing: Vec<_> = wanted.iter().filter_map(|name| self.missing(name)).collect();
+        // It goes on after the last one: those that always fail are not to keep the others from their turn.
+        let is_next = |name: &&ObjectName| self.asked.as_ref().is_none_or(|asked| *name > asked);
+        let order = wanted.iter().filter(is_next).chain(wanted.iter().filter(|name| !is_next(name)));
+        let missing: Vec<_> = order.filter_map(|name| self.missing(name)).take(ROUND).collect();
         if missing.is_empty() {
             if self.failed.is_empty() {
                 self.retry.reset();
@@ -146,6 +156,7 @@ impl State {
             return;
         }
         self.reading = true;
+        self.asked = missing.last().map(|(name, _)| name.clone());
         let client = self.args.client.clone();
         self.waiting = vec![report(myself, async move {
             let reads = missing.into_iter().map(|(name, version)| read(client.clone(), name, version));
@@ -175,6 +186,7 @@ impl State {
 
     fn take(&mut self, myself: &ActorRef<Msg>, answers: Vec<Answer>) {
         self.reading = false;
+        let silence = answers.iter().any(|answer| matches!(answer.content, Err(Failure::Silence(_))));
         for Answer { name, version, content } in answers {
             match content {
                 Ok(content) => {
@@ -184,6 +196,9 @@ impl State {
                 }
                 Err(failure) => self.fail(name, version, failure),
             }
+        }
+        if silence {
+            self.wait_for_none();
         }
         if !self.failed.is_empty() && self.again.is_none() {
             let delay = self.retry.delay();
@@ -195,11 +210,24 @@ impl State {
         self.consider(myself);
     }
 
+    /// The API server is silent: those that have not been asked for yet are not waited for either.
+    fn wait_for_none(&self) {
+        let held = self.args.stores.partial();
+        for name in self.args.wanted.borrow().iter() {
+            let unread =
+                held.secrets.get(name).is_some_and(|secret| secret.content == SecretContent::NotRead);
+            if let Some((name, version)) = self.missing(name).filter(|_| unread) {
+                let reason = "the API server has not answered about others".to_owned();
+                self.args.stores.put_secret(&name, &version, SecretContent::Unavailable(reason));
+            }
+        }
+    }
+
     /// Only a refusal says something of a Secret, and not even that takes a certificate out of use:
     /// if its Secret is gone, the watch will say so. Of one that was never read nothing is known: what
     /// needs it stays as it is, and nothing else waits for it.
     fn fail(&mut self, name: ObjectName, version: ObjectVersion, failure: Failure) {
-        let (Failure::Refused(reason) | Failure::Unknown(reason)) = &failure;
+        let (Failure::Refused(reason) | Failure::Unknown(reason) | Failure::Silence(reason)) = &failure;
         tracing::warn!(secret = %name, reason, "a Secret can't be read: it is tried again");
         let held = self.args.stores.partial();
         let before = held.secrets.get(&name).map(|secret| &secret.content);
@@ -208,10 +236,10 @@ impl State {
             Failure::Refused(reason) => {
                 Some(SecretContent::Other(format!("a Secret that can't be read ({reason})")))
             }
-            Failure::Unknown(reason) if matches!(before, Some(SecretContent::NotRead)) => {
-                Some(SecretContent::Unavailable(reason))
+            Failure::Unknown(reason) | Failure::Silence(reason) => {
+                let never_read = matches!(before, Some(SecretContent::NotRead));
+                never_read.then_some(SecretContent::Unavailable(reason))
             }
-            Failure::Unknown(_) => None,
         };
         if let Some(content) = known {
             self.args.stores.put_secret(&name, &version, content);
@@ -233,7 +261,7 @@ async fn read(client: Client, name: ObjectName, version: ObjectVersion) -> Answe
         Ok(Ok(secret)) => content(&secret).map_err(Failure::Unknown),
         Ok(Err(error)) if is_refusal(&error) => Err(Failure::Refused(chain(&error))),
         Ok(Err(error)) => Err(Failure::Unknown(chain(&error))),
-        Err(_) => Err(Failure::Unknown(format!("no answer within {DEADLINE:?}"))),
+        Err(_) => Err(Failure::Silence(format!("no answer within {DEADLINE:?}"))),
     };
     Answer { name, version, content }
 }

@@ -5,6 +5,8 @@
 //! Writes: the controller's identity; as leader, the Secret `portreeve-ca`: where it is missing, and with each
 //! step of a succession.
 //! Rebuilt from: the authority, or the files.
+//!
+//! With the Secret it needs `get`, `create` and `update` of Secrets in its namespace.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -187,3 +187,36 @@ async fn a_certificate_that_was_not_renewed_is_told_of_before_it_ends() {
     assert!(!renewed.contains("CertificateExpiring"), "{renewed}");
     controller.running.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_secrets_that_are_not_answered_hold_up_all_else_for_seconds_only() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    let cert = secret("cert");
+    for number in 0..200 {
+        stage.apply(&cert.replace("name: cert", &format!("name: cert-{number}"))).await;
+        let gateway = HTTPS.replace("name: tls,", &format!("name: tls-{number},"));
+        let gateway = gateway.replace("8443", &(10_000 + number).to_string());
+        stage.apply(&gateway.replace("name: cert", &format!("name: cert-{number}"))).await;
+    }
+    let settings = stage.settings("c");
+    let hang = Fault::Hang(Duration::from_secs(3600));
+    let on = Matcher::resource("secrets").verb(Verb::Get);
+    stage.sandbox.set_faults("c", Faults::none().with(on, How::Always, hang));
+    let controller = actors::tree::run(settings).await.unwrap();
+    lead(&controller, 1);
+    let begun = tokio::time::Instant::now();
+    let http = UnitId::listener(&ObjectName::new("default", "edge"), "http");
+    until("what needs no Secret", || stage.proxy(0).held().units.get(&http).is_some()).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // The last of them comes to its turn though all before it go on failing.
+    let last = |matcher: Matcher| Matcher { name: Some("cert-99".to_owned()), ..matcher };
+    let on = Matcher::resource("secrets").verb(Verb::Get);
+    let fine = Fault::Delay(Duration::from_millis(1));
+    let hang = Fault::Hang(Duration::from_secs(3600));
+    let faults = Faults::none().with(last(on.clone()), How::Always, fine).with(on, How::Always, hang);
+    stage.sandbox.set_faults("c", faults);
+    let unit = UnitId::listener(&ObjectName::new("default", "tls-99"), "https");
+    until("the one that can be read", || stage.proxy(0).held().units.get(&unit).is_some()).await;
+    controller.running.stop().await.unwrap();
+}
