@@ -218,9 +218,9 @@ impl State {
     fn resync(&mut self, now: Instant) {
         let (stores, good, desired) = (&self.args.stores, &mut self.good, &self.desired);
         good.retain(|object, _| desired.contains_key(object));
-        let is_good = |object: &ObjectRef, desired: &DesiredStatus| {
+        let is_good = |object: &ObjectRef, desired: &Arc<DesiredStatus>| {
             let same = |(version, seen): &(ObjectVersion, Arc<DesiredStatus>)| {
-                **seen == *desired && stores.version(object).as_ref() == Some(version)
+                seen == desired && stores.version(object).as_ref() == Some(version)
             };
             good.get(object).is_some_and(same)
         };
