@@ -7,6 +7,7 @@
 
 use proxy_config::route::{Field, Filter, HeaderEdits as EditsUnit};
 
+pub mod cors;
 pub mod redirect;
 
 use redirect::{Redirect, Rewrite};
@@ -35,7 +36,10 @@ pub enum FilterError {
     /// A scheme that is not served.
     #[error("scheme {0:?} of a redirect must be http or https")]
     Scheme(String),
-    /// A filter that this proxy does not have.
+    /// An origin that no page has.
+    #[error("origin {0:?} of a CORS filter is not scheme://host[:port] with a host that may begin with *")]
+    Origin(String),
+    /// A filter that this proxy does not have, there.
     #[error("this proxy has no {0} filter")]
     Unsupported(&'static str),
 }
@@ -99,7 +103,18 @@ impl HeaderEdits {
         Ok(())
     }
 
+    /// These edits, then others that are known only with the request: fields to drop of what the upstream
+    /// sent, and fields to append.
+    pub fn and(&self, dropped: &[&str], appended: Vec<Appended>) -> Self {
+        let mut edits = self.clone();
+        edits.dropped.extend(dropped.iter().map(|name| name.to_ascii_lowercase().into()));
+        edits.appended.extend(appended);
+        edits.seal();
+        edits
+    }
+
     fn seal(&mut self) {
+        self.lines.clear();
         for Appended { name, value } in &self.appended {
             for part in [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                 self.lines.extend_from_slice(part);
@@ -134,8 +149,9 @@ impl Filters {
                 Filter::ResponseHeaders(edits) => compiled.response.then(edits)?,
                 Filter::Redirect(redirect) => compiled.redirect = Some(Redirect::compile(redirect)?),
                 Filter::Rewrite(rewrite) => compiled.rewrite.then(rewrite)?,
+                // These are policies of a rule: see `Policies`.
+                Filter::Cors(_) => {}
                 Filter::Mirror(_) => return Err(FilterError::Unsupported("mirror")),
-                Filter::Cors(_) => return Err(FilterError::Unsupported("CORS")),
                 Filter::ExternalAuth(_) => return Err(FilterError::Unsupported("external authorisation")),
             }
         }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
 use super::body::BodyReader;
-use super::plan::{self, Plan, Planned};
+use super::plan::{self, Extra, Plan, Planned};
 use super::render::Origin;
 use super::respond::{self, Reason};
 use super::standing;
@@ -206,7 +206,13 @@ where
             Planned::Routed(routed, plan) => {
                 let outcome = match plan {
                     Plan::Answer(reason) => self.refuse(reason, &request, out).await,
-                    Plan::Redirect => self.redirect(&routed, &request, out).await,
+                    Plan::Preflight(edits) => {
+                        let head = |close, out: &mut Vec<u8>| respond::preflight(&edits, close, out);
+                        self.reply(respond::PREFLIGHT, head, &request, out).await
+                    }
+                    Plan::Redirect(share, extra) => {
+                        self.redirect(&routed, (share, &extra), &request, out).await
+                    }
                     Plan::Forward(target) => {
                         let job = forward::Job { view, routed: &routed, target };
                         forward::forward(self, &job, response, out, reply).await
@@ -245,12 +251,16 @@ where
         Outcome::of(reason, keep && self.discard(&mut BodyReader::new(request.framing)).await)
     }
 
-    async fn redirect(&mut self, routed: &Routed, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
-        let filters = &routed.rule().filters;
-        let Some(redirect) = &filters.redirect else {
+    async fn redirect(
+        &mut self,
+        routed: &Routed,
+        (share, extra): (Option<usize>, &Extra),
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Some(redirect) = &routed.filters(share).redirect else {
             return self.refuse(Reason::InvalidRule, request, out).await;
         };
-        let keep = self.can_keep(request);
         let redirected = super::filters::redirect::Redirected {
             tls: self.client.secure,
             host: request.authority.host,
@@ -259,11 +269,28 @@ where
             query: request.query,
             matched: routed.matched,
         };
+        let edits = plan::edits(routed, share, extra);
         let location = |out: &mut Vec<u8>| redirect.location(&redirected, out);
-        respond::redirect(redirect.status, location, &filters.response, !keep, out);
+        let head = |close, out: &mut Vec<u8>| {
+            respond::redirect(redirect.status, location, edits, close, out);
+        };
+        self.reply(redirect.status, head, request, out).await
+    }
+
+    /// Answers as the route says, with a head that `head` appends; the connection goes on if all of the
+    /// request is here.
+    async fn reply(
+        &mut self,
+        status: u16,
+        head: impl FnOnce(bool, &mut Vec<u8>),
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let keep = self.can_keep(request);
+        head(!keep, out);
         let sent = self.write(out).await;
         let keep = keep && sent && self.discard(&mut BodyReader::new(request.framing)).await;
-        Outcome { status: redirect.status, reason: None, keep }
+        Outcome { status, reason: None, keep }
     }
 
     /// Whether the connection can go on after an answer that is not the upstream's: what is left of the

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use super::respond::Reason;
+use proxy_config::backend::BackendProtocol;
 use proxy_config::listener::Protocol;
 
+use super::filters::HeaderEdits;
+use super::respond::Reason;
 use crate::listen::context::Client;
 use crate::table::Table;
 use crate::table::request::{Refusal, RequestView};
-use crate::table::route::{Routed, Rule};
+use crate::table::route::Routed;
 use crate::upstream::balance::Backend;
 
 /// What is to be done.
@@ -19,8 +21,10 @@ use crate::upstream::balance::Backend;
 pub enum Plan {
     /// Answer for this reason.
     Answer(Reason),
-    /// Redirect as the rule says.
-    Redirect,
+    /// Answer a preflight with these fields.
+    Preflight(Box<HeaderEdits>),
+    /// Redirect as the rule, or a share of it, says.
+    Redirect(Option<usize>, Extra),
     /// Forward.
     Forward(Target),
 }
@@ -32,6 +36,25 @@ pub struct Target {
     pub share: usize,
     /// The backend.
     pub backend: Arc<Backend>,
+    /// What it speaks.
+    pub protocol: BackendProtocol,
+    /// What the response is edited by instead of the filters of the share.
+    pub extra: Extra,
+}
+
+impl Target {
+    /// How the response is edited.
+    pub fn edits<'a>(&'a self, routed: &'a Routed) -> &'a HeaderEdits {
+        edits(routed, Some(self.share), &self.extra)
+    }
+}
+
+/// Edits of a response that depend on the request; `None` for most rules.
+pub type Extra = Option<Box<HeaderEdits>>;
+
+/// How the response of a share of a rule is edited.
+pub fn edits<'a>(routed: &'a Routed, share: Option<usize>, extra: &'a Extra) -> &'a HeaderEdits {
+    extra.as_deref().unwrap_or_else(|| &routed.filters(share).response)
 }
 
 /// A plan, and the route that it follows.
@@ -53,7 +76,7 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     }
     match port.route(request, client.sni.as_deref()) {
         Ok(routed) => {
-            let plan = follow(table, routed.rule());
+            let plan = follow(table, &routed, request);
             Planned::Routed(routed, plan)
         }
         Err(Refusal::NotFound) => Planned::Unrouted(Reason::RouteNotFound),
@@ -61,17 +84,26 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     }
 }
 
-fn follow(table: &Table, rule: &Rule) -> Plan {
+fn follow<R: RequestView>(table: &Table, routed: &Routed, request: &R) -> Plan {
+    let rule = routed.rule();
     if rule.invalid.is_some() {
         return Plan::Answer(Reason::InvalidRule);
     }
+    let policies = rule.policies.as_deref();
+    let cors = policies.and_then(|policies| policies.cors.as_ref());
+    if let Some(edits) = cors.and_then(|cors| cors.preflight(request)) {
+        return Plan::Preflight(Box::new(edits));
+    }
+    let extra = |share| cors.map(|cors| Box::new(cors.response(request, &routed.filters(share).response)));
     if rule.filters.redirect.is_some() {
-        return Plan::Redirect;
+        return Plan::Redirect(None, extra(None));
     }
     let Some(share) = rule.shares.choose() else { return Plan::Answer(Reason::InvalidRule) };
-    let backend = rule.backends[share].target.as_ref().ok().and_then(|slot| table.backend(*slot));
-    match backend {
-        Some(backend) => Plan::Forward(Target { share, backend: Arc::clone(backend) }),
-        None => Plan::Answer(Reason::InvalidRule),
+    let Ok(slot) = rule.backends[share].target else { return Plan::Answer(Reason::InvalidRule) };
+    if rule.backends[share].filters.redirect.is_some() {
+        return Plan::Redirect(Some(share), extra(Some(share)));
     }
+    let Some(backend) = table.backend(slot) else { return Plan::Answer(Reason::InvalidRule) };
+    let protocol = if routed.route.needs_http2 { BackendProtocol::H2c } else { backend.protocol };
+    Plan::Forward(Target { share, backend: Arc::clone(backend), protocol, extra: extra(Some(share)) })
 }

@@ -273,6 +273,17 @@ pub fn redirect(
     out.extend_from_slice(b"\r\n");
 }
 
+/// The status of the answer to a preflight.
+pub const PREFLIGHT: u16 = 204;
+
+/// Appends the answer to a preflight of HTTP/1.
+pub fn preflight(edits: &HeaderEdits, close: bool, out: &mut Vec<u8>) {
+    begin(PREFLIGHT, out);
+    out.extend_from_slice(if close { b"Connection: close\r\n" } else { b"" });
+    out.extend_from_slice(edits.lines());
+    out.extend_from_slice(b"\r\n");
+}
+
 /// The status line and Date, which an origin must send (RFC 9110 section 6.6.1): here the proxy is one.
 fn begin(status: u16, out: &mut Vec<u8>) {
     let head = format!("HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date());

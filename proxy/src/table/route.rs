@@ -7,6 +7,7 @@ use proxy_config::name::{ObjectName, UnitId};
 
 use super::slot::Slot;
 use crate::http::filters::Filters;
+use crate::http::filters::cors::Cors;
 use crate::metrics::RouteMetrics;
 use crate::upstream::balance::Shares;
 
@@ -17,6 +18,8 @@ pub struct Route {
     pub id: UnitId,
     /// The kind of the object, for example `HTTPRoute`.
     pub kind: Box<str>,
+    /// Whether its backends speak HTTP/2 whatever they say: those of a GRPCRoute do.
+    pub needs_http2: bool,
     /// The object.
     pub name: ObjectName,
     /// Its rules, in order.
@@ -38,10 +41,19 @@ pub struct Rule {
     pub shares: Shares,
     /// How long it may take.
     pub timeouts: Timeouts,
+    /// What it does besides; `None` for most rules, which do nothing besides.
+    pub policies: Option<Box<Policies>>,
     /// Whether the grant is missing that one of `backends` needs.
     pub lacks_grant: bool,
     /// Set where the rule can't be served as written: requests that it takes are answered by 500.
     pub invalid: Option<Box<str>>,
+}
+
+/// What a rule does besides editing heads and choosing a backend.
+#[derive(Debug, Default)]
+pub struct Policies {
+    /// Which origins may read responses.
+    pub cors: Option<Cors>,
 }
 
 /// A backend of a rule.
@@ -77,5 +89,11 @@ impl Routed {
     /// The rule that takes the request.
     pub fn rule(&self) -> &Rule {
         &self.route.rules[self.rule]
+    }
+
+    /// The filters for a share of the rule; `None`: for a request that goes to no backend.
+    pub fn filters(&self, share: Option<usize>) -> &Filters {
+        let rule = self.rule();
+        share.map_or(&rule.filters, |share| &rule.backends[share].filters)
     }
 }

@@ -3,6 +3,7 @@
 
 mod corpus;
 mod exchanges;
+mod policies;
 mod rig;
 mod routing;
 

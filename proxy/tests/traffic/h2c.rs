@@ -193,6 +193,19 @@ async fn a_client_of_http1_is_served_by_a_backend_of_http2() {
 }
 
 #[tokio::test]
+async fn the_backends_of_a_grpc_route_speak_http2_whatever_they_say() {
+    let origin = Origin::start().await;
+    let rig = Rig::start(2).await;
+    let mut site = Site::new(&rig, origin.address);
+    site.shape = |route| route.kind = "GRPCRoute".into();
+    rig.hold(&site).await;
+    Client::connect(&rig).await.get("/").await.check(200, b"ok");
+    let mut client = http1::Client::connect(rig.http).await.unwrap();
+    assert!(client.get("/").await.unwrap().is_ok());
+    assert_eq!(origin.seen.heads.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_stream_both_ways_is_passed_on_as_it_goes_with_its_trailers() {
     let origin = Origin::start().await;
     let rig = rig(&origin).await;

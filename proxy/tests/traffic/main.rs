@@ -10,6 +10,7 @@ mod http2;
 mod limits;
 mod losses;
 mod origin;
+mod policies;
 mod rig;
 mod swaps;
 mod tls;

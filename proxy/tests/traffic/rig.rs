@@ -107,6 +107,8 @@ pub struct Site {
     pub generation: Option<u64>,
     /// What the endpoints speak.
     pub protocol: BackendProtocol,
+    /// What is else about the route.
+    pub shape: fn(&mut RouteUnit),
 }
 
 impl Site {
@@ -118,6 +120,7 @@ impl Site {
             certificates: Vec::new(),
             generation: None,
             protocol: BackendProtocol::Http1,
+            shape: |_| (),
         }
     }
 
@@ -132,7 +135,7 @@ impl Site {
         let listeners = units.iter().filter(|unit| unit.id.as_str().starts_with("listener/"));
         let attachments =
             listeners.map(|unit| Attachment { listener: unit.id.clone(), hostnames: Vec::new() }).collect();
-        units.push(route(attachments, self.generation));
+        units.push(route(attachments, self.generation, self.shape));
         units.extend(self.backend());
         units.into_iter().collect()
     }
@@ -146,7 +149,7 @@ impl Site {
             listener: UnitId::listener(&name("gateway"), &listener),
             hostnames: Vec::new(),
         });
-        route(attachments.collect(), self.generation)
+        route(attachments.collect(), self.generation, self.shape)
     }
 
     /// The backend and its endpoints alone; their zone follows the generation.
@@ -192,7 +195,7 @@ fn certificate(subject: &str) -> [EncodedUnit; 2] {
     ]
 }
 
-fn route(attachments: Vec<Attachment>, generation: Option<u64>) -> EncodedUnit {
+fn route(attachments: Vec<Attachment>, generation: Option<u64>, shape: fn(&mut RouteUnit)) -> EncodedUnit {
     let everything =
         Match { path: PathMatch::Prefix("/".into()), method: None, headers: Vec::new(), query: Vec::new() };
     let filters = generation.map_or_else(Vec::new, |generation| {
@@ -207,13 +210,14 @@ fn route(attachments: Vec<Attachment>, generation: Option<u64>) -> EncodedUnit {
         backends: vec![WeightedBackend { target, weight: 1, filters: Vec::new() }],
         ..Rule::default()
     };
-    let route = RouteUnit {
+    let mut route = RouteUnit {
         kind: "HTTPRoute".into(),
         name: name("route"),
         created: 0,
         attachments,
         rules: vec![rule],
     };
+    shape(&mut route);
     EncodedUnit::new(UnitId::route("HTTPRoute", &name("route")), &Unit::Route(route))
 }
 

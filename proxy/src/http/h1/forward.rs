@@ -18,7 +18,7 @@ use super::{Connection, IDLE_TIMEOUT, Outcome, within};
 use crate::http::attempts::{self, Attempts};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
-use crate::http::filters::Filters;
+use crate::http::filters::{Filters, HeaderEdits};
 use crate::http::head::{Head, Response};
 use crate::http::pace::Pace;
 use crate::http::plan::Target;
@@ -55,7 +55,12 @@ impl Job<'_> {
         self.routed.rule().timeouts
     }
 
-    pub(super) fn filters(&self) -> &Filters {
+    /// How the response is edited.
+    pub(super) fn edits(&self) -> &HeaderEdits {
+        self.target.edits(self.routed)
+    }
+
+    fn filters(&self) -> &Filters {
         &self.routed.rule().backends[self.target.share].filters
     }
 }
@@ -182,7 +187,7 @@ where
     async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'c>, Failure> {
         let context = self.connection.context;
         let in_flight = endpoint.enter().ok_or(Failure::EndpointFull)?;
-        let protocol = self.job.target.backend.protocol;
+        let protocol = self.job.target.protocol;
         let opening = context.pool.open(endpoint, protocol, may_reuse);
         let made = match within(&self.connection.timer, opening).await {
             Ok(Ok(made)) => made,

@@ -85,7 +85,7 @@ where
         }
         reply.clear();
         let bytes = &buffer.data()[..head.len()];
-        let edits = &self.job.filters().response;
+        let edits = self.job.edits();
         render::response(response, (head, bytes), edits, towards, persistence, reply);
         towards
     }
@@ -123,7 +123,7 @@ where
     ) -> Outcome {
         reply.clear();
         let length = head.len();
-        let edits = &self.job.filters().response;
+        let edits = self.job.edits();
         render::switched(response, (head, &upstream.buffer.data()[..length]), edits, reply);
         upstream.buffer.consume(length);
         let outcome = Outcome { status: 101, reason: None, keep: false };

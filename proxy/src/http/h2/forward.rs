@@ -21,7 +21,7 @@ use super::{Shared, render};
 use crate::http::attempts::{self, Attempts};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
-use crate::http::filters::Filters;
+use crate::http::filters::{Filters, HeaderEdits};
 use crate::http::h1::IDLE_TIMEOUT;
 use crate::http::h1::buffer::{ReadBuffer, Scratch};
 use crate::http::head::{Head, Response};
@@ -53,6 +53,11 @@ impl Job<'_> {
     fn time_left(&self, shared: &Shared<'_>) -> Option<Duration> {
         let (host, exchange) = (self.checked.request.authority.host, (self.routed, self.target.share));
         shared.context.time_left(|table| standing::of_exchange(table, &shared.client, exchange, host))
+    }
+
+    /// How the response is edited.
+    fn edits(&self) -> &HeaderEdits {
+        self.target.edits(self.routed)
     }
 
     fn filters(&self) -> &Filters {
@@ -164,7 +169,7 @@ impl<'a> Forwarding<'a> {
     async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'a>, Broken> {
         let context = self.shared.context;
         let in_flight = endpoint.enter().ok_or(Broken::Upstream(Failure::EndpointFull))?;
-        let protocol = self.job.target.backend.protocol;
+        let protocol = self.job.target.protocol;
         let mut opening = std::pin::pin!(context.pool.open(endpoint, protocol, may_reuse));
         let made = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(made) => Poll::Ready(made.map_err(|error| Broken::Upstream(error.into()))),
@@ -285,7 +290,7 @@ impl<'a> Forwarding<'a> {
     ) -> Outcome {
         let length = head.len();
         let bytes = &upstream.buffer.data()[..length];
-        let sent = render::response(response, (head, bytes), &self.job.filters().response, framing);
+        let sent = render::response(response, (head, bytes), self.job.edits(), framing);
         upstream.buffer.consume(length);
         let mut receiving = Receiving::new(BodyReader::new(framing));
         if receiving.take(&mut upstream.buffer).is_err() {
@@ -348,7 +353,7 @@ impl<'a> Forwarding<'a> {
     async fn switch(mut self, mut upstream: Upstream<'a>, head: &Head, response: &Response) -> Outcome {
         let length = head.len();
         let bytes = &upstream.buffer.data()[..length];
-        let sent = render::connected(response, (head, bytes), &self.job.filters().response);
+        let sent = render::connected(response, (head, bytes), self.job.edits());
         upstream.buffer.consume(length);
         let Ok(to) = self.respond.send_response(sent, false) else {
             return Outcome::of(Reason::ClientGone);

@@ -90,6 +90,13 @@ pub(super) fn redirect(status: u16, location: &[u8], edits: &HeaderEdits) -> Hea
     sent
 }
 
+/// The answer to a preflight.
+pub(super) fn preflight(edits: &HeaderEdits) -> Head2<()> {
+    let mut sent = dated(respond::PREFLIGHT);
+    append(edits, sent.headers_mut());
+    sent
+}
+
 /// The beginning of an answer of our own, for which the proxy is the origin (RFC 9110 section 6.6.1).
 fn dated(status: u16) -> Head2<()> {
     let mut head = with_status(status);

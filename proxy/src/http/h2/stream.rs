@@ -15,7 +15,7 @@ use super::forward::{self, Job};
 use super::request::{Checked, Joined, check};
 use super::{Share, Shared, render};
 use crate::http::filters::redirect::Redirected;
-use crate::http::plan::{self, Plan, Planned};
+use crate::http::plan::{self, Extra, Plan, Planned};
 use crate::http::respond::Reason;
 use crate::http::validate::Method;
 use crate::table::route::Routed;
@@ -62,7 +62,10 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
         Planned::Routed(routed, plan) => {
             let outcome = match plan {
                 Plan::Answer(reason) => refuse(reason, &checked, &mut respond),
-                Plan::Redirect => redirect(&routed, &checked, shared, &mut respond),
+                Plan::Preflight(edits) => reply(render::preflight(&edits), &mut respond),
+                Plan::Redirect(share, extra) => {
+                    redirect(&routed, (share, &extra), &checked, shared, &mut respond)
+                }
                 Plan::Forward(target) => {
                     let job = Job { checked: &checked, routed: &routed, target };
                     forward::forward(job, body, &mut respond, shared).await
@@ -110,12 +113,14 @@ pub(super) fn answer(reason: Reason, asked: Option<&Checked<'_>>, respond: &mut 
 
 fn redirect(
     routed: &Routed,
+    (share, extra): (Option<usize>, &Extra),
     checked: &Checked<'_>,
     shared: &Shared<'_>,
     respond: &mut SendResponse<Bytes>,
 ) -> Outcome {
-    let filters = &routed.rule().filters;
-    let Some(redirect) = &filters.redirect else { return refuse(Reason::InvalidRule, checked, respond) };
+    let Some(redirect) = &routed.filters(share).redirect else {
+        return refuse(Reason::InvalidRule, checked, respond);
+    };
     let request = &checked.request;
     let mut location = Vec::new();
     let redirected = Redirected {
@@ -127,9 +132,14 @@ fn redirect(
         matched: routed.matched,
     };
     redirect.location(&redirected, &mut location);
-    let head = render::redirect(redirect.status, &location, &filters.response);
+    reply(render::redirect(redirect.status, &location, plan::edits(routed, share, extra)), respond)
+}
+
+/// Answers as the route says.
+fn reply(head: http::Response<()>, respond: &mut SendResponse<Bytes>) -> Outcome {
+    let status = head.status().as_u16();
     match respond.send_response(head, true) {
-        Ok(_) => Outcome { status: redirect.status, reason: None },
+        Ok(_) => Outcome { status, reason: None },
         Err(_) => Outcome::of(Reason::ClientGone),
     }
 }

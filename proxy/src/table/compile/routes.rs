@@ -17,6 +17,8 @@ use crate::table::path::{Candidate, CompiledMatch, Paths};
 use crate::table::route::{Route, Rule, Share, Timeouts};
 use crate::upstream::balance::Shares;
 
+mod policies;
+
 /// A listener unit and a host key within it.
 type HostKey = (UnitId, Box<str>);
 
@@ -127,6 +129,7 @@ impl RouteStage {
         let route = Arc::new(Route {
             id: id.clone(),
             kind: unit.kind.as_str().into(),
+            needs_http2: unit.kind == "GRPCRoute",
             name: unit.name.clone(),
             rules: rules.collect(),
             metrics: self.metrics.route(id),
@@ -210,6 +213,7 @@ fn compile_rule(
         backends: shares.into(),
         shares: Shares::new(rule.backends.iter().map(|backend| backend.weight)),
         timeouts: timeouts(rule.timeouts),
+        policies: policies::compile(rule)?.map(Box::new),
         lacks_grant: rule.backends.iter().any(|each| matches!(each.target, Target::NotPermitted(_))),
         invalid: rule.invalid.as_deref().map(Into::into),
     })
@@ -223,6 +227,7 @@ fn invalid_rule(rule: &unit::Rule, reason: String) -> Rule {
         backends: Box::default(),
         shares: Shares::new([]),
         timeouts: timeouts(rule.timeouts),
+        policies: None,
         lacks_grant: false,
         invalid: Some(reason.into()),
     }
