@@ -90,9 +90,9 @@ fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<
         install(testbed)?;
         pool::make_local(cluster, RANGE)?;
         cluster.apply(CLASS)?;
-        for (name, service) in [("one", "blue"), ("two", "green")] {
-            cluster.apply(&gateway(name, service, &json!([])))?;
-        }
+        cluster.apply(&gateway("one", "blue", &json!([])))?;
+        // Not the one that its name leads to.
+        cluster.apply(&gateway("two", "green", &json!([{"value": "172.31.9.1"}])))?;
         let clients = [beside(testbed, 0)?, beside(testbed, 1)?];
         let one = addresses(testbed, "one").await?;
         let two = addresses(testbed, "two").await?;
@@ -102,6 +102,7 @@ fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<
             serves(client, two[0], "green").await?;
         }
 
+        cluster.apply(&gateway("two", "green", &json!([])))?;
         let load = |client: &Client| {
             let to = SocketAddr::new(two[0], 80);
             client.load(to, "any.example", "/", 2, Duration::from_millis(20))
@@ -110,7 +111,6 @@ fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<
         for controller in &testbed.controllers {
             controller.kill()?;
         }
-        // It would come first if there were no one to keep anything.
         cluster.apply(&gateway(
             "another",
             "green",

@@ -64,7 +64,7 @@ async fn main() -> Result<ExitCode> {
     let verdict = suite::run(&scene, &arguments.suite).await?;
     let verdict_file = results.join("tests.tsv");
     std::fs::write(&verdict_file, verdict.table())?;
-    print!("{}", verdict.table());
+    verdict.failed().for_each(|test| println!("FAILED {test}"));
     println!("{}: see {}", verdict.summary(), results.display());
     Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

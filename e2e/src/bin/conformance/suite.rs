@@ -61,6 +61,11 @@ impl Verdict {
         lines.concat()
     }
 
+    /// The tests that failed.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().filter(|test| test.outcome == "FAIL").map(|test| &*test.name)
+    }
+
     /// How many passed, failed and were skipped.
     pub(crate) fn summary(&self) -> String {
         let count = |outcome| self.tests.iter().filter(|test| test.outcome == outcome).count();
@@ -141,6 +146,7 @@ mod tests {
             verdict.table(),
             "FAIL\tGatewayInfrastructure\t2.00s\nPASS\tHTTPRouteWeight\t1.50s\nSKIP\tUDPRoute\t0.00s\n"
         );
+        assert_eq!(verdict.failed().collect::<Vec<_>>(), ["GatewayInfrastructure"]);
         assert_eq!(verdict.summary(), "go test FAILED: 1 passed, 1 failed, 1 skipped");
     }
 }

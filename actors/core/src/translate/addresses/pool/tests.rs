@@ -58,6 +58,24 @@ fn who_holds_an_address_keeps_it_from_older_gateways_and_from_those_that_name_it
 }
 
 #[test]
+fn an_address_is_kept_though_the_name_leads_to_another() {
+    let holder = Ask { held: vec![ip("10.0.200.1")], ..ask(&["10.0.0.0/16"]) };
+    assert_eq!(allocated(&[("a", holder)])[&name("a")], Ok(vec![ip("10.0.200.1")]));
+}
+
+#[test]
+fn who_wants_several_gets_as_many_and_who_wants_fewer_gives_up_the_rest() {
+    let range = ["192.0.2.0/30"];
+    let made = allocated(&[("a", Ask { unnamed: 2, ..ask(&range) })]);
+    let both = made[&name("a")].clone().unwrap();
+    assert_eq!(both.iter().collect::<BTreeSet<_>>().len(), 2, "{both:?}");
+
+    let made = allocated(&[("a", Ask { held: both.clone(), ..ask(&range) }), ("b", ask(&range))]);
+    assert_eq!(made[&name("a")], Ok(vec![both[0]]));
+    assert_eq!(made[&name("b")], Ok(vec![both[1]]));
+}
+
+#[test]
 fn of_two_that_hold_one_address_the_older_keeps_it() {
     let held = |created| Ask { created, held: vec![ip("192.0.2.1")], ..ask(&["192.0.2.0/30"]) };
     let made = allocated(&[("a", held(2)), ("b", held(1))]);
