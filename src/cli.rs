@@ -77,6 +77,13 @@ pub(crate) const CONTROLLER: &[Key] = &[
         "Where /config and /reload are served, mutual TLS",
     ),
     ADMIN_PORT,
+    Key::one(
+        "enrol-bind",
+        "PORTREEVE_ENROL_BIND",
+        "ADDRESS:PORT",
+        None,
+        "Where proxies that are Pods get their identity by their token [default: nowhere]",
+    ),
     STATUS_BIND,
     Key::one(
         "reconcile-interval-ms",
@@ -112,6 +119,14 @@ pub(crate) const PROXY: &[Key] = &[
         None,
         "tls.crt, tls.key and ca.crt of this proxy; re-read when they change",
     ),
+    Key::many(
+        "enrol-at",
+        "PORTREEVE_ENROL_AT",
+        "HOST:PORT",
+        "A controller that gives this proxy its identity, written to tls-dir; may be repeated",
+    ),
+    Key::one("token-file", "PORTREEVE_TOKEN_FILE", "FILE", None, "The token that is shown there"),
+    Key::one("ca-file", "PORTREEVE_CA_FILE", "FILE", None, "Whom controllers' certificates come from"),
     Key::one(
         "admin-bind",
         "PORTREEVE_ADMIN_BIND",

@@ -40,6 +40,7 @@ struct Wanted {
     port: u16,
     status: Option<SocketAddr>,
     resync: Duration,
+    enrol: Option<SocketAddr>,
 }
 
 /// The least time between two resyncs.
@@ -68,6 +69,7 @@ fn wanted(mut values: Values) -> Result<Wanted, Problems> {
         port: port.unwrap_or_default(),
         status: values.get("status-bind"),
         resync: Duration::from_millis(resync.unwrap_or_default()),
+        enrol: values.get("enrol-bind"),
     };
     let mut problems = values.into_problems();
     if resync.is_some_and(|ms| ms < RESYNC_LEAST) {
@@ -137,6 +139,7 @@ fn settings(wanted: Wanted, config: Config) -> Result<Settings> {
     settings.status_bind = wanted.status;
     settings.admin_bind = wanted.admin;
     settings.resync = wanted.resync;
+    settings.enrol_bind = wanted.enrol;
     Ok(settings)
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ArgMatches;
 use proxy::admin::identity::TlsSource;
+use proxy::enrolment::Enrolment;
 use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::listen::socket::connection_budget;
@@ -36,6 +37,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
     let status_bind: Option<SocketAddr> = values.get("status-bind");
     let state_dir = values.get("state-dir");
     let workers = values.get("workers");
+    let enrolment = tls.clone().and_then(|folder| enrolment(&mut values, folder));
     let read = identity.zip(node_address).zip(tls).zip(port).zip(status_bind);
     let Some(((((identity, node_address), tls), port), status_bind)) =
         values.into_problems().into_result(read)?
@@ -47,12 +49,23 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
         node_address,
         admin_bind: SocketAddr::new(admin.unwrap_or(node_address), port),
         status_bind,
-        tls: TlsSource::Files(tls),
+        tls: if enrolment.is_some() { TlsSource::Enrolled(tls) } else { TlsSource::Files(tls) },
+        enrolment,
         state_dir,
         workers: workers.unwrap_or_else(default_workers),
         limits: Limits::new(connection_budget()),
         drain: DrainSettings::default(),
     })
+}
+
+/// Where the identity is got, if it is not put into `folder` by someone else.
+fn enrolment(values: &mut Values, folder: PathBuf) -> Option<Enrolment> {
+    let controllers: Vec<String> = values.all("enrol-at");
+    if controllers.is_empty() {
+        return None;
+    }
+    let (token, authorities) = (values.require("token-file"), values.require("ca-file"));
+    Some(Enrolment { controllers, token: token?, authorities: authorities?, folder })
 }
 
 /// Serves until a signal asks for the end, then drains; a second signal stops at once.

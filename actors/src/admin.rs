@@ -1,7 +1,7 @@
 //! Serves what a controller shows: health, metrics and the live tree to anybody, configuration and the
-//! resync to who shows a controller's certificate.
+//! resync to who shows a controller's certificate, identities to proxies that prove themselves.
 //!
-//! Owns: both accept loops with their connections.
+//! Owns: the accept loops with their connections.
 //! Reads: what is known, translated, pushed and answered; the live tree; the controller's identity.
 //! Writes: nothing; a resync is asked of the watchers.
 //! Rebuilt from: the listening sockets, which are beside the tree.
@@ -14,11 +14,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisor::LiveTree;
 use thiserror::Error;
 
+use crate::push::enrolment::Enrolment;
 use crate::task::{Task, report};
 use crate::tree::edges::Edges;
 
 mod accept;
 mod control;
+mod enrol;
 mod status;
 
 /// What it can be told.
@@ -39,6 +41,8 @@ pub struct Args {
     pub status: Option<Arc<TcpListener>>,
     /// The socket of the port for controllers and who acts for them.
     pub admin: Option<Arc<TcpListener>>,
+    /// The socket of the port where proxies get their identity, and who gives it.
+    pub enrol: Option<(Arc<TcpListener>, Enrolment)>,
     /// What flows in the tree.
     pub edges: Edges,
     /// The tree, once it runs.
@@ -73,6 +77,10 @@ impl Actor for Admin {
         }
         if let Some(socket) = &args.admin {
             let served = control::serve(listener(socket)?, args.edges.clone());
+            servers.push(report(&myself, async { Msg::Ended(served.await) }));
+        }
+        if let Some((socket, enrolment)) = &args.enrol {
+            let served = enrol::serve(listener(socket)?, args.edges.clone(), enrolment.clone());
             servers.push(report(&myself, async { Msg::Ended(served.await) }));
         }
         Ok(State { _servers: servers })

@@ -5,3 +5,4 @@ pub mod fleet;
 pub mod pace;
 pub mod status_patch;
 pub mod status_writer;
+pub mod trust_bundle;

@@ -4,6 +4,7 @@
 pub mod acks;
 pub mod authority;
 pub mod credentials;
+pub mod enrolment;
 pub mod freshness;
 pub mod identity;
 pub mod link;

@@ -43,6 +43,8 @@ pub struct Settings {
     pub status_bind: Option<SocketAddr>,
     /// Where /config and /reload are served by mutual TLS; `None`: nowhere.
     pub admin_bind: Option<SocketAddr>,
+    /// Where proxies that are Pods get their identity; `None`: nowhere.
+    pub enrol_bind: Option<SocketAddr>,
 }
 
 impl Settings {
@@ -60,6 +62,7 @@ impl Settings {
             dial: Dial::tcp(),
             status_bind: None,
             admin_bind: None,
+            enrol_bind: None,
         }
     }
 }

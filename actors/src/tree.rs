@@ -18,6 +18,7 @@ use crate::client::bounded;
 use crate::clock::Clock;
 use crate::lead::event_writer::{self, EventWriter};
 use crate::lead::status_writer::{self, StatusWriter};
+use crate::lead::trust_bundle::{self, TrustBundle};
 use crate::lease_leader::{self, LeaseLeader};
 use crate::observe::node_watcher::{self, AdminPorts, NodeWatcher};
 use crate::observe::resync::{self, Resync};
@@ -25,7 +26,8 @@ use crate::observe::route_watcher::{self, RouteWatcher};
 use crate::observe::secret_reader::{self, SecretReader};
 use crate::observe::translator::{self, Translator};
 use crate::observe::watch::{self as watching, Watch};
-use crate::push::credentials::{self, Credentials};
+use crate::push::credentials::{self, Credentials, Trust};
+use crate::push::enrolment::Enrolment;
 use crate::push::proxy_client;
 use crate::push::pusher::{self, Pusher, Watched};
 use crate::settings::{Fleet, LeaseSettings, Settings};
@@ -154,7 +156,10 @@ fn serve(settings: &Settings, edges: &Edges) -> Child {
                     dynamic("proxy-clients", Intensity::new(20, MINUTE), edges.clients.subscribe()),
                 ],
             ),
-        ],
+        ]
+        .into_iter()
+        .chain(trust_bundle(settings, edges))
+        .collect(),
     )
     .gated(edges.gate.subscribe())
     .counted(edges.acting.clone())
@@ -248,6 +253,19 @@ fn status_writer(
     move || (StatusWriter, args.clone())
 }
 
+/// Where proxies are Pods that are given their identity: whom they are to trust until then.
+fn trust_bundle(settings: &Settings, edges: &Edges) -> Option<Child> {
+    let Trust::Secret(client, namespace) = &settings.trust else { return None };
+    let args = trust_bundle::Args {
+        client: client.clone(),
+        namespace: namespace.clone(),
+        identity: edges.identity.subscribe(),
+        leadership: edges.leadership.subscribe(),
+    };
+    let start = move || (TrustBundle, args.clone());
+    Some(worker("trust-bundle", &Address::new(), start).shutdown(STEP_DOWN))
+}
+
 fn pusher(settings: &Settings, edges: &Edges) -> impl Fn() -> (Pusher, pusher::Args) + Send + Sync + 'static {
     let (dial, shared) = (settings.dial.clone(), edges.clone());
     let client_args = move |proxy| proxy_client::Args {
@@ -319,6 +337,7 @@ pub async fn run(mut settings: Settings) -> Result<Controller, RunError> {
         name: settings.name.as_str().into(),
         status: bind("status", settings.status_bind)?,
         admin: bind("admin", settings.admin_bind)?,
+        enrol: enrolment(&settings)?,
         edges: edges.clone(),
         live: live.clone(),
     };
@@ -328,6 +347,13 @@ pub async fn run(mut settings: Settings) -> Result<Controller, RunError> {
     // It is set here only.
     let _ = live.set(running.live.clone());
     Ok(Controller { running, edges, status, admin })
+}
+
+/// Where proxies get their identity, if they are Pods.
+fn enrolment(settings: &Settings) -> Result<Option<(Arc<TcpListener>, Enrolment)>, RunError> {
+    let Fleet::Pods(pods, _) = &settings.fleet else { return Ok(None) };
+    let socket = bind("enrolment", settings.enrol_bind)?;
+    Ok(socket.map(|socket| (socket, Enrolment::new(settings.client.clone(), pods.clone()))))
 }
 
 /// Bound beside the tree: a restart of who serves it refuses nobody.

@@ -24,6 +24,8 @@ pub mod last_good;
 
 pub mod admin;
 
+pub mod enrolment;
+
 pub mod metrics;
 
 pub mod watchdog;

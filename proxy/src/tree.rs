@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admin::{self, Admin};
 use crate::config_store::in_force::InForce;
 use crate::config_store::{self, ConfigStore};
+use crate::enrolment::{self, Enroller};
 use crate::listen::Listen;
 use crate::listen::context::Shared;
 use crate::listen::drain::Drained;
@@ -50,8 +51,16 @@ fn tree(beside: &Beside) -> Child {
             worker("config-store", &beside.store.myself, with(&beside.store, |args| (ConfigStore, args))),
             workers(&beside.shared, &beside.admin.watchdog),
             beside.listen.listeners(),
-        ],
+        ]
+        .into_iter()
+        .chain(beside.enrolment.as_ref().map(enroller))
+        .collect(),
     )
+}
+
+/// Where the proxy gets its identity from a controller: traffic does not wait for it.
+fn enroller(args: &enrolment::Args) -> Child {
+    worker("enroller", &args.myself, with(args, |args| (Enroller, args)))
 }
 
 /// What actors are started with, again and again.
@@ -66,6 +75,7 @@ struct Beside {
     store: config_store::Args,
     shared: Arc<Shared>,
     listen: Arc<Listen>,
+    enrolment: Option<enrolment::Args>,
 }
 
 /// Why a proxy can't start.
@@ -146,7 +156,7 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
         myself: Address::new(),
     };
     let admin = admin::Args {
-        identity,
+        identity: identity.clone(),
         tls: settings.tls.clone(),
         admin: Arc::new(bind("admin", settings.admin_bind)?),
         status: Arc::new(bind("status", settings.status_bind)?),
@@ -158,7 +168,10 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
         live,
         myself: Address::new(),
     };
-    Ok(Beside { admin, store, shared: Arc::new(shared), listen })
+    let enrolment = settings.enrolment.clone();
+    let enrolment =
+        enrolment.map(|enrolment| enrolment::Args { identity, enrolment, myself: Address::new() });
+    Ok(Beside { admin, store, shared: Arc::new(shared), listen, enrolment })
 }
 
 fn watchdog(workers: usize) -> io::Result<Arc<Watchdog>> {
@@ -278,6 +291,7 @@ mod tests {
             admin_bind: ([127, 0, 0, 1], 0).into(),
             status_bind: ([127, 0, 0, 1], 0).into(),
             tls: admin::identity::TlsSource::Files("unused".into()),
+            enrolment: None,
             state_dir: None,
             workers: 2,
             limits: crate::limits::Limits::new(100),

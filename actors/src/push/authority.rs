@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -180,6 +181,25 @@ impl Authority {
         self.not_after
     }
 
+    /// Signs the public key of a certificate request (PKCS#10, PEM), valid from now for `life`, but no longer
+    /// than the authority itself. What the request says besides is not heeded.
+    ///
+    /// # Errors
+    /// Where the request can't be read, or is not signed by the key that it names.
+    pub fn sign(
+        &self,
+        request: &str,
+        role: &Role,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<String, IdentityError> {
+        let fail = certificate_error("the certificate request");
+        let request = CertificateSigningRequestParams::from_pem(request).map_err(fail)?;
+        let params = self.leaf(role, now, life)?;
+        let certificate = params.signed_by(&request.public_key, &self.issuer);
+        Ok(certificate.map_err(certificate_error(&role.uri()))?.pem())
+    }
+
     /// A certificate for a role, valid from now for `life`, but no longer than the authority itself.
     ///
     /// # Errors
@@ -187,6 +207,14 @@ impl Authority {
     pub fn issue(&self, role: &Role, now: SystemTime, life: Duration) -> Result<Identity, IdentityError> {
         let uri = role.uri();
         let key = new_key(&uri)?;
+        let certificate = self.leaf(role, now, life)?.signed_by(&key, &self.issuer);
+        let certificate = certificate.map_err(certificate_error(&uri))?;
+        Identity::new(self.certificates.clone(), certificate.pem(), key.serialize_pem().into())
+    }
+
+    /// What a certificate for a role says.
+    fn leaf(&self, role: &Role, now: SystemTime, life: Duration) -> Result<CertificateParams, IdentityError> {
+        let uri = role.uri();
         let mut params = params(&uri, now, self.not_after.min(now + life));
         let name = uri.as_str().try_into().map_err(certificate_error(&uri))?;
         params.subject_alt_names = vec![SanType::URI(name)];
@@ -194,8 +222,7 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(certificate_error(&uri))?;
-        Identity::new(self.certificates.clone(), certificate.pem(), key.serialize_pem().into())
+        Ok(params)
     }
 }
 
@@ -326,5 +353,23 @@ mod tests {
         let authority = Authority::generate(now, DAY).unwrap();
         let issued = authority.issue(&Role::Controller, now, 2 * DAY).unwrap();
         assert_eq!(issued.not_after, authority.not_after());
+    }
+
+    #[test]
+    fn of_a_request_the_public_key_alone_counts() {
+        let (now, authority) = (SystemTime::now(), Authority::generate(SystemTime::now(), DAY * 9).unwrap());
+        let key = KeyPair::generate().unwrap();
+        let mut wishes = CertificateParams::default();
+        wishes.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        wishes.subject_alt_names =
+            vec![SanType::URI(crate::push::identity::CONTROLLER_URI.try_into().unwrap())];
+        let request = wishes.serialize_request(&key).unwrap().pem().unwrap();
+        let signed = authority.sign(&request, &Role::Proxy("u".into()), now, DAY).unwrap();
+        let leaf = certificates("the test", &signed).unwrap().swap_remove(0);
+        assert!(crate::push::identity::speaks_for(&leaf, "urn:portreeve:proxy:u"));
+        let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+        assert!(!parsed.is_ca());
+        assert_eq!(parsed.public_key().raw, key.subject_public_key_info());
+        assert!(authority.sign("no request", &Role::Controller, now, DAY).is_err());
     }
 }

@@ -93,7 +93,9 @@ pub async fn load(client: &Client, namespace: &str) -> Result<Option<Authority>,
 /// The authority, and the Secret that it was read from.
 async fn read(client: &Client, namespace: &str) -> Result<Option<(Authority, Secret)>, TrustError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let Some(secret) = in_time(api.get_opt(SECRET)).await? else { return Ok(None) };
+    let Some(secret) = in_time(api.get_opt(SECRET)).await?.filter(|secret| !is_empty(secret)) else {
+        return Ok(None);
+    };
     let text = |name: &'static str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(name));
         bytes
@@ -116,17 +118,26 @@ fn data(authority: &Authority) -> BTreeMap<String, ByteString> {
     all.into_iter().chain(next).collect()
 }
 
+/// Made by the chart, for the first leader to fill: so controllers need no right to make Secrets.
+fn is_empty(secret: &Secret) -> bool {
+    secret.data.as_ref().is_none_or(BTreeMap::is_empty)
+}
+
 async fn create(client: &Client, namespace: &str, life: Duration) -> Result<(), TrustError> {
     let authority = Authority::generate(SystemTime::now(), life)?;
-    let metadata = ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() };
-    let secret = Secret {
-        metadata,
-        data: Some(data(&authority)),
-        type_: Some("Opaque".to_owned()),
-        ..Secret::default()
+    let data = Some(data(&authority));
+    let (api, params): (Api<Secret>, _) = (Api::namespaced(client.clone(), namespace), PostParams::default());
+    let made = match in_time(api.get_opt(SECRET)).await? {
+        Some(empty) if is_empty(&empty) => {
+            in_time(api.replace(SECRET, &params, &Secret { data, ..empty })).await
+        }
+        _ => {
+            let metadata = ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() };
+            let type_ = Some("Opaque".to_owned());
+            in_time(api.create(&params, &Secret { metadata, data, type_, ..Secret::default() })).await
+        }
     };
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match in_time(api.create(&PostParams::default(), &secret)).await {
+    match made {
         Ok(_) => {
             tracing::info!(namespace, secret = SECRET, "made the certificate authority");
             Ok(())

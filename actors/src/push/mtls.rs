@@ -50,6 +50,20 @@ pub fn server(identity: &Identity, peer: &Role) -> Result<ServerConfig, Identity
     Ok(config)
 }
 
+/// What a server accepts with that asks for no certificate: who dials proves itself otherwise.
+///
+/// # Errors
+/// Where the identity can't be used for TLS.
+pub fn open_server(identity: &Identity) -> Result<ServerConfig, IdentityError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(identity.chain_der()?, identity.key_der()?)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// The server name that goes with [`client`]: it is sent to nobody's benefit and checked by nobody.
 pub fn any_name() -> ServerName<'static> {
     ServerName::try_from("portreeve.invalid").expect("a constant that is a DNS name")

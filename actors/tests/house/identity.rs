@@ -2,7 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use actors::lead::trust_bundle::CONFIG_MAP;
 use actors::push::credentials::{SECRET, Trust, load};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use proxy_config::name::{ObjectName, UnitId};
 
 use crate::stage::{GROUND, Stage, lead, route, until};
@@ -36,6 +40,36 @@ async fn the_leader_makes_the_authority_and_followers_use_it() {
     for controller in &controllers {
         controller.running.stop().await.unwrap();
     }
+}
+
+/// As the chart leaves them: the objects are there, and empty.
+#[tokio::test(start_paused = true)]
+async fn the_leader_fills_the_secret_and_shows_proxies_whom_to_trust() {
+    let stage = Stage::new(0).await;
+    let empty = |kind: &str| {
+        format!("---\napiVersion: v1\nkind: {kind}\nmetadata: {{name: {SECRET}, namespace: default}}\n")
+    };
+    stage.apply(&(empty("Secret") + &empty("ConfigMap"))).await;
+    let mut settings = stage.settings("c");
+    settings.trust = Trust::Secret(settings.client.clone(), "default".to_owned());
+    let controller = actors::tree::run(settings).await.unwrap();
+    lead(&controller, 1);
+    let maps: Api<ConfigMap> = Api::namespaced(stage.sandbox.client(), "default");
+    let shown = async || maps.get(CONFIG_MAP).await.unwrap().data.unwrap_or_default().remove("ca.crt");
+    until("a certificate", || controller.edges.identity.borrow().is_some()).await;
+    let authorities = controller.edges.identity.borrow().as_ref().unwrap().authorities.clone();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(shown().await, Some(authorities.clone()));
+    let writes =
+        || stage.sandbox.accesses().iter().filter(|access| access.changed && access.client == "c").count();
+    let before = writes();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(writes(), before, "what says it already is left alone");
+    let spoiled = serde_json::json!({ "data": { "ca.crt": "other" } });
+    maps.patch(CONFIG_MAP, &PatchParams::default(), &Patch::Merge(spoiled)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(shown().await, Some(authorities));
+    controller.running.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ async fn the_tree_is_as_the_documentation_prints_it() {
         name: "c".into(),
         status: None,
         admin: None,
+        enrol: None,
         edges: edges.clone(),
         live: Arc::default(),
     };

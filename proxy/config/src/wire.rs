@@ -163,3 +163,14 @@ pub enum NackReason {
     /// A unit's bytes are not those that its hash names, or the result's root is not the one named.
     HashMismatch(String),
 }
+
+/// What a controller gives a proxy that has proved itself, as JSON: the answer to `POST /enrol`, whose
+/// content is a certificate request (PKCS#10, PEM) and whose bearer token is the proxy's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolled {
+    /// The proxy's certificate chain, PEM.
+    pub chain: String,
+    /// The certificates of the authorities that it must trust, PEM.
+    pub authorities: String,
+}

@@ -50,19 +50,21 @@ pub(super) struct Control {
 /// Serves the admin port until it is dropped.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: watch::Receiver<Arc<ServerConfig>>,
+    tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     control: Control,
 ) -> io::Result<()> {
     let router = router(control);
     accept(listener, |stream, peer| {
         // The identity of this moment.
-        let tls = TlsAcceptor::from(tls.borrow().clone());
+        let tls = tls.borrow().clone().map(TlsAcceptor::from);
         connection(stream, peer, tls, router.clone())
     })
     .await
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, router: Router) {
+async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, router: Router) {
+    // Without an identity of our own there is nothing to say yet: controllers try again.
+    let Some(tls) = tls else { return };
     match timeout(HANDSHAKE_WITHIN, tls.accept(stream)).await {
         Ok(Ok(stream)) => answer(stream, peer, router).await,
         Ok(Err(error)) => warn!(%peer, %error, "handshake on the admin port failed"),

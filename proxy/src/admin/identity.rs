@@ -53,6 +53,8 @@ impl fmt::Debug for Identity {
 pub enum TlsSource {
     /// A folder with `ca.crt`, `tls.crt` and `tls.key`, looked at every second.
     Files(PathBuf),
+    /// The same, but there may be none at first: until then the admin port answers nobody.
+    Enrolled(PathBuf),
     /// This process: the demo and tests.
     Held(watch::Receiver<Arc<Identity>>),
 }
@@ -93,7 +95,7 @@ impl TlsSource {
     /// Where a file can't be read.
     pub fn read(&self) -> Result<Identity, IdentityError> {
         match self {
-            Self::Files(folder) => read_files(folder),
+            Self::Files(folder) | Self::Enrolled(folder) => read_files(folder),
             Self::Held(held) => Ok((**held.borrow()).clone()),
         }
     }
@@ -134,7 +136,10 @@ pub fn server_config(identity: &Identity) -> Result<ServerConfig, IdentityError>
     Ok(config)
 }
 
-fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(crate) fn certificates(
+    what: &'static str,
+    pem: &str,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|source| IdentityError::Pem { what, source })
@@ -143,13 +148,20 @@ fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'sta
 /// Follows a source: the channel always has the configuration of the newest identity that can be used.
 ///
 /// # Errors
-/// Where the first one can't be used.
+/// Where the first one can't be used, unless there may be none at first.
 pub fn follow(source: TlsSource) -> Result<Followed, IdentityError> {
-    let first = source.read()?;
-    let (sender, config) = watch::channel(Arc::new(server_config(&first)?));
+    let used = source.read().and_then(|first| Ok((server_config(&first)?, first)));
+    let (first, known) = match (used, &source) {
+        (Ok((config, identity)), _) => (Some(Arc::new(config)), Some(identity)),
+        (Err(_), TlsSource::Enrolled(_)) => (None, None),
+        (Err(error), _) => return Err(error),
+    };
+    let (sender, config) = watch::channel(first);
     let task = tokio::spawn(async move {
         match source {
-            TlsSource::Files(folder) => follow_files(&folder, first, &sender).await,
+            TlsSource::Files(folder) | TlsSource::Enrolled(folder) => {
+                follow_files(&folder, known, &sender).await
+            }
             TlsSource::Held(held) => follow_held(held, &sender).await,
         }
     });
@@ -159,8 +171,8 @@ pub fn follow(source: TlsSource) -> Result<Followed, IdentityError> {
 /// The TLS configuration as it is now, followed until this is dropped.
 #[derive(Debug)]
 pub struct Followed {
-    /// The newest one.
-    pub config: watch::Receiver<Arc<ServerConfig>>,
+    /// The newest one; `None`: there is none yet.
+    pub config: watch::Receiver<Option<Arc<ServerConfig>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -174,20 +186,25 @@ fn stamps(folder: &Path) -> Stamps {
     })
 }
 
-async fn follow_files(folder: &Path, mut known: Identity, config: &watch::Sender<Arc<ServerConfig>>) {
+/// Where the newest configuration is put.
+type Sink = watch::Sender<Option<Arc<ServerConfig>>>;
+
+async fn follow_files(folder: &Path, mut known: Option<Identity>, config: &Sink) {
     // None: what was read before this look may have been half of a change.
     let mut seen = None;
     loop {
         let now = stamps(folder);
         if seen.as_ref() != Some(&now) {
             match read_files(folder) {
-                Ok(identity) if identity == known => seen = Some(now),
+                Ok(identity) if Some(&identity) == known.as_ref() => seen = Some(now),
                 Ok(identity) => {
                     if put(&identity, config) {
-                        known = identity;
+                        known = Some(identity);
                         seen = Some(now);
                     }
                 }
+                // Whoever is to write them says why there are none.
+                Err(_) if known.is_none() => {}
                 Err(error) => warn!(%error, "the identity before stays in use"),
             }
         }
@@ -195,7 +212,7 @@ async fn follow_files(folder: &Path, mut known: Identity, config: &watch::Sender
     }
 }
 
-async fn follow_held(mut held: watch::Receiver<Arc<Identity>>, config: &watch::Sender<Arc<ServerConfig>>) {
+async fn follow_held(mut held: watch::Receiver<Arc<Identity>>, config: &Sink) {
     loop {
         let identity = held.borrow_and_update().clone();
         put(&identity, config);
@@ -205,10 +222,10 @@ async fn follow_held(mut held: watch::Receiver<Arc<Identity>>, config: &watch::S
     }
 }
 
-fn put(identity: &Identity, config: &watch::Sender<Arc<ServerConfig>>) -> bool {
+fn put(identity: &Identity, config: &Sink) -> bool {
     match server_config(identity) {
         Ok(new) => {
-            config.send_replace(Arc::new(new));
+            config.send_replace(Some(Arc::new(new)));
             info!("the admin port has a new identity");
             true
         }
@@ -273,7 +290,7 @@ impl ClientCertVerifier for ControllersOnly {
     }
 }
 
-fn is_controller(leaf: &CertificateDer<'_>) -> bool {
+pub(crate) fn is_controller(leaf: &CertificateDer<'_>) -> bool {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(leaf) else { return false };
     let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
     matches!(names.value.general_names[..], [GeneralName::URI(uri)] if uri == CONTROLLER_URI)
@@ -315,12 +332,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_identity_that_is_yet_to_be_got_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(follow(TlsSource::Files(folder.path().to_owned())).is_err());
+        let mut followed = follow(TlsSource::Enrolled(folder.path().to_owned())).unwrap();
+        assert!(followed.config.borrow().is_none());
+        write(folder.path(), &identity());
+        let got = followed.config.wait_for(Option::is_some);
+        tokio::time::timeout(2 * LOOK_EVERY, got).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_identity_from_within_the_process_is_followed() {
         let (sender, held) = watch::channel(Arc::new(identity()));
         let mut followed = follow(TlsSource::Held(held)).unwrap();
-        let before = followed.config.borrow().clone();
+        let before = followed.config.borrow().clone().unwrap();
         sender.send_replace(Arc::new(identity()));
-        let changed = followed.config.wait_for(|config| !Arc::ptr_eq(config, &before));
+        let changed = followed.config.wait_for(|config| !Arc::ptr_eq(config.as_ref().unwrap(), &before));
         tokio::time::timeout(LOOK_EVERY, changed).await.unwrap().unwrap();
     }
 
