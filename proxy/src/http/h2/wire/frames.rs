@@ -112,8 +112,10 @@ impl Frames {
         let has_priority = header.kind == HEADERS && header.flags & PRIORITY != 0;
         let start = usize::from(is_padded) + if has_priority { 5 } else { 0 };
         let stop = header.length.saturating_sub(self.padding);
-        if end > start && at < stop {
-            found(Part::Payload(header, &payload[start.saturating_sub(at)..stop.min(end) - at]));
+        // Padding may claim to be longer than the frame.
+        let (from, to) = (start.max(at), stop.min(end));
+        if from < to {
+            found(Part::Payload(header, &payload[from - at..to - at]));
         }
         self.frame = (end < header.length).then_some((header, end));
         if self.frame.is_none() {
@@ -184,6 +186,17 @@ mod tests {
         let bytes = [b"PRI".to_vec(), frame(HEADERS, PADDED | PRIORITY, 1, b"\x0300000block000")].concat();
         for piece in 1..bytes.len() {
             assert_eq!(read(&bytes, &[piece]).1, b"block", "{piece}");
+        }
+    }
+
+    #[test]
+    fn padding_that_leaves_no_room_for_a_block_leaves_none() {
+        for payload in [&b"\xff00000block"[..], b"\x0600000block", b"\x0b00000block", b"\x01", b"\0"] {
+            let bytes = [b"PRI".to_vec(), frame(HEADERS, PADDED | PRIORITY, 1, payload)].concat();
+            for piece in 1..bytes.len() {
+                let (headers, block, ends) = read(&bytes, &[piece]);
+                assert!((headers.len(), ends) == (1, 1) && block.len() < 5, "{payload:?} {piece}");
+            }
         }
     }
 }
