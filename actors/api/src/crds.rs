@@ -62,4 +62,22 @@ mod tests {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         assert_eq!(schema["properties"]["addressProvider"]["type"], "object", "{schema}");
     }
+
+    /// What helm installs is what the types say: written anew with `UPDATE=1`.
+    #[test]
+    fn the_chart_carries_our_definitions() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../helm/portreeve/crds");
+        for definition in ours() {
+            let name = definition.metadata.name.clone().unwrap();
+            let path = format!("{folder}/{name}.yaml");
+            let mut text = serde_json::to_value(&definition).unwrap();
+            text.as_object_mut().unwrap().remove("status");
+            let yaml = serde_saphyr::to_string(&text).unwrap();
+            if std::env::var_os("UPDATE").is_some() {
+                std::fs::write(&path, &yaml).unwrap();
+            }
+            let carried = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(carried == yaml, "{path} is out of date: UPDATE=1 cargo test -p actors-api");
+        }
+    }
 }

@@ -151,6 +151,15 @@ impl Cluster {
         self.nodes.iter().try_for_each(|node| node.load_image(&archive))
     }
 
+    /// Gives all nodes the images of a docker archive.
+    pub fn load_archive(&self, archive: &Path) -> Result<()> {
+        let copy = self.binaries.images().join(format!("{}.tar", self.id()));
+        std::fs::copy(archive, &copy)?;
+        let loaded = self.nodes.iter().try_for_each(|node| node.load_image(&copy));
+        std::fs::remove_file(copy)?;
+        loaded
+    }
+
     /// Applies YAML, as kubectl does (server side).
     pub fn apply(&self, yaml: &str) -> Result<()> {
         let file = tempfile::NamedTempFile::new()?;
