@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use actors::observe::resource::Resource;
+use actors_core::snapshot::meta::Kind;
 use anyhow::{Context, Result, ensure};
 use cluster::binaries::GoProgram;
 use cluster::process::run;
@@ -184,6 +186,13 @@ fn privileges_are_few(scene: &Scene) -> Result<()> {
     );
     ensure!(!can("portreeve-controller", "create", "secrets"), "controllers can make Secrets");
     ensure!(!can("portreeve-controller", "delete", "pods"), "controllers can delete Pods");
+    for kind in Kind::ALL {
+        let what = match kind {
+            Kind::Proxy => "pods".to_owned(),
+            _ => format!("{}.{}", Resource::of(kind).plural(), kind.group()).trim_end_matches('.').to_owned(),
+        };
+        ensure!(can("portreeve-controller", "watch", &what), "controllers can't watch {what}");
+    }
     for what in ["secrets", "pods", "configmaps"] {
         ensure!(!can("portreeve-proxy", "get", what), "proxies can get {what}");
     }
