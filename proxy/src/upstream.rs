@@ -8,4 +8,5 @@ pub mod budget;
 pub mod h2;
 pub mod pool;
 pub mod registry;
+pub mod retries;
 pub mod stream;

@@ -6,25 +6,47 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use super::exchange::Failure;
+use tracing::debug;
+
+use super::exchange::{Exchange, Failure, Next};
 use super::h1::buffer::ReadBuffer;
 use super::head::Head;
+use super::retry::Retries;
+use crate::table::route::Routed;
 use crate::upstream::balance::Backend;
 use crate::upstream::registry::Endpoint;
 use crate::upstream::stream::Stream;
 
 /// What the attempts so far have taught.
-#[derive(Debug, Default)]
-pub struct Attempts {
+#[derive(Debug)]
+pub struct Attempts<'a> {
     failed: Vec<Arc<Endpoint>>,
     had_dead_connection: bool,
+    retries: Retries<'a>,
+    /// The endpoint of the request's session.
+    bound: Option<&'a Arc<Endpoint>>,
 }
 
-impl Attempts {
+impl<'a> Attempts<'a> {
+    /// The attempts at a request that goes to this backend, in a session at this endpoint.
+    pub fn new(routed: &'a Routed, backend: &'a Backend, bound: Option<&'a Arc<Endpoint>>) -> Self {
+        let retries = Retries::new(routed, &backend.state);
+        Self { failed: Vec::new(), had_dead_connection: false, retries, bound }
+    }
+
+    /// Whether the rule has requests sent again: then what is sent must be kept.
+    pub fn may_repeat(&self) -> bool {
+        self.retries.are_possible()
+    }
+
     /// The endpoint of the next attempt; one that has failed only where there is no other.
-    pub fn pick<'b>(&self, backend: &'b Backend) -> Option<&'b Arc<Endpoint>> {
-        backend.pick(&self.failed)
+    pub fn pick(&self, backend: &'a Backend) -> Option<&'a Arc<Endpoint>> {
+        match self.bound {
+            Some(bound) if !self.failed.iter().any(|failed| Arc::ptr_eq(failed, bound)) => Some(bound),
+            _ => backend.pick(&self.failed),
+        }
     }
 
     /// Whether a pooled connection may be used.
@@ -32,13 +54,39 @@ impl Attempts {
         !self.had_dead_connection
     }
 
-    /// An attempt has failed and is repeated. `reused`: it was made over a pooled connection.
-    pub fn failed(&mut self, endpoint: &Arc<Endpoint>, failure: Failure, reused: bool) {
+    /// A response has this status: how long to wait for another attempt, if there is to be one.
+    pub fn answered(&mut self, endpoint: &Arc<Endpoint>, status: u16, replayable: bool) -> Option<Duration> {
+        let pause = self.retries.after_status(status, replayable)?;
+        self.failed.push(Arc::clone(endpoint));
+        Some(pause)
+    }
+
+    /// An attempt has come to no response: how long to wait for another one. `reused`: it was made over a
+    /// pooled connection; `replayable`: nothing of the request's content has left our hands.
+    ///
+    /// # Errors
+    /// What is to be done instead of another attempt.
+    pub fn failed(
+        &mut self,
+        exchange: &mut Exchange,
+        endpoint: &Arc<Endpoint>,
+        failure: Failure,
+        (reused, replayable): (bool, bool),
+    ) -> Result<Duration, Next> {
+        let pause = match exchange.upstream_failed(failure, reused, replayable) {
+            Next::Retry => Duration::ZERO,
+            Next::Answer(reason) => {
+                self.retries.after_failure(failure, replayable).ok_or(Next::Answer(reason))?
+            }
+            Next::Cut => return Err(Next::Cut),
+        };
         // Where one pooled connection is dead, the others may be: the next one is new.
         self.had_dead_connection |= reused;
         if !reused || failure == Failure::Unprocessed {
             self.failed.push(Arc::clone(endpoint));
         }
+        debug!(endpoint = %endpoint.address(), ?failure, reused, "attempt failed");
+        Ok(pause)
     }
 }
 

@@ -150,8 +150,7 @@ impl Filters {
                 Filter::Redirect(redirect) => compiled.redirect = Some(Redirect::compile(redirect)?),
                 Filter::Rewrite(rewrite) => compiled.rewrite.then(rewrite)?,
                 // These are policies of a rule: see `Policies`.
-                Filter::Cors(_) => {}
-                Filter::Mirror(_) => return Err(FilterError::Unsupported("mirror")),
+                Filter::Cors(_) | Filter::Mirror(_) => {}
                 Filter::ExternalAuth(_) => return Err(FilterError::Unsupported("external authorisation")),
             }
         }

@@ -30,6 +30,7 @@ mod content;
 mod forward;
 mod life;
 mod render;
+mod reply;
 mod request;
 mod stream;
 mod wire;

@@ -3,18 +3,23 @@
 //! Pure but for the shared turns of weights. Called once per request, with the table borrowed; what it
 //! returns holds parts of it, never the table.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use proxy_config::backend::BackendProtocol;
 use proxy_config::listener::Protocol;
 
 use super::filters::HeaderEdits;
+use super::mirror::Copied;
 use super::respond::Reason;
+use super::session::Bound;
 use crate::listen::context::Client;
 use crate::table::Table;
 use crate::table::request::{Refusal, RequestView};
 use crate::table::route::Routed;
 use crate::upstream::balance::Backend;
+use crate::upstream::registry::Endpoint;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -40,12 +45,30 @@ pub struct Target {
     pub protocol: BackendProtocol,
     /// What the response is edited by instead of the filters of the share.
     pub extra: Extra,
+    /// Who gets a copy.
+    pub copied: Vec<Copied>,
+    /// Its session, where the rule has sessions.
+    pub session: Option<Box<Bound>>,
 }
 
 impl Target {
-    /// How the response is edited.
-    pub fn edits<'a>(&'a self, routed: &'a Routed) -> &'a HeaderEdits {
-        edits(routed, Some(self.share), &self.extra)
+    /// The endpoint of the request's session.
+    pub fn bound(&self) -> Option<&Arc<Endpoint>> {
+        self.session.as_ref()?.endpoint.as_ref()
+    }
+
+    /// How the response of an endpoint is edited. `secure`: the client came over TLS.
+    pub fn edits<'a>(
+        &'a self,
+        routed: &'a Routed,
+        endpoint: &Arc<Endpoint>,
+        secure: bool,
+    ) -> Cow<'a, HeaderEdits> {
+        let edits = edits(routed, Some(self.share), &self.extra);
+        let policies = routed.rule().policies.as_deref();
+        let session = policies.and_then(|policies| policies.session.as_ref()).zip(self.session.as_deref());
+        let more = session.and_then(|(session, bound)| session.remember(bound, endpoint, secure, edits));
+        more.map_or(Cow::Borrowed(edits), Cow::Owned)
     }
 }
 
@@ -98,12 +121,34 @@ fn follow<R: RequestView>(table: &Table, routed: &Routed, request: &R) -> Plan {
     if rule.filters.redirect.is_some() {
         return Plan::Redirect(None, extra(None));
     }
-    let Some(share) = rule.shares.choose() else { return Plan::Answer(Reason::InvalidRule) };
+    let session = policies.and_then(|policies| policies.session.as_ref()).map(|session| {
+        let backends = rule
+            .backends
+            .iter()
+            .enumerate()
+            .filter_map(|(index, share)| Some((index, table.backend(*share.target.as_ref().ok()?)?)));
+        session.find(request, backends, SystemTime::now())
+    });
+    let (bound_to, session) = session.unzip();
+    let share = bound_to.flatten().or_else(|| rule.shares.choose());
+    let Some(share) = share else { return Plan::Answer(Reason::InvalidRule) };
     let Ok(slot) = rule.backends[share].target else { return Plan::Answer(Reason::InvalidRule) };
     if rule.backends[share].filters.redirect.is_some() {
         return Plan::Redirect(Some(share), extra(Some(share)));
     }
     let Some(backend) = table.backend(slot) else { return Plan::Answer(Reason::InvalidRule) };
-    let protocol = if routed.route.needs_http2 { BackendProtocol::H2c } else { backend.protocol };
-    Plan::Forward(Target { share, backend: Arc::clone(backend), protocol, extra: extra(Some(share)) })
+    let protocol = |backend: &Backend| match routed.route.needs_http2 {
+        true => BackendProtocol::H2c,
+        false => backend.protocol,
+    };
+    let mirrors = policies.map_or(&[][..], |policies| &policies.mirrors);
+    let due = mirrors.iter().filter_map(|mirror| table.backend(mirror.due(share)?));
+    Plan::Forward(Target {
+        share,
+        protocol: protocol(backend),
+        extra: extra(Some(share)),
+        copied: due.map(|to| Copied { protocol: protocol(to), backend: Arc::clone(to) }).collect(),
+        session: session.map(Box::new),
+        backend: Arc::clone(backend),
+    })
 }

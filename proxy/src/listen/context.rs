@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ pub struct Context {
     load: Arc<Load>,
     is_draining: Cell<bool>,
     /// The worker's idle connections to endpoints.
-    pub pool: Pool,
+    pub pool: Rc<Pool>,
     /// The deadlines of the worker's connections.
     pub timers: Timers,
     /// The memory that they read into.
@@ -123,7 +124,7 @@ impl Context {
             table: RefCell::new(arc_swap::Cache::new(shared.table.clone())),
             load,
             is_draining: Cell::new(false),
-            pool: Pool::new(shared.seats.len(), shared.upstreams.clone()),
+            pool: Rc::new(Pool::new(shared.seats.len(), shared.upstreams.clone())),
             timers: Timers::default(),
             buffers: Buffers::default(),
             shared: shared.clone(),

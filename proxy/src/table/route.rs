@@ -8,6 +8,9 @@ use proxy_config::name::{ObjectName, UnitId};
 use super::slot::Slot;
 use crate::http::filters::Filters;
 use crate::http::filters::cors::Cors;
+use crate::http::mirror::Mirror;
+use crate::http::retry::Retry;
+use crate::http::session::Session;
 use crate::metrics::RouteMetrics;
 use crate::upstream::balance::Shares;
 
@@ -54,6 +57,12 @@ pub struct Rule {
 pub struct Policies {
     /// Which origins may read responses.
     pub cors: Option<Cors>,
+    /// When a request is sent again.
+    pub retry: Option<Retry>,
+    /// Where copies of requests go.
+    pub mirrors: Box<[Mirror]>,
+    /// How requests of one session reach the same endpoint.
+    pub session: Option<Session>,
 }
 
 /// A backend of a rule.

@@ -12,7 +12,7 @@ use crate::upstream::balance::Backend;
 
 /// The place of a backend in a table: stable for as long as a route names that backend. A place that is
 /// used again later bears another tag, so that a route from an older table can't meet a stranger there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Slot {
     place: u32,
     tag: u32,

@@ -8,12 +8,16 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proxy_config::name::UnitId;
+use sha2::{Digest as _, Sha256};
 
 use super::h2::Multiplexed;
 use super::pool::Stash;
+use super::retries::RetryBudget;
 use crate::limits::REQUESTS_PER_ENDPOINT;
 
 /// What tells endpoints apart.
@@ -33,6 +37,7 @@ pub struct Endpoint {
     most_in_flight: u32,
     stash: Stash,
     multiplexed: Multiplexed,
+    token: OnceLock<Box<str>>,
 }
 
 impl Endpoint {
@@ -43,6 +48,7 @@ impl Endpoint {
             most_in_flight,
             stash: Stash::default(),
             multiplexed: Multiplexed::default(),
+            token: OnceLock::new(),
         }
     }
 
@@ -54,6 +60,14 @@ impl Endpoint {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.key.address
+    }
+
+    /// What clients carry of it: a digest of its address, the same in all proxies.
+    pub fn token(&self) -> &str {
+        self.token.get_or_init(|| {
+            let digest = Sha256::digest(format!("portreeve session {}", self.key.address));
+            URL_SAFE_NO_PAD.encode(&digest[..12]).into()
+        })
     }
 
     /// The requests that are being served by it, over all workers.
@@ -108,12 +122,18 @@ impl Drop for InFlight {
 #[derive(Debug, Default)]
 pub struct BackendState {
     cursor: AtomicU64,
+    retries: RetryBudget,
 }
 
 impl BackendState {
     /// The next place in turn.
     pub fn turn(&self) -> u64 {
         self.cursor.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many retries it gets.
+    pub fn retries(&self) -> &RetryBudget {
+        &self.retries
     }
 }
 

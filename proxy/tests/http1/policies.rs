@@ -1,10 +1,19 @@
-//! What a rule does besides editing and forwarding: cross-origin sharing, filters of single backends.
+//! What a rule does besides editing and forwarding: cross-origin sharing, filters of single backends,
+//! retries, mirrors, sessions.
 
 use std::io::Write;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use proxy_config::route::{Cors, Filter, PathEdit, PathMatch, Redirect, Rewrite, Rule};
+use proxy_config::name::UnitId;
+use proxy_config::resilience::{Retry, SessionCarrier, SessionPersistence};
+use proxy_config::route::{
+    Cors, Field, Filter, HeaderEdits, Mirror, PathEdit, PathMatch, Redirect, Rewrite, Rule, Target,
+};
 
-use super::rig::{Origin, Rig, read_message, rule, without_date};
+use super::rig::{Origin, Rig, name, read_message, read_to_end, rule, without_date};
 
 fn cors() -> Cors {
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
@@ -120,10 +129,7 @@ fn a_backend_redirects_or_rewrites_its_own_share() {
     rule.matches[0].path = PathMatch::Prefix("/old".into());
     let path = Some(PathEdit::Prefix("/new".into()));
     let backend = |filter| proxy_config::route::WeightedBackend {
-        target: proxy_config::route::Target::Backend(proxy_config::name::UnitId::backend(
-            &super::rig::name("backend"),
-            1,
-        )),
+        target: Target::Backend(UnitId::backend(&name("backend"), 1)),
         weight: 1,
         filters: vec![filter],
     };
@@ -143,4 +149,293 @@ fn a_backend_redirects_or_rewrites_its_own_share() {
     let rewritten =
         requests.iter().filter(|request| request.starts_with("GET /new/x HTTP/1.1\r\nHost: inner"));
     assert_eq!((rewritten.count(), requests.len()), (2, 4));
+}
+
+fn retrying(codes: &[u16], attempts: u32, backoff: u64) -> Rule {
+    Rule { retry: Some(Retry { codes: codes.to_vec(), attempts, backoff: Some(backoff) }), ..rule() }
+}
+
+/// An origin that answers 503 so many times, then 200.
+fn failing(times: usize) -> Origin {
+    let left = AtomicUsize::new(times);
+    Origin::new(move |stream, log| {
+        while let Some(request) = read_message(stream) {
+            log.push(&request);
+            let fails = left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+            let status = if fails { "503 Service Unavailable" } else { "200 OK" };
+            write!(stream, "HTTP/1.1 {status}\r\nX-From: origin\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        }
+    })
+}
+
+#[test]
+fn a_listed_status_is_tried_again_with_the_same_content() {
+    let origin = failing(2);
+    let rig = Rig::new(retrying(&[500, 503], 2, 10), &[origin.address]);
+    let mut client = rig.connect();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello").unwrap();
+    thread::sleep(Duration::from_millis(50));
+    client.write_all(b"again").unwrap();
+    let got = String::from_utf8(read_message(&mut client).unwrap()).unwrap();
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got}");
+    let requests = origin.requests();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|request| request.ends_with("\r\n\r\nhelloagain")), "{requests:?}");
+}
+
+#[test]
+fn the_last_status_is_passed_on_and_one_that_is_not_listed_at_once() {
+    for (rule, tries) in
+        [(retrying(&[503], 2, 1), 3), (retrying(&[500], 2, 1), 1), (retrying(&[503], 0, 1), 1), (rule(), 1)]
+    {
+        let origin = failing(9);
+        let got = Rig::new(rule, &[origin.address]).send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(got.starts_with("HTTP/1.1 503 Service Unavailable\r\nX-From: origin\r\n"), "{got}");
+        assert_eq!(origin.requests().len(), tries);
+    }
+}
+
+#[test]
+fn content_that_is_too_large_to_keep_is_sent_once() {
+    for (size, tries) in [(60 << 10, 2), (80 << 10, 1)] {
+        let origin = failing(1);
+        let rig = Rig::new(retrying(&[503], 3, 1), &[origin.address]);
+        let mut client = rig.connect();
+        write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n").unwrap();
+        client.write_all(&vec![b'x'; size]).unwrap();
+        let got = String::from_utf8(read_message(&mut client).unwrap()).unwrap();
+        assert_eq!(got.starts_with("HTTP/1.1 200 "), tries == 2, "{size}: {got}");
+        assert_eq!(origin.requests().len(), tries, "{size}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_says_nothing_is_left_for_another_and_the_request_has_an_end() {
+    let silent = Origin::new(|stream, log| {
+        log.push(&read_message(stream).unwrap());
+        let _ = read_message(stream);
+    });
+    let healthy = Origin::ok();
+    let mut patient = retrying(&[], 1, 1);
+    patient.timeouts.backend_request = Some(100);
+    let rig = Rig::new(patient, &[silent.address]);
+    rig.endpoints(1, &[silent.address, healthy.address]);
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    for _ in 0..4 {
+        let got = rig.send(post);
+        assert!(got.starts_with("HTTP/1.1 200 "), "{got}");
+    }
+    assert!(!silent.requests().is_empty() && healthy.requests().len() == 4);
+    let mut short = retrying(&[503], 100, 100);
+    short.timeouts.request = Some(400);
+    let origin = failing(1000);
+    let begun = Instant::now();
+    let got = Rig::new(short, &[origin.address]).send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(got.starts_with("HTTP/1.1 504 "), "{got}");
+    assert!(begun.elapsed() >= Duration::from_millis(400) && begun.elapsed() < Duration::from_secs(3));
+    assert!((2..5).contains(&origin.requests().len()));
+}
+
+#[test]
+fn no_connection_after_all_attempts_is_503() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rig = Rig::new(retrying(&[500], 3, 1), &[unused]);
+    let got = rig.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(got.starts_with("HTTP/1.1 503 "), "{got}");
+}
+
+#[test]
+fn retries_do_not_multiply_an_outage() {
+    let origin = failing(usize::MAX);
+    let rig = Rig::new(retrying(&[503], 5, 0), &[origin.address]);
+    let mut client = rig.connect();
+    let begun = Instant::now();
+    for _ in 0..300 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        read_message(&mut client).unwrap();
+    }
+    // 300 requests, a fifth of that, and the reserve of each second.
+    let reserve = 10 * (begun.elapsed().as_secs() as usize + 2);
+    let tries = origin.requests().len();
+    assert!((360..=360 + reserve).contains(&tries), "{tries}");
+}
+
+/// A rule that copies to the backend of port 9.
+fn mirroring(numerator: u32, denominator: u32) -> Rule {
+    let target = Target::Backend(UnitId::backend(&name("backend"), 9));
+    let set = vec![Field { name: "X-Set".into(), value: "rule".into() }];
+    let edits = HeaderEdits { set, ..HeaderEdits::default() };
+    let mirror = Filter::Mirror(Mirror { target, numerator, denominator });
+    Rule { filters: vec![mirror, Filter::RequestHeaders(edits)], ..rule() }
+}
+
+fn wait_for(what: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !what() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert!(what(), "it did not come to pass");
+}
+
+#[test]
+fn a_mirror_gets_a_whole_copy_with_edited_fields_and_never_delays_the_reply() {
+    let origin = Origin::ok();
+    // It takes requests and never answers one.
+    let silent = Origin::new(|stream, log| {
+        while let Some(request) = read_message(stream) {
+            log.push(&request);
+        }
+    });
+    let rig = Rig::new(mirroring(1, 1), &[origin.address]);
+    rig.endpoints(9, &[silent.address]);
+    let mut client = rig.connect();
+    let begun = Instant::now();
+    let chunked = "POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    let requests = [
+        "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n",
+        chunked,
+        "POST /c HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+    ];
+    for request in &requests[..2] {
+        client.write_all(request.as_bytes()).unwrap();
+        assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 200 "));
+    }
+    client.write_all(requests[2].as_bytes()).unwrap();
+    assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 200 "));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    wait_for(|| silent.requests().len() == 3);
+    let mut copies = silent.requests();
+    copies.sort();
+    for (copy, original) in copies.iter().zip(requests) {
+        let first = original.split("\r\n").next().unwrap();
+        assert!(copy.starts_with(&format!("{first}\r\nHost: a\r\n")), "{copy}");
+        assert!(copy.contains("\r\nX-Set: rule\r\nConnection: close\r\n\r\n"), "{copy}");
+        assert!(!copy.contains("Expect"), "{copy}");
+        assert_eq!(copy.split("\r\n\r\n").nth(1), original.split("\r\n\r\n").nth(1));
+    }
+    assert!(origin.requests().iter().all(|request| !request.contains("Connection")));
+}
+
+#[test]
+fn a_percentage_of_requests_is_copied_exactly() {
+    let (origin, mirror) = (Origin::ok(), Origin::ok());
+    let rig = Rig::new(mirroring(3, 10), &[origin.address]);
+    rig.endpoints(9, &[mirror.address]);
+    let mut client = rig.connect();
+    for _ in 0..200 {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        read_message(&mut client).unwrap();
+    }
+    wait_for(|| mirror.requests().len() >= 60);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!((mirror.requests().len(), origin.requests().len()), (60, 200));
+}
+
+#[test]
+fn a_mirror_that_does_not_keep_up_is_cut_off_and_one_that_is_down_changes_nothing() {
+    let origin = Origin::ok();
+    let stuck = Origin::new(|stream, log| {
+        wait_for(|| !log.all().is_empty());
+        log.push(format!("{}", read_to_end(stream).len()).as_bytes());
+    });
+    let rig = Rig::new(mirroring(1, 1), &[origin.address]);
+    rig.endpoints(9, &[stuck.address]);
+    let mut client = rig.connect();
+    let size = 32 << 20;
+    write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n").unwrap();
+    client.write_all(&vec![b'x'; size]).unwrap();
+    assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 200 "));
+    stuck.log.push(b"read on");
+    wait_for(|| stuck.requests().len() == 2);
+    assert!(stuck.requests()[1].parse::<usize>().unwrap() < size);
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    rig.endpoints(9, &[unused]);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 200 "));
+}
+
+/// An origin that says which one it is.
+fn named(name: &'static str) -> Origin {
+    Origin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()))
+}
+
+fn sticky(carrier: SessionCarrier) -> Rule {
+    let session = SessionPersistence {
+        name: "X-Sticky".into(),
+        carrier,
+        absolute_timeout: (carrier == SessionCarrier::PermanentCookie).then_some(3_600_000),
+        idle_timeout: None,
+    };
+    Rule { session: Some(session), ..rule() }
+}
+
+fn field<'a>(got: &'a str, name: &str) -> Option<&'a str> {
+    got.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[test]
+fn a_session_stays_at_its_endpoint_over_swaps_until_that_is_gone() {
+    for carrier in [SessionCarrier::SessionCookie, SessionCarrier::PermanentCookie, SessionCarrier::Header] {
+        let origins = ["one", "two", "three"].map(named);
+        let [one, two, three] = [0, 1, 2].map(|index| origins[index].address);
+        let rig = Rig::new(sticky(carrier), &[one]);
+        rig.endpoints(1, &[one, two, three]);
+        let ask = |carried: &str| rig.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{carried}\r\n").as_bytes());
+        let got = ask("");
+        let carried = match carrier {
+            SessionCarrier::Header => format!("X-Sticky: {}\r\n", field(&got, "X-Sticky").unwrap()),
+            _ => {
+                let cookie = field(&got, "Set-Cookie").unwrap();
+                assert_eq!(cookie.contains("; Max-Age=3600"), carrier == SessionCarrier::PermanentCookie);
+                assert!(cookie.contains("; Path=/; HttpOnly; SameSite=Lax") && !cookie.contains("Secure"));
+                format!("Cookie: a=b; {}\r\n", cookie.split(';').next().unwrap())
+            }
+        };
+        let place = |got: &str| ["one", "two", "three"].iter().position(|name| got.ends_with(name)).unwrap();
+        let home = place(&got);
+        for _ in 0..4 {
+            let got = ask(&carried);
+            assert_eq!(place(&got), home, "{got}");
+            assert!(!got.contains("Sticky"), "it knows: {got}");
+        }
+        let others: Vec<_> =
+            (0..3).filter(|other| *other != home).map(|other| origins[other].address).collect();
+        rig.endpoints(1, &[others[0], origins[home].address]);
+        assert_eq!(place(&ask(&carried)), home);
+        rig.endpoints(1, &others);
+        let got = ask(&carried);
+        assert!(place(&got) != home && got.contains("X-Sticky"), "{got}");
+        assert!(ask("Cookie: X-Sticky=forged.1.2\r\nX-Sticky: nonsense\r\n").contains("X-Sticky"));
+    }
+}
+
+#[test]
+fn a_session_stays_at_its_backend_whatever_the_weights_are() {
+    let origins = ["one", "two"].map(named);
+    let rig = Rig::new(sticky(SessionCarrier::Header), &[origins[0].address, origins[1].address]);
+    let first = rig.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let value = field(&first, "X-Sticky").unwrap();
+    for _ in 0..6 {
+        let got = rig.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Sticky: {value}\r\n\r\n").as_bytes());
+        assert_eq!(got.ends_with("one"), first.ends_with("one"), "{got}");
+    }
+}
+
+#[test]
+fn a_session_whose_endpoint_can_not_be_connected_to_goes_on_elsewhere() {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = dead.local_addr().unwrap();
+    let serving = thread::spawn(move || {
+        let (mut stream, _) = dead.accept().unwrap();
+        read_message(&mut stream).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+    });
+    let rig = Rig::new(sticky(SessionCarrier::Header), &[address]);
+    let first = rig.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    serving.join().unwrap();
+    let healthy = named("two");
+    rig.endpoints(1, &[address, healthy.address]);
+    let value = field(&first, "X-Sticky").unwrap();
+    let got = rig.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Sticky: {value}\r\n\r\n").as_bytes());
+    assert!(got.ends_with("two") && field(&got, "X-Sticky").unwrap() != value, "{got}");
 }

@@ -20,6 +20,8 @@ pub struct Seen {
     pub accepted: AtomicUsize,
     /// `/gate` answers once per permit.
     pub gate: Semaphore,
+    /// `/fail` answers 503 so many times.
+    pub failures: AtomicUsize,
 }
 
 /// An origin.
@@ -39,6 +41,7 @@ impl Origin {
             ended: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             gate: Semaphore::new(0),
+            failures: AtomicUsize::new(0),
         });
         let shared = seen.clone();
         let server = tokio::spawn(async move {
@@ -160,6 +163,9 @@ async fn answer(stream: &mut TcpStream, request: &Message, seen: &Seen) -> Optio
         "/gate" => {
             seen.gate.acquire().await.unwrap().forget();
             whole(b"ok", "")
+        }
+        "/fail" if seen.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() => {
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_vec()
         }
         "/endless" => return endless(stream, seen).await,
         "/ws" => return websocket(stream, request).await,

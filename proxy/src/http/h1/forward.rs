@@ -3,13 +3,13 @@
 //! Called by the connection with a request that is valid and routed. Drives
 //! [`Exchange`](crate::http::exchange::Exchange), which decides; reads and writes, which it does not.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tracing::debug;
 
 use super::buffer::ReadBuffer;
 use super::pump::{Pump, PumpError};
@@ -20,6 +20,7 @@ use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
 use crate::http::filters::{Filters, HeaderEdits};
 use crate::http::head::{Head, Response};
+use crate::http::mirror::Sinks;
 use crate::http::pace::Pace;
 use crate::http::plan::Target;
 use crate::http::render;
@@ -56,8 +57,8 @@ impl Job<'_> {
     }
 
     /// How the response is edited.
-    pub(super) fn edits(&self) -> &HeaderEdits {
-        self.target.edits(self.routed)
+    pub(super) fn edits(&self, endpoint: &Arc<Endpoint>, client: &Client) -> Cow<'_, HeaderEdits> {
+        self.target.edits(self.routed, endpoint, client.secure)
     }
 
     fn filters(&self) -> &Filters {
@@ -122,6 +123,13 @@ where
         &connection.origin,
         out,
     );
+    let sinks = Sinks::begin(
+        &job.target.copied,
+        request,
+        job.view.head.fields(job.view.bytes),
+        (&job.routed.rule().filters, job.routed.matched),
+        (&connection.origin, &connection.context.pool),
+    );
     let (reader, writer) = (BodyReader::new(request.framing), BodyWriter::new(request.framing));
     let mut forwarding = Forwarding {
         connection,
@@ -133,6 +141,7 @@ where
         has_client_ended: false,
         is_waiting: false,
     };
+    forwarding.sending.copy(sinks);
     let outcome = forwarding.run(response, reply).await;
     connection.timer.want_tick(false);
     outcome
@@ -147,35 +156,57 @@ where
             return self.answer(reason, reply).await;
         }
         self.limit(Limit::Request, self.job.timeouts().request);
-        let mut attempts = Attempts::default();
+        let job = self.job;
+        let mut attempts = Attempts::new(job.routed, &job.target.backend, job.target.bound());
+        self.sending.keep(attempts.may_repeat());
         loop {
-            let job = self.job;
             let Some(endpoint) = attempts.pick(&job.target.backend) else {
                 return self.answer(Reason::NoEndpoint, reply).await;
             };
             self.limit(Limit::Attempt, self.job.timeouts().backend_request);
             self.exchange.attempt();
-            let (failure, reused) = match self.connect(endpoint, attempts.may_reuse()).await {
+            let (ended, reused) = match self.connect(endpoint, attempts.may_reuse()).await {
                 Ok(mut upstream) => match self.converse(&mut upstream, head, reply).await {
-                    Ok((response, received)) => {
-                        return self.finish(upstream, head, (response, received), reply).await;
+                    Ok(answered) => {
+                        let replayable = self.sending.is_replayable();
+                        match attempts.answered(endpoint, answered.0.status, replayable) {
+                            Some(pause) => (Ok(pause), false),
+                            None => return self.finish(upstream, head, answered, reply).await,
+                        }
                     }
                     Err(Broken::Client(reason)) => return self.client_failed(reason, reply).await,
-                    Err(Broken::Upstream(failure)) => (failure, upstream.reused),
+                    Err(Broken::Upstream(failure)) => (Err(failure), upstream.reused),
                 },
-                Err(failure) => (failure, false),
+                Err(failure) => (Err(failure), false),
             };
-            debug!(endpoint = %endpoint.address(), ?failure, reused, "attempt failed");
-            match self.exchange.upstream_failed(failure, reused, self.sending.is_replayable()) {
-                Next::Retry => {
-                    self.sending.rewind();
-                    self.is_sent = false;
-                    attempts.failed(endpoint, failure, reused);
-                }
-                Next::Answer(reason) => return self.answer(reason, reply).await,
-                Next::Cut => return self.cut(Reason::ResponseCut),
+            let how = (reused, self.sending.is_replayable());
+            let next = ended.or_else(|failure| attempts.failed(&mut self.exchange, endpoint, failure, how));
+            let paused = match next {
+                Ok(pause) => self.pause(pause).await,
+                Err(Next::Answer(reason)) => Err(reason),
+                Err(Next::Retry | Next::Cut) => return self.cut(Reason::ResponseCut),
+            };
+            if let Err(reason) = paused {
+                return self.answer(reason, reply).await;
             }
+            self.sending.rewind();
+            self.is_sent = false;
         }
+    }
+
+    /// Waits between two attempts.
+    async fn pause(&self, pause: Duration) -> Result<(), Reason> {
+        let timer = &self.connection.timer;
+        timer.clear(Limit::Attempt);
+        if pause.is_zero() {
+            return Ok(());
+        }
+        timer.set(Limit::Idle, IDLE_TIMEOUT.max(pause * 2));
+        within(timer, tokio::time::sleep(pause)).await.map_err(|limit| match limit {
+            Limit::Withdrawn => Reason::Withdrawn,
+            Limit::Request => Reason::RequestTimeout,
+            _ => Reason::UpstreamTimeout,
+        })
     }
 
     fn limit(&self, limit: Limit, timeout: Option<Duration>) {

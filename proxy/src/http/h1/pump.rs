@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::ReadBuffer;
 use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::mirror::Sinks;
 use crate::http::respond::Reason;
 
 /// Output is written once it is this long.
@@ -38,13 +39,26 @@ pub struct Pump<'a> {
     is_ended: bool,
     /// Content has been read that is not in the first output.
     is_moving: bool,
+    /// What was written stays in the output for another attempt while there is room.
+    keeps: bool,
+    sinks: Sinks,
     moved: u64,
 }
 
 impl<'a> Pump<'a> {
     /// Moves content; `out` may hold a head that goes before it.
     pub fn new(reader: BodyReader, writer: BodyWriter, out: &'a mut Vec<u8>) -> Self {
-        Self { reader, writer, out, written: 0, is_ended: false, is_moving: false, moved: 0 }
+        Self {
+            reader,
+            writer,
+            out,
+            written: 0,
+            is_ended: false,
+            is_moving: false,
+            keeps: false,
+            sinks: Sinks::default(),
+            moved: 0,
+        }
     }
 
     /// Takes what is in the buffer as far as there is room.
@@ -52,6 +66,7 @@ impl<'a> Pump<'a> {
     /// # Errors
     /// Where the content is malformed.
     pub fn take(&mut self, from: &mut ReadBuffer<'_>) -> Result<(), Reason> {
+        let before = self.out.len();
         while !self.reader.is_done() && self.out.len() < FULL {
             let step = self.reader.read(from.data())?;
             if step.consumed == 0 {
@@ -60,8 +75,13 @@ impl<'a> Pump<'a> {
             self.writer.data(&from.data()[step.data], self.out);
             from.consume(step.consumed);
         }
+        let is_new = !self.is_ended;
         if self.reader.is_done() {
             self.end();
+        }
+        self.sinks.push(&self.out[before..]);
+        if is_new && self.is_ended {
+            self.sinks.end();
         }
         Ok(())
     }
@@ -86,6 +106,16 @@ impl<'a> Pump<'a> {
     /// Whether the first output still holds all that was taken: it can be sent again.
     pub fn is_replayable(&self) -> bool {
         !self.is_moving
+    }
+
+    /// Has what is taken from now on copied.
+    pub fn copy(&mut self, sinks: Sinks) {
+        self.sinks = sinks;
+    }
+
+    /// Keeps what is written, up to the size of one output, so that it can be sent again.
+    pub fn keep(&mut self, keeps: bool) {
+        self.keeps = keeps;
     }
 
     /// Begins the output again, for another attempt; see [`Self::is_replayable`].
@@ -154,9 +184,11 @@ impl<'a> Pump<'a> {
                     continue;
                 }
             }
-            self.is_moving = true;
-            self.out.clear();
-            self.written = 0;
+            if !self.keeps || self.out.len() >= FULL {
+                self.is_moving = true;
+                self.out.clear();
+                self.written = 0;
+            }
             self.take(buffer).map_err(PumpError::Malformed)?;
         }
     }

@@ -37,7 +37,7 @@ where
         let Received::Final(framing) = received else {
             return self.switch(upstream, head, &response, reply).await;
         };
-        let towards = self.render_response(head, (&response, framing), &upstream.buffer, reply);
+        let towards = self.render_response(head, (&response, framing), &upstream, reply);
         upstream.buffer.consume(head.len());
         let mut receiving = Pump::new(BodyReader::new(framing), BodyWriter::new(towards), reply);
         if receiving.take(&mut upstream.buffer).is_err() && !receiving.is_begun() {
@@ -63,7 +63,7 @@ where
         &mut self,
         head: &Head,
         (response, framing): (&Response, Framing),
-        buffer: &ReadBuffer<'_>,
+        upstream: &Upstream<'c>,
         reply: &mut Vec<u8>,
     ) -> Framing {
         let is_old = self.job.view.request.version == Version::Http10;
@@ -84,9 +84,9 @@ where
             self.exchange.close_client();
         }
         reply.clear();
-        let bytes = &buffer.data()[..head.len()];
-        let edits = self.job.edits();
-        render::response(response, (head, bytes), edits, towards, persistence, reply);
+        let bytes = &upstream.buffer.data()[..head.len()];
+        let edits = self.job.edits(upstream.in_flight.endpoint(), &self.connection.client);
+        render::response(response, (head, bytes), &edits, towards, persistence, reply);
         towards
     }
 
@@ -123,8 +123,8 @@ where
     ) -> Outcome {
         reply.clear();
         let length = head.len();
-        let edits = self.job.edits();
-        render::switched(response, (head, &upstream.buffer.data()[..length]), edits, reply);
+        let edits = self.job.edits(upstream.in_flight.endpoint(), &self.connection.client);
+        render::switched(response, (head, &upstream.buffer.data()[..length]), &edits, reply);
         upstream.buffer.consume(length);
         let outcome = Outcome { status: 101, reason: None, keep: false };
         let connection = &mut *self.connection;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::h1::buffer::ReadBuffer;
+use crate::http::mirror::Sinks;
 use crate::http::respond::Reason;
 use crate::http::validate::field;
 use crate::http::{lines, trailers};
@@ -42,13 +43,26 @@ pub(super) struct Sending<'a> {
     written: usize,
     is_ended: bool,
     is_moving: bool,
+    /// What was written stays for another attempt while there is room.
+    keeps: bool,
+    sinks: Sinks,
     moved: u64,
 }
 
 impl<'a> Sending<'a> {
     /// Content that follows what `out` holds already.
     pub(super) fn new(body: RecvStream, writer: BodyWriter, is_whole: bool, out: &'a mut Vec<u8>) -> Self {
-        Self { body, writer, out, written: 0, is_ended: is_whole, is_moving: false, moved: 0 }
+        Self {
+            body,
+            writer,
+            out,
+            written: 0,
+            is_ended: is_whole,
+            is_moving: false,
+            keeps: false,
+            sinks: Sinks::default(),
+            moved: 0,
+        }
     }
 
     /// Whether all of the request has been taken over.
@@ -59,6 +73,19 @@ impl<'a> Sending<'a> {
     /// Whether all that was taken over is still here, so that it can be sent again.
     pub(super) fn is_replayable(&self) -> bool {
         !self.is_moving
+    }
+
+    /// Has what is taken from now on copied; a request without content is whole already.
+    pub(super) fn copy(&mut self, sinks: Sinks) {
+        self.sinks = sinks;
+        if self.is_ended {
+            self.sinks.end();
+        }
+    }
+
+    /// Keeps what is written, up to [`FULL`], so that it can be sent again.
+    pub(super) fn keep(&mut self, keeps: bool) {
+        self.keeps = keeps;
     }
 
     /// Starts over.
@@ -109,6 +136,9 @@ impl<'a> Sending<'a> {
             let before = self.out.len();
             let taken = self.poll_take(cx).map_err(Stopped::Client)?;
             if self.out.len() > before {
+                if self.keeps && self.out.len() <= FULL {
+                    continue;
+                }
                 self.is_moving = true;
                 self.out.drain(..before);
                 self.written = 0;
@@ -124,14 +154,19 @@ impl<'a> Sending<'a> {
             match ready!(self.body.poll_data(cx)) {
                 Some(data) => {
                     let data = data.map_err(|error| failed(&error))?;
+                    let before = self.out.len();
                     self.writer.data(&data, self.out);
+                    self.sinks.push(&self.out[before..]);
                     let given_back = self.body.flow_control().release_capacity(data.len());
                     given_back.map_err(|error| failed(&error))?;
                 }
                 None => {
                     let trailers = ready!(self.body.poll_trailers(cx)).map_err(|error| failed(&error))?;
                     let allowed = trailers.map(|trailers| allowed(&trailers)).unwrap_or_default();
+                    let before = self.out.len();
                     self.writer.end(&allowed, self.out);
+                    self.sinks.push(&self.out[before..]);
+                    self.sinks.end();
                     self.is_ended = true;
                 }
             }

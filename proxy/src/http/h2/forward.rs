@@ -1,39 +1,37 @@
-//! Owns an exchange of a stream with an endpoint that speaks HTTP/1: attempts, both directions of
-//! content, what failures become.
+//! Owns an exchange of a stream with an endpoint that speaks HTTP/1: attempts, the request's content, what
+//! failures become.
 //!
 //! Drives [`Exchange`], which decides, as the codec of HTTP/1 does; reads and writes, which it does not.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{Reason as Code, RecvStream, SendStream};
-use tracing::debug;
 
-use super::connect::Tunnelled;
-use super::content::{Receiving, Sending, Stopped};
+use super::content::{Sending, Stopped};
 use super::request::Checked;
-use super::stream::{Outcome, answer};
+use super::stream::Outcome;
 use super::{Shared, render};
 use crate::http::attempts::{self, Attempts};
-use crate::http::body::{BodyReader, BodyWriter};
+use crate::http::body::BodyWriter;
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
 use crate::http::filters::{Filters, HeaderEdits};
 use crate::http::h1::IDLE_TIMEOUT;
 use crate::http::h1::buffer::{ReadBuffer, Scratch};
 use crate::http::head::{Head, Response};
+use crate::http::mirror::Sinks;
 use crate::http::pace::Pace;
 use crate::http::plan::Target;
 use crate::http::respond::Reason;
 use crate::http::standing;
 use crate::http::timers::{Limit, Timer};
-use crate::http::tunnel::{Side, tunnel};
 use crate::http::validate::Upgrade;
 use crate::http::validate::field::FieldRef;
-use crate::http::validate::framing::Framing;
 use crate::table::route::Routed;
 use crate::upstream::registry::{Endpoint, InFlight};
 use crate::upstream::stream::Stream;
@@ -50,14 +48,14 @@ pub(super) struct Job<'a> {
 
 impl Job<'_> {
     /// For how long the exchange may go on.
-    fn time_left(&self, shared: &Shared<'_>) -> Option<Duration> {
+    pub(super) fn time_left(&self, shared: &Shared<'_>) -> Option<Duration> {
         let (host, exchange) = (self.checked.request.authority.host, (self.routed, self.target.share));
         shared.context.time_left(|table| standing::of_exchange(table, &shared.client, exchange, host))
     }
 
     /// How the response is edited.
-    fn edits(&self) -> &HeaderEdits {
-        self.target.edits(self.routed)
+    pub(super) fn edits(&self, endpoint: &Arc<Endpoint>, shared: &Shared<'_>) -> Cow<'_, HeaderEdits> {
+        self.target.edits(self.routed, endpoint, shared.client.secure)
     }
 
     fn filters(&self) -> &Filters {
@@ -66,15 +64,15 @@ impl Job<'_> {
 }
 
 /// The connection to an endpoint during an attempt.
-struct Upstream<'c> {
-    stream: Stream,
-    buffer: ReadBuffer<'c>,
+pub(super) struct Upstream<'c> {
+    pub(super) stream: Stream,
+    pub(super) buffer: ReadBuffer<'c>,
     reused: bool,
-    in_flight: InFlight,
+    pub(super) in_flight: InFlight,
 }
 
 /// Why an attempt came to no response.
-enum Broken {
+pub(super) enum Broken {
     /// The upstream failed.
     Upstream(Failure),
     /// The client did.
@@ -82,16 +80,16 @@ enum Broken {
 }
 
 /// The exchange and what it works on.
-struct Forwarding<'a> {
-    shared: &'a Shared<'a>,
-    job: Job<'a>,
-    respond: &'a mut SendResponse<Bytes>,
-    exchange: Exchange,
-    sending: Sending<'a>,
-    timer: Timer,
+pub(super) struct Forwarding<'a> {
+    pub(super) shared: &'a Shared<'a>,
+    pub(super) job: Job<'a>,
+    pub(super) respond: &'a mut SendResponse<Bytes>,
+    pub(super) exchange: Exchange,
+    pub(super) sending: Sending<'a>,
+    pub(super) timer: Timer,
     /// All of the request is sent, or no more of it will be.
     is_sent: bool,
-    pace: Pace,
+    pub(super) pace: Pace,
 }
 
 /// Forwards a request and its response.
@@ -116,7 +114,14 @@ pub(super) async fn forward(
     crate::http::render::request(request, job.checked.fields.iter().copied(), edits, &shared.origin, out);
     // The content of an extended CONNECT is what the tunnel carries.
     let is_whole = body.is_end_stream() || request.upgrade != Upgrade::None;
-    let sending = Sending::new(body, BodyWriter::new(request.framing), is_whole, out);
+    let mut sending = Sending::new(body, BodyWriter::new(request.framing), is_whole, out);
+    sending.copy(Sinks::begin(
+        &job.target.copied,
+        request,
+        job.checked.fields.iter().copied(),
+        (&job.routed.rule().filters, job.routed.matched),
+        (&shared.origin, &shared.context.pool),
+    ));
     let timer = shared.context.timers.timer();
     let forwarding =
         Forwarding { shared, job, respond, exchange, sending, timer, is_sent: false, pace: Pace::default() };
@@ -132,38 +137,68 @@ impl<'a> Forwarding<'a> {
             self.timer.set(Limit::Request, timeout);
         }
         self.timer.set(Limit::Idle, IDLE_TIMEOUT);
-        let mut attempts = Attempts::default();
+        let backend = Arc::clone(&self.job.target.backend);
+        let bound = self.job.target.bound().cloned();
+        let mut attempts = Attempts::new(self.job.routed, &backend, bound.as_ref());
+        self.sending.keep(attempts.may_repeat());
         loop {
-            let Some(endpoint) = attempts.pick(&self.job.target.backend).map(Arc::clone) else {
+            let Some(endpoint) = attempts.pick(&backend) else {
                 return self.answer(Reason::NoEndpoint);
             };
             if let Some(timeout) = timeouts.backend_request.filter(|timeout| !timeout.is_zero()) {
                 self.timer.set(Limit::Attempt, timeout);
             }
             self.exchange.attempt();
-            let (failure, reused) = match self.connect(&endpoint, attempts.may_reuse()).await {
+            let (ended, reused) = match self.connect(endpoint, attempts.may_reuse()).await {
                 Ok(mut upstream) => match self.converse(&mut upstream, head).await {
-                    Ok((response, Received::Final(framing))) => {
-                        return self.finish(upstream, (head, &response), framing).await;
+                    Ok(answered) => {
+                        let replayable = self.sending.is_replayable();
+                        match attempts.answered(endpoint, answered.0.status, replayable) {
+                            Some(pause) => (Ok(pause), false),
+                            None => return self.pass_on(upstream, head, answered).await,
+                        }
                     }
-                    Ok((response, _)) => return self.switch(upstream, head, &response).await,
                     Err(Broken::Client(reason)) => return self.client_failed(reason),
-                    Err(Broken::Upstream(failure)) => (failure, upstream.reused),
+                    Err(Broken::Upstream(failure)) => (Err(failure), upstream.reused),
                 },
-                Err(Broken::Upstream(failure)) => (failure, false),
+                Err(Broken::Upstream(failure)) => (Err(failure), false),
                 Err(Broken::Client(reason)) => return self.client_failed(reason),
             };
-            debug!(endpoint = %endpoint.address(), ?failure, reused, "attempt failed");
-            match self.exchange.upstream_failed(failure, reused, self.sending.is_replayable()) {
-                Next::Retry => {
-                    self.sending.rewind();
-                    self.is_sent = false;
-                    attempts.failed(&endpoint, failure, reused);
+            let how = (reused, self.sending.is_replayable());
+            let next = ended.or_else(|failure| attempts.failed(&mut self.exchange, endpoint, failure, how));
+            match next {
+                Ok(pause) => {
+                    if let Err(reason) = self.pause(pause).await {
+                        return self.client_failed(reason);
+                    }
                 }
-                Next::Answer(reason) => return self.answer(reason),
-                Next::Cut => return Outcome::of(Reason::ResponseCut),
+                Err(Next::Answer(reason)) => return self.answer(reason),
+                Err(Next::Retry | Next::Cut) => return Outcome::of(Reason::ResponseCut),
             }
+            self.sending.rewind();
+            self.is_sent = false;
         }
+    }
+
+    /// Waits between two attempts.
+    async fn pause(&mut self, pause: Duration) -> Result<(), Reason> {
+        self.timer.clear(Limit::Attempt);
+        if pause.is_zero() {
+            return Ok(());
+        }
+        self.timer.set(Limit::Idle, IDLE_TIMEOUT.max(pause * 2));
+        let mut sleep = std::pin::pin!(tokio::time::sleep(pause));
+        poll_fn(|cx| match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => self.poll_over(cx).map(|broken| {
+                Err(match broken {
+                    Broken::Client(reason) => reason,
+                    Broken::Upstream(Failure::RequestTimeout) => Reason::RequestTimeout,
+                    Broken::Upstream(_) => Reason::UpstreamTimeout,
+                })
+            }),
+        })
+        .await
     }
 
     async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'a>, Broken> {
@@ -234,7 +269,11 @@ impl<'a> Forwarding<'a> {
     }
 
     /// Moves what there is of the request. Where the upstream takes no more of it, it may still answer.
-    fn poll_request(&mut self, cx: &mut TaskContext<'_>, stream: &mut Stream) -> Result<(), Broken> {
+    pub(super) fn poll_request(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        stream: &mut Stream,
+    ) -> Result<(), Broken> {
         if self.is_sent {
             return Ok(());
         }
@@ -279,107 +318,5 @@ impl<'a> Forwarding<'a> {
         } else {
             self.pace.stop(&self.timer);
         }
-    }
-
-    /// Passes the response on, of which the head has been read.
-    async fn finish(
-        mut self,
-        mut upstream: Upstream<'a>,
-        (head, response): (&Head, &Response),
-        framing: Framing,
-    ) -> Outcome {
-        let length = head.len();
-        let bytes = &upstream.buffer.data()[..length];
-        let sent = render::response(response, (head, bytes), self.job.edits(), framing);
-        upstream.buffer.consume(length);
-        let mut receiving = Receiving::new(BodyReader::new(framing));
-        if receiving.take(&mut upstream.buffer).is_err() {
-            return match self.exchange.upstream_failed(Failure::Malformed, false, false) {
-                Next::Answer(reason) => self.answer(reason),
-                Next::Retry | Next::Cut => Outcome::of(Reason::ResponseCut),
-            };
-        }
-        self.exchange.response_begun();
-        let is_over = receiving.is_empty();
-        let Ok(mut stream) = self.respond.send_response(sent, is_over) else {
-            return Outcome::of(Reason::ClientGone);
-        };
-        if !is_over {
-            let passed =
-                poll_fn(|cx| self.poll_response(cx, &mut upstream, &mut receiving, &mut stream)).await;
-            if let Err(reason) = passed {
-                // The client must see that the response is incomplete.
-                stream.send_reset(Code::INTERNAL_ERROR);
-                return Outcome { status: response.status, reason: Some(reason) };
-            }
-        }
-        self.exchange.response_received();
-        self.exchange.response_sent();
-        if self.exchange.ending().keep_upstream && upstream.buffer.data().is_empty() {
-            let context = self.shared.context;
-            context.pool.keep(upstream.in_flight.endpoint(), upstream.stream, context.timers.now());
-        }
-        Outcome { status: response.status, reason: None }
-    }
-
-    fn poll_response(
-        &mut self,
-        cx: &mut TaskContext<'_>,
-        upstream: &mut Upstream<'a>,
-        receiving: &mut Receiving,
-        to: &mut SendStream<Bytes>,
-    ) -> Poll<Result<(), Reason>> {
-        if self.poll_request(cx, &mut upstream.stream).is_err() {
-            return Poll::Ready(Err(Reason::ClientGone));
-        }
-        let before = receiving.moved();
-        let polled = receiving.poll(cx, (&mut upstream.stream, &mut upstream.buffer), to);
-        if receiving.moved() != before {
-            self.timer.set(Limit::Idle, IDLE_TIMEOUT);
-        }
-        match polled {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(Stopped::Client(reason))) => Poll::Ready(Err(reason)),
-            Poll::Ready(Err(Stopped::Upstream | Stopped::Malformed)) => Poll::Ready(Err(Reason::ResponseCut)),
-            Poll::Pending if to.poll_reset(cx).is_ready() => Poll::Ready(Err(Reason::ClientGone)),
-            Poll::Pending => {
-                let over = self.timer.poll_over(cx, || self.job.time_left(self.shared));
-                over.map(|_| Err(Reason::ResponseCut))
-            }
-        }
-    }
-
-    /// The stream becomes what both sides agreed on (RFC 8441).
-    async fn switch(mut self, mut upstream: Upstream<'a>, head: &Head, response: &Response) -> Outcome {
-        let length = head.len();
-        let bytes = &upstream.buffer.data()[..length];
-        let sent = render::connected(response, (head, bytes), self.job.edits());
-        upstream.buffer.consume(length);
-        let Ok(to) = self.respond.send_response(sent, false) else {
-            return Outcome::of(Reason::ClientGone);
-        };
-        self.timer.clear(Limit::Request);
-        self.timer.clear(Limit::Attempt);
-        self.pace.stop(&self.timer);
-        let mut client = Tunnelled::new(self.sending.into_body(), to);
-        let buffer = ReadBuffer::new(&self.shared.context.buffers);
-        let client = Side { stream: &mut client, buffer };
-        let upstream = Side { stream: &mut upstream.stream, buffer: upstream.buffer };
-        tunnel(client, upstream, &self.timer, || self.job.time_left(self.shared)).await;
-        Outcome { status: 200, reason: None }
-    }
-
-    fn client_failed(self, reason: Reason) -> Outcome {
-        if reason == Reason::ClientGone || self.exchange.is_response_begun() {
-            self.respond.send_reset(Code::CANCEL);
-            return Outcome::of(reason);
-        }
-        self.answer(reason)
-    }
-
-    /// Answers instead of the upstream.
-    fn answer(self, reason: Reason) -> Outcome {
-        answer(reason, Some(self.job.checked), self.respond);
-        Outcome::of(reason)
     }
 }

@@ -190,9 +190,6 @@ fn compile_rule(
     backends: &mut BackendStage,
     held: &mut Vec<UnitId>,
 ) -> Result<Rule, String> {
-    if rule.retry.is_some() || rule.session.is_some() {
-        return Err("this proxy has no retries by status and no sticky sessions".to_owned());
-    }
     let filters = Filters::compile(&rule.filters).map_err(|error| error.to_string())?;
     let mut shares = Vec::with_capacity(rule.backends.len());
     for backend in &rule.backends {
@@ -213,7 +210,7 @@ fn compile_rule(
         backends: shares.into(),
         shares: Shares::new(rule.backends.iter().map(|backend| backend.weight)),
         timeouts: timeouts(rule.timeouts),
-        policies: policies::compile(rule)?.map(Box::new),
+        policies: policies::compile(rule, backends, held)?.map(Box::new),
         lacks_grant: rule.backends.iter().any(|each| matches!(each.target, Target::NotPermitted(_))),
         invalid: rule.invalid.as_deref().map(Into::into),
     })
