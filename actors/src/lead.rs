@@ -2,6 +2,7 @@
 
 pub mod event_writer;
 pub mod fleet;
+pub mod gateway_objects;
 pub mod pace;
 pub mod status_patch;
 pub mod status_writer;

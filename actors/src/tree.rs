@@ -17,6 +17,7 @@ use crate::admin::{self, Admin};
 use crate::client::bounded;
 use crate::clock::Clock;
 use crate::lead::event_writer::{self, EventWriter};
+use crate::lead::gateway_objects::{self, GatewayObjects};
 use crate::lead::status_writer::{self, StatusWriter};
 use crate::lead::trust_bundle::{self, TrustBundle};
 use crate::lease_leader::{self, LeaseLeader};
@@ -147,6 +148,7 @@ fn serve(settings: &Settings, edges: &Edges) -> Child {
         vec![
             worker("event-writer", &edges.events, event_writer(settings, edges)).shutdown(LAST_WORDS),
             worker("status-writer", &Address::new(), status_writer(settings, edges)).shutdown(STEP_DOWN),
+            worker("gateway-objects", &Address::new(), gateway_objects(settings, edges)).shutdown(STEP_DOWN),
             branch(
                 "push",
                 RestForOne,
@@ -264,6 +266,19 @@ fn trust_bundle(settings: &Settings, edges: &Edges) -> Option<Child> {
     };
     let start = move || (TrustBundle, args.clone());
     Some(worker("trust-bundle", &Address::new(), start).shutdown(STEP_DOWN))
+}
+
+fn gateway_objects(
+    settings: &Settings,
+    edges: &Edges,
+) -> impl Fn() -> (GatewayObjects, gateway_objects::Args) + Send + Sync + 'static {
+    let args = gateway_objects::Args {
+        client: settings.client.clone(),
+        stores: edges.stores.clone(),
+        translation: edges.translation.subscribe(),
+        leadership: edges.leadership.subscribe(),
+    };
+    move || (GatewayObjects, args.clone())
 }
 
 fn pusher(settings: &Settings, edges: &Edges) -> impl Fn() -> (Pusher, pusher::Args) + Send + Sync + 'static {

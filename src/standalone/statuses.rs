@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use actors::observe::files::manifest::Fault;
 use actors_core::status::fleet::{self, Acked, Fleet, ProxyState};
-use actors_core::status::{Condition, ConditionStatus, StatusContent};
+use actors_core::status::{
+    AncestorStatus, Condition, ConditionStatus, GatewayStatus, ListenerStatus, ParentStatus, StatusContent,
+};
 use actors_core::translate::Translation;
 use proxy_config::wire::Ack;
 
@@ -75,20 +77,33 @@ fn lines(object: &str, content: &StatusContent) -> Vec<(String, String)> {
             let addresses: Vec<&str> =
                 gateway.addresses.iter().map(|(_, address)| address.as_str()).collect();
             let own = format!("{}  at {}", text(&gateway.conditions), addresses.join(", "));
-            let listeners = gateway.listeners.iter().map(|listener| {
-                let routes = listener.attached_routes;
-                let line = format!("{}  {routes} route(s)", text(&listener.conditions));
-                (format!("{object} listener {}", listener.name), line)
-            });
-            [(object.to_owned(), own)].into_iter().chain(listeners).collect()
+            [(object.to_owned(), own)].into_iter().chain(listeners(object, gateway)).collect()
+        }
+        StatusContent::ListenerSet(set) => {
+            [(object.to_owned(), text(&set.conditions))].into_iter().chain(listeners(object, set)).collect()
+        }
+        StatusContent::Policy { ancestors, .. } => {
+            let line = |one: &AncestorStatus| {
+                (format!("{object} for Gateway {}", one.gateway), text(&one.conditions))
+            };
+            ancestors.iter().map(line).collect()
         }
         StatusContent::Route { parents, .. } => {
-            let parent = |(index, parent): (usize, &actors_core::status::ParentStatus)| {
+            let parent = |(index, parent): (usize, &ParentStatus)| {
                 (format!("{object} parent {index}"), text(&parent.conditions))
             };
             parents.iter().enumerate().map(parent).collect()
         }
     }
+}
+
+fn listeners(object: &str, holder: &GatewayStatus) -> Vec<(String, String)> {
+    let line = |listener: &ListenerStatus| {
+        let routes = listener.attached_routes;
+        let line = format!("{}  {routes} route(s)", text(&listener.conditions));
+        (format!("{object} listener {}", listener.name), line)
+    };
+    holder.listeners.iter().map(line).collect()
 }
 
 /// The conditions in one line; the message where something does not hold.

@@ -8,6 +8,7 @@
 //! argument, and the same input gives the same bytes on every replica.
 
 pub mod election;
+pub mod objects;
 pub mod observe;
 pub mod snapshot;
 pub mod status;

@@ -17,9 +17,12 @@ use serde_json::Value;
 
 use crate::snapshot::Object;
 use crate::snapshot::cluster::CustomResourceDefinition;
-use crate::snapshot::gateway::{EdgeParameters, Gateway, GatewayClass, GatewaySpec, ParametersRef};
-use crate::snapshot::http_route::{HttpRoute, HttpRouteSpec, ParentRef};
+use crate::snapshot::gateway::{EdgeParameters, Gateway, GatewayClass, ListenerSet, ParametersRef};
+use crate::snapshot::grpc_route::GrpcRoute;
+use crate::snapshot::http_route::{HttpRoute, ParentRef};
+use crate::snapshot::l4_route::L4Route;
 use crate::snapshot::meta::{Kind, Meta, ObjectRef};
+use crate::snapshot::tls_policy::BackendTlsPolicy;
 
 /// An object that could not be read. It is kept, so that its own status can say so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub struct Malformed {
     pub reason: Box<str>,
     /// The GatewayClass that a Gateway names, or the controller that a GatewayClass names.
     pub owner: Option<Box<str>>,
-    /// The parents of a route.
+    /// The parents of a route, or the one of a ListenerSet.
     pub parents: Vec<ParentRef>,
 }
 
@@ -50,6 +53,7 @@ impl Malformed {
             _ => None,
         };
         let parents = raw.pointer("/spec/parentRefs").and_then(Value::as_array).into_iter().flatten();
+        let parents = parents.chain(raw.pointer("/spec/parentRef"));
         let parents = parents.filter_map(|parent| ParentRef::deserialize(parent).ok()).collect();
         let reference = ObjectRef::new(kind, meta.name.clone());
         Self { reference, meta, field: field.into(), reason: reason.into(), owner, parents }
@@ -74,12 +78,21 @@ pub fn observe(kind: Kind, raw: &Value) -> Result<Object, Malformed> {
         Kind::CustomResourceDefinition => custom_resource_definition(raw),
         Kind::GatewayClass => gateway_class(raw),
         Kind::EdgeParameters => edge_parameters(raw),
-        Kind::Gateway => read::<GatewaySpec>(raw).map(|Raw { metadata, spec }| {
-            Object::Gateway(Arc::new(Gateway { meta: metadata.into(), spec, held: held(raw) }))
-        }),
-        Kind::HttpRoute => read::<HttpRouteSpec>(raw).map(|Raw { metadata, spec }| {
-            Object::HttpRoute(Arc::new(HttpRoute { meta: metadata.into(), spec }))
-        }),
+        Kind::Gateway => {
+            whole(raw, |meta, spec| Object::Gateway(Arc::new(Gateway { meta, spec, held: held(raw) })))
+        }
+        Kind::ListenerSet => {
+            whole(raw, |meta, spec| Object::ListenerSet(Arc::new(ListenerSet { meta, spec })))
+        }
+        Kind::HttpRoute => whole(raw, |meta, spec| Object::HttpRoute(Arc::new(HttpRoute { meta, spec }))),
+        Kind::GrpcRoute => whole(raw, |meta, spec| Object::GrpcRoute(Arc::new(GrpcRoute { meta, spec }))),
+        Kind::TlsRoute => whole(raw, |meta, spec| Object::TlsRoute(Arc::new(L4Route { meta, spec }))),
+        Kind::TcpRoute => whole(raw, |meta, spec| Object::TcpRoute(Arc::new(L4Route { meta, spec }))),
+        Kind::UdpRoute => whole(raw, |meta, spec| Object::UdpRoute(Arc::new(L4Route { meta, spec }))),
+        Kind::BackendTlsPolicy => {
+            whole(raw, |meta, spec| Object::BackendTlsPolicy(Arc::new(BackendTlsPolicy { meta, spec })))
+        }
+        Kind::ConfigMap => cluster::config_map(raw),
         Kind::ReferenceGrant => cluster::reference_grant(raw),
         Kind::Service => cluster::service(raw),
         Kind::EndpointSlice => cluster::endpoint_slice(raw),
@@ -117,6 +130,14 @@ struct RawMetadata {
     labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    owner_references: Option<Vec<RawOwner>>,
+}
+
+#[derive(Deserialize)]
+struct RawOwner {
+    name: String,
+    uid: String,
 }
 
 impl From<RawMetadata> for Meta {
@@ -166,6 +187,11 @@ fn parse<T: DeserializeOwned>(raw: &Value) -> Result<T, Fault> {
 
 fn read<S: DeserializeOwned>(raw: &Value) -> Result<Raw<S>, Fault> {
     parse(raw)
+}
+
+/// An object whose spec is used as it is read.
+fn whole<S: DeserializeOwned>(raw: &Value, make: impl FnOnce(Meta, S) -> Object) -> Result<Object, Fault> {
+    read(raw).map(|Raw { metadata, spec }| make(metadata.into(), spec))
 }
 
 fn custom_resource_definition(raw: &Value) -> Result<Object, Fault> {

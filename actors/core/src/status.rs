@@ -9,7 +9,7 @@ pub mod news;
 
 use std::sync::Arc;
 
-use proxy_config::name::UnitId;
+use proxy_config::name::{ObjectName, UnitId};
 
 use crate::snapshot::http_route::ParentRef;
 use crate::snapshot::meta::Meta;
@@ -71,6 +71,15 @@ pub enum StatusContent {
     },
     /// Of a Gateway.
     Gateway(GatewayStatus),
+    /// Of a ListenerSet.
+    ListenerSet(GatewayStatus),
+    /// Of a policy.
+    Policy {
+        /// The controller's name, which marks our entries.
+        controller: Arc<str>,
+        /// One entry for each Gateway that it works for.
+        ancestors: Vec<AncestorStatus>,
+    },
     /// Of a route.
     Route {
         /// The controller's name, which marks our entries.
@@ -80,13 +89,15 @@ pub enum StatusContent {
     },
 }
 
-/// What the status of a Gateway says.
+/// What the status of a Gateway or a ListenerSet says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayStatus {
     /// Its conditions.
     pub conditions: Vec<Condition>,
-    /// Its addresses: (type, value).
+    /// Of a Gateway its addresses: (type, value).
     pub addresses: Vec<(&'static str, String)>,
+    /// Of a Gateway how many ListenerSets are attached.
+    pub attached_sets: u32,
     /// Its listeners, in their order in the spec.
     pub listeners: Vec<ListenerStatus>,
 }
@@ -104,6 +115,15 @@ pub struct ListenerStatus {
     pub conditions: Vec<Condition>,
     /// The units that must be in force for it to be Programmed; empty: it is not served.
     pub units: Vec<UnitId>,
+}
+
+/// What the status of a policy says for one Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AncestorStatus {
+    /// The Gateway.
+    pub gateway: ObjectName,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
 }
 
 /// What the status of a route says for one parent.

@@ -11,31 +11,46 @@
 //! EdgeParameters, GatewayClass -> Class ──┐
 //! Gateway -> Ask (of its pool) -> Pool ───┤
 //! Gateway, Secret, ReferenceGrant -> Claims -> Port (shared by Gateways) -> Listeners -> GatewayStatus
-//! HTTPRoute, Namespace, Service, ReferenceGrant ─────────────────────────────> HttpRoute ──^ (counts)
-//!                                               Service -> Backend, EndpointSlice -> Endpoints
+//! ListenerSet ────────────────────────────────^                              │     ListenerSetStatus
+//! routes, Namespace, Service, ReferenceGrant ────────────────────────────────┴> Route ──^ (counts)
+//! BackendTLSPolicy, ConfigMap -> Policy -> Service -> Backend, EndpointSlice -> Endpoints
+//!                                      └───> PolicyStatus (conflicts, Gateways of routes)
 //! ```
-//! A new kind of route is a task beside `HttpRoute`; a new filter is a line in `filters.rs`.
+//! What a kind of route has of its own is a file (`rules.rs`, `grpc.rs`, `l4.rs`); the rest is `routes.rs`
+//! and `attach.rs`. A new filter is a line in `filters.rs`.
 
 mod addresses;
+mod attach;
+mod authorities;
 mod backends;
 mod certificates;
+mod claims;
 mod classes;
 mod conditions;
 mod derived;
 mod durations;
 mod emission;
+mod features;
 mod filters;
+mod frontend;
 mod gateway_status;
 mod gateways;
 mod grants;
 mod graph;
+mod grpc;
 mod hostnames;
+mod l4;
+mod listener_sets;
 mod listeners;
 mod matches;
+mod policies;
+mod policy_status;
 mod reader;
 mod routes;
+mod rule_extras;
 mod rules;
 mod selectors;
+mod set_status;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,19 +59,20 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::set::UnitSet;
 use proxy_config::unit::EncodedUnit;
 
+use crate::objects::Services;
 use crate::observe::Malformed;
+use crate::snapshot::Snapshot;
+use crate::snapshot::cluster::GatewayService;
 use crate::snapshot::meta::{Kind, ObjectRef};
-use crate::snapshot::{Snapshot, Store};
 use crate::status::DesiredStatus;
 use conditions::Fault;
 use derived::{Derived, Result as Derivation};
-use emission::{Emission, SecretState};
+use emission::Emission;
 use graph::{Graph, Key, Task};
 use reader::Reader;
 
@@ -158,14 +174,16 @@ pub struct Translation {
     pub statuses: OrdMap<ObjectRef, Arc<DesiredStatus>>,
     /// What is wrong, by object.
     pub problems: OrdMap<ObjectRef, Arc<Vec<Problem>>>,
-    /// The Secrets that an accepted Gateway names and may name: no other one is read.
-    pub wanted_secrets: OrdSet<ObjectName>,
+    /// The Secrets and ConfigMaps that something accepted names and may name: no other one is read.
+    pub wanted: OrdSet<ObjectRef>,
     /// Those of them that exist and are being read for the first time: that takes a moment, which is worth
     /// waiting for before anybody is told.
-    pub unread_secrets: OrdSet<ObjectName>,
-    /// Listeners that name a Secret which could not be read: what a proxy holds of them stays until it is, and
-    /// whatever `units` say of them is for proxies that hold nothing.
+    pub unread: OrdSet<ObjectRef>,
+    /// Listeners and backends that name one which could not be read: what a proxy holds of them stays until it
+    /// is, and whatever `units` say of them is for proxies that hold nothing.
     pub waiting: OrdSet<UnitId>,
+    /// The Services that our Gateways own.
+    pub services: Services,
     /// When the certificate of each Secret that is served is valid. An expired one is served all the same: what
     /// clients make of it is theirs to decide.
     pub expiries: OrdMap<ObjectName, Validity>,
@@ -199,7 +217,7 @@ struct Emitted {
     object: Option<ObjectRef>,
     units: Vec<UnitId>,
     waiting: Vec<UnitId>,
-    secret: Option<ObjectName>,
+    service: Option<ObjectName>,
 }
 
 /// Units to put and to delete, gathered over an update.
@@ -258,20 +276,7 @@ impl Translator {
     /// The tasks that depend on what differs between this snapshot and the one before.
     fn observe(&mut self, snapshot: &Snapshot) -> BTreeSet<Task> {
         let old = std::mem::replace(&mut self.seen, snapshot.clone());
-        let mut changed = BTreeSet::new();
-        differences(Kind::CustomResourceDefinition, &old.crds, &snapshot.crds, &mut changed);
-        differences(Kind::GatewayClass, &old.classes, &snapshot.classes, &mut changed);
-        differences(Kind::EdgeParameters, &old.parameters, &snapshot.parameters, &mut changed);
-        differences(Kind::Gateway, &old.gateways, &snapshot.gateways, &mut changed);
-        differences(Kind::HttpRoute, &old.http_routes, &snapshot.http_routes, &mut changed);
-        differences(Kind::ReferenceGrant, &old.grants, &snapshot.grants, &mut changed);
-        differences(Kind::Service, &old.services, &snapshot.services, &mut changed);
-        differences(Kind::EndpointSlice, &old.endpoint_slices, &snapshot.endpoint_slices, &mut changed);
-        differences(Kind::Namespace, &old.namespaces, &snapshot.namespaces, &mut changed);
-        differences(Kind::Node, &old.nodes, &snapshot.nodes, &mut changed);
-        differences(Kind::Secret, &old.secrets, &snapshot.secrets, &mut changed);
-        differences(Kind::Proxy, &old.proxies, &snapshot.proxies, &mut changed);
-        changed.extend(old.malformed.diff(&snapshot.malformed).map(|item| key_of(&item).clone()));
+        let changed = old.differences(snapshot);
         // Nothing comes before it that could ask for it first.
         let mut queue = BTreeSet::from([Task::NodeAddresses]);
         for reference in changed {
@@ -319,53 +324,60 @@ impl Translator {
             let problems = Some(emission.problems).filter(|problems| !problems.is_empty());
             set(&mut self.translation.problems, object, problems);
         }
-        if let Task::Secret(name) = &task {
+        if let Task::Content(object) = &task {
             let reader = Reader::new(&self.settings, &self.seen, &self.derived);
-            if reader.is_wanted(name) {
-                self.translation.wanted_secrets.insert(name.clone());
+            if reader.is_wanted(object) {
+                self.translation.wanted.insert(object.clone());
             } else {
-                self.translation.wanted_secrets.remove(name);
+                self.translation.wanted.remove(object);
+            }
+            self.translation.unread.remove(object);
+            if object.kind == Kind::Secret {
+                self.translation.expiries.remove(&object.name);
             }
         }
-        if let Some(name) = old.secret {
-            self.translation.unread_secrets.remove(&name);
-            self.translation.expiries.remove(&name);
+        if let Some(object) = emission.unread {
+            self.translation.unread.insert(object);
         }
         old.waiting.iter().for_each(|unit| drop(self.translation.waiting.remove(unit)));
         self.translation.waiting.extend(emission.waiting.iter().cloned());
-        match &emission.secret {
-            Some((name, SecretState::Unread)) => drop(self.translation.unread_secrets.insert(name.clone())),
-            Some((name, SecretState::Served(validity))) => {
-                self.translation.expiries.insert(name.clone(), *validity);
-            }
-            None => {}
+        if let Some((name, validity)) = emission.expiry {
+            self.translation.expiries.insert(name, validity);
         }
+        let service = self.say_service(old.service, emission.service);
         let units: Vec<_> = emission.units.iter().map(|unit| unit.id.clone()).collect();
         changes.delete.extend(old.units.into_iter().filter(|id| !units.contains(id)));
         let known = &self.translation.units;
         changes.put.extend(emission.units.into_iter().filter(|unit| known.get(&unit.id) != Some(unit)));
-        let secret = emission.secret.map(|(name, _)| name);
-        let emitted = Emitted { object, units, waiting: emission.waiting, secret };
+        let emitted = Emitted { object, units, waiting: emission.waiting, service };
         if emitted != Emitted::default() {
             self.emitted.insert(task, emitted);
         }
     }
+
+    /// Replaces the Service of a Gateway; its name.
+    fn say_service(
+        &mut self,
+        old: Option<ObjectName>,
+        new: Option<(ObjectName, GatewayService)>,
+    ) -> Option<ObjectName> {
+        let services = &mut self.translation.services;
+        if let Some(gone) = old.filter(|old| new.as_ref().is_none_or(|(name, _)| name != old)) {
+            services.remove(&gone);
+        }
+        let (name, service) = new?;
+        if services.get(&name).is_none_or(|known| **known != service) {
+            services.insert(name.clone(), Arc::new(service));
+        }
+        Some(name)
+    }
 }
 
+/// Sets or removes a value; one that is equal stays as it is.
 fn set<T: PartialEq>(map: &mut OrdMap<ObjectRef, Arc<T>>, object: &ObjectRef, value: Option<T>) {
     match value {
         None => drop(map.remove(object)),
         Some(value) if map.get(object).is_some_and(|known| **known == value) => {}
         Some(value) => drop(map.insert(object.clone(), Arc::new(value))),
     }
-}
-
-fn key_of<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
-    match item {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
-    }
-}
-
-fn differences<T: PartialEq>(kind: Kind, old: &Store<T>, new: &Store<T>, changed: &mut BTreeSet<ObjectRef>) {
-    changed.extend(old.diff(new).map(|item| ObjectRef::new(kind, key_of(&item).clone())));
 }

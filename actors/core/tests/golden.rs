@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use actors_core::observe::observe;
 use actors_core::snapshot::Snapshot;
-use actors_core::snapshot::meta::Kind;
+use actors_core::snapshot::meta::{Kind, ObjectRef};
 use actors_core::status::fleet::{Acked, Fleet, ProxyState, finalise};
 use actors_core::status::merge::merge_status;
 use actors_core::translate::{AddressSource, Settings, Translation, Translator};
@@ -98,6 +98,10 @@ fn render(settings: Settings, snapshot: &Snapshot) -> String {
                 certificate.chain = "(not shown)".into();
                 json!(certificate)
             }
+            Unit::Authority(mut authority) => {
+                authority.bundle = "(not shown)".into();
+                json!(authority)
+            }
             other => serde_json::to_value(other).expect("units are JSON"),
         };
         units.insert(unit.id.to_string(), body);
@@ -118,15 +122,21 @@ fn render(settings: Settings, snapshot: &Snapshot) -> String {
             (object.to_string(), lines.collect())
         })
         .collect();
-    let names = |set: &imbl::OrdSet<proxy_config::name::ObjectName>| -> Vec<_> {
-        set.iter().map(ToString::to_string).collect()
-    };
+    let services: BTreeMap<_, _> = translation
+        .services
+        .iter()
+        .map(|(name, service)| {
+            (name.to_string(), json!({ "labels": service.labels, "annotations": service.annotations }))
+        })
+        .collect();
+    let names = |set: &imbl::OrdSet<ObjectRef>| -> Vec<_> { set.iter().map(ToString::to_string).collect() };
     let all = json!({
         "units": units,
         "statuses": statuses,
         "problems": problems,
-        "wantedSecrets": names(&translation.wanted_secrets),
-        "unreadSecrets": names(&translation.unread_secrets),
+        "services": services,
+        "wanted": names(&translation.wanted),
+        "unread": names(&translation.unread),
     });
     serde_saphyr::to_string(&all).expect("it can be written as YAML")
 }

@@ -204,9 +204,11 @@ impl State {
             .collect();
         self.desired = desired;
         if !std::mem::replace(&mut self.begun, true) {
-            // Routes that are no longer ours may carry entries of an earlier term.
-            for route in self.args.stores.versions(Kind::HttpRoute).into_keys() {
-                self.note(ObjectRef::new(Kind::HttpRoute, route), now);
+            // Routes and policies that are no longer ours may carry entries of an earlier term.
+            for kind in Kind::ALL.into_iter().filter(|kind| kind.has_entries()) {
+                for name in self.args.stores.versions(kind).into_keys() {
+                    self.note(ObjectRef::new(kind, name), now);
+                }
             }
         }
         for object in changed {
@@ -306,7 +308,7 @@ impl State {
 
     /// Until when a route that may have ceased to be ours is left alone, if that is not over.
     fn leaves(&mut self, object: &ObjectRef, now: Instant) -> Option<Instant> {
-        if self.desired.contains_key(object) || object.kind != Kind::HttpRoute {
+        if self.desired.contains_key(object) || !object.kind.has_entries() {
             self.leaving.remove(object);
             return None;
         }
@@ -318,7 +320,7 @@ impl State {
         later
     }
 
-    /// What the status of a route should say that is ours no longer, but still has entries of ours.
+    /// What the status of a route or policy should say that is ours no longer, but still has entries of ours.
     fn nothing(
         &self,
         object: &ObjectRef,
@@ -326,10 +328,13 @@ impl State {
         status: Option<&Arc<str>>,
     ) -> Option<Arc<DesiredStatus>> {
         let controller = self.args.controller_name.clone();
-        if object.kind != Kind::HttpRoute || !status?.contains(&*controller) {
+        if !object.kind.has_entries() || !status?.contains(&*controller) {
             return None;
         }
-        let content = StatusContent::Route { controller, parents: Vec::new() };
+        let content = match object.kind {
+            Kind::BackendTlsPolicy => StatusContent::Policy { controller, ancestors: Vec::new() },
+            _ => StatusContent::Route { controller, parents: Vec::new() },
+        };
         Some(Arc::new(DesiredStatus { observed_generation: 0, uid: uid.clone(), content }))
     }
 

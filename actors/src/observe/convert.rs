@@ -25,8 +25,7 @@ pub fn convert(stores: &Stores, kind: Kind, raw: &Value) -> Observed {
     let version =
         ObjectVersion { uid: text("/metadata/uid"), resource_version: text("/metadata/resourceVersion") };
     let generation = raw.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default();
-    let has_status = matches!(kind, Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute);
-    let status = raw.get("status").filter(|_| has_status).map(|status| status.to_string().into());
+    let status = raw.get("status").filter(|_| kind.has_status()).map(|status| status.to_string().into());
     let object = match stores.is_quarantined(&reference, &version) {
         Some(malformed) => Err(Malformed::clone(&malformed)),
         None => guarded(kind, raw, |raw| observe(kind, raw)),

@@ -48,13 +48,20 @@ impl Resource {
             Kind::GatewayClass => "gatewayclasses",
             Kind::EdgeParameters => "edgeparameters",
             Kind::Gateway => "gateways",
+            Kind::ListenerSet => "listenersets",
             Kind::HttpRoute => "httproutes",
+            Kind::GrpcRoute => "grpcroutes",
+            Kind::TlsRoute => "tlsroutes",
+            Kind::TcpRoute => "tcproutes",
+            Kind::UdpRoute => "udproutes",
             Kind::ReferenceGrant => "referencegrants",
+            Kind::BackendTlsPolicy => "backendtlspolicies",
             Kind::Service => "services",
             Kind::EndpointSlice => "endpointslices",
             Kind::Namespace => "namespaces",
             Kind::Node => "nodes",
             Kind::Secret => "secrets",
+            Kind::ConfigMap => "configmaps",
             Kind::Proxy => "pods",
         }
     }
@@ -65,10 +72,10 @@ impl Resource {
         custom.then(|| format!("{}.{}", self.plural(), self.kind.group()))
     }
 
-    /// Whether nothing but the metadata is read: a Secret's content only once it is named, a
+    /// Whether nothing but the metadata is read: the content of a Secret or ConfigMap only once it is named, a
     /// definition's schema never.
     pub fn metadata_only(&self) -> bool {
-        matches!(self.kind, Kind::Secret | Kind::Namespace | Kind::CustomResourceDefinition)
+        matches!(self.kind, Kind::Secret | Kind::ConfigMap | Kind::Namespace | Kind::CustomResourceDefinition)
     }
 
     /// Whether an object of this name is kept: of definitions only those of the groups that are read.
@@ -130,8 +137,14 @@ mod tests {
                 "gatewayclasses.gateway.networking.k8s.io",
                 "edgeparameters.portreeve.dev",
                 "gateways.gateway.networking.k8s.io",
+                "listenersets.gateway.networking.k8s.io",
                 "httproutes.gateway.networking.k8s.io",
+                "grpcroutes.gateway.networking.k8s.io",
+                "tlsroutes.gateway.networking.k8s.io",
+                "tcproutes.gateway.networking.k8s.io",
+                "udproutes.gateway.networking.k8s.io",
                 "referencegrants.gateway.networking.k8s.io",
+                "backendtlspolicies.gateway.networking.k8s.io",
             ]
         );
     }

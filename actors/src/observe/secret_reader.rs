@@ -1,27 +1,26 @@
-//! Reads the Secrets that something accepted names, and no others.
+//! Reads the Secrets and ConfigMaps that something accepted names, and no others.
 //!
-//! Owns: which version of which Secret has been read.
-//! Reads: which Secrets are wanted; their versions in the stores; the API server.
-//! Writes: the content of Secrets in the stores.
+//! Owns: which version of which one has been read.
+//! Reads: which are wanted; their versions in the stores; the API server.
+//! Writes: their content in the stores.
 //! Rebuilt from: reading again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actors_core::observe::observe;
-use actors_core::snapshot::Object;
-use actors_core::snapshot::cluster::SecretContent;
+use actors_core::snapshot::cluster::{ConfigMapContent, SecretContent};
 use actors_core::snapshot::meta::{Kind, ObjectRef};
+use actors_core::snapshot::{Object, Snapshot};
 use futures_util::StreamExt as _;
 use imbl::OrdSet;
 use kube::Client;
 use kube::api::{Api, DynamicObject};
-use proxy_config::name::ObjectName;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use super::resource::Resource;
-use super::stores::{ObjectVersion, Stores};
+use super::stores::{Content, ObjectVersion, Stores};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
 
@@ -35,7 +34,7 @@ const ROUND: usize = 32;
 /// What it can be told.
 #[derive(Debug)]
 pub enum Msg {
-    /// Which Secrets are wanted, or which there are, may have changed.
+    /// What is wanted, or what there is, may have changed.
     Changed,
     /// These were read.
     Read(Vec<Answer>),
@@ -45,16 +44,16 @@ pub enum Msg {
 
 supervisor::message_names!(Msg { Changed, Read, Again });
 
-/// What reading a Secret gave.
+/// What reading one gave.
 #[derive(Debug)]
 pub struct Answer {
-    name: ObjectName,
+    object: ObjectRef,
     /// The version that was asked for.
     version: ObjectVersion,
-    content: Result<SecretContent, Failure>,
+    content: Result<Content, Failure>,
 }
 
-/// Why a Secret could not be read.
+/// Why one could not be read.
 #[derive(Debug)]
 enum Failure {
     /// The API server says no: it may not be read, or is not there.
@@ -72,19 +71,19 @@ pub struct Args {
     pub client: Client,
     /// What is known.
     pub stores: Stores,
-    /// The Secrets that are wanted.
-    pub wanted: watch::Receiver<OrdSet<ObjectName>>,
+    /// The Secrets and ConfigMaps that are wanted.
+    pub wanted: watch::Receiver<OrdSet<ObjectRef>>,
 }
 
 /// What it holds.
 pub struct State {
     args: Args,
     changes: watch::Receiver<u64>,
-    read: BTreeMap<ObjectName, ObjectVersion>,
+    read: BTreeMap<ObjectRef, ObjectVersion>,
     /// The last one that was asked for.
-    asked: Option<ObjectName>,
+    asked: Option<ObjectRef>,
     /// What could not be read, and waits to be tried again.
-    failed: BTreeMap<ObjectName, ObjectVersion>,
+    failed: BTreeMap<ObjectRef, ObjectVersion>,
     retry: Retry,
     again: Option<Task>,
     waiting: Vec<Task>,
@@ -142,9 +141,9 @@ impl State {
         let wanted = self.args.wanted.borrow_and_update().clone();
         self.forget(&wanted);
         // It goes on after the last one: those that always fail are not to keep the others from their turn.
-        let is_next = |name: &&ObjectName| self.asked.as_ref().is_none_or(|asked| *name > asked);
-        let order = wanted.iter().filter(is_next).chain(wanted.iter().filter(|name| !is_next(name)));
-        let missing: Vec<_> = order.filter_map(|name| self.missing(name)).take(ROUND).collect();
+        let is_next = |object: &&ObjectRef| self.asked.as_ref().is_none_or(|asked| *object > asked);
+        let order = wanted.iter().filter(is_next).chain(wanted.iter().filter(|object| !is_next(object)));
+        let missing: Vec<_> = order.filter_map(|object| self.missing(object)).take(ROUND).collect();
         if missing.is_empty() {
             if self.failed.is_empty() {
                 self.retry.reset();
@@ -156,45 +155,45 @@ impl State {
             return;
         }
         self.reading = true;
-        self.asked = missing.last().map(|(name, _)| name.clone());
+        self.asked = missing.last().map(|(object, _)| object.clone());
         let client = self.args.client.clone();
         self.waiting = vec![report(myself, async move {
-            let reads = missing.into_iter().map(|(name, version)| read(client.clone(), name, version));
+            let reads = missing.into_iter().map(|(object, version)| read(client.clone(), object, version));
             Msg::Read(futures_util::stream::iter(reads).buffer_unordered(AT_ONCE).collect().await)
         })];
     }
 
     /// What is wanted no longer is not kept.
-    fn forget(&mut self, wanted: &OrdSet<ObjectName>) {
-        self.failed.retain(|name, _| wanted.contains(name));
+    fn forget(&mut self, wanted: &OrdSet<ObjectRef>) {
+        self.failed.retain(|object, _| wanted.contains(object));
         let stores = &self.args.stores;
-        self.read.retain(|name, version| {
-            let keep = wanted.contains(name);
+        self.read.retain(|object, version| {
+            let keep = wanted.contains(object);
             if !keep {
-                stores.put_secret(name, version, SecretContent::NotRead);
+                stores.put_content(object, version, Content::unread(object.kind));
             }
             keep
         });
     }
 
-    /// The version of a Secret that exists, has not been read, and is not to be left alone for now.
-    fn missing(&self, name: &ObjectName) -> Option<(ObjectName, ObjectVersion)> {
-        let version = self.args.stores.version(&ObjectRef::new(Kind::Secret, name.clone()))?;
-        let known = self.read.get(name) == Some(&version) || self.failed.get(name) == Some(&version);
-        (!known).then(|| (name.clone(), version))
+    /// The version of one that exists, has not been read, and is not to be left alone for now.
+    fn missing(&self, object: &ObjectRef) -> Option<(ObjectRef, ObjectVersion)> {
+        let version = self.args.stores.version(object)?;
+        let known = self.read.get(object) == Some(&version) || self.failed.get(object) == Some(&version);
+        (!known).then(|| (object.clone(), version))
     }
 
     fn take(&mut self, myself: &ActorRef<Msg>, answers: Vec<Answer>) {
         self.reading = false;
         let silence = answers.iter().any(|answer| matches!(answer.content, Err(Failure::Silence(_))));
-        for Answer { name, version, content } in answers {
+        for Answer { object, version, content } in answers {
             match content {
                 Ok(content) => {
-                    if self.args.stores.put_secret(&name, &version, content) {
-                        self.read.insert(name, version);
+                    if self.args.stores.put_content(&object, &version, content) {
+                        self.read.insert(object, version);
                     }
                 }
-                Err(failure) => self.fail(name, version, failure),
+                Err(failure) => self.fail(object, version, failure),
             }
         }
         if silence {
@@ -213,38 +212,35 @@ impl State {
     /// The API server is silent: those that have not been asked for yet are not waited for either.
     fn wait_for_none(&self) {
         let held = self.args.stores.partial();
-        for name in self.args.wanted.borrow().iter() {
-            let unread =
-                held.secrets.get(name).is_some_and(|secret| secret.content == SecretContent::NotRead);
-            if let Some((name, version)) = self.missing(name).filter(|_| unread) {
+        for object in self.args.wanted.borrow().iter() {
+            let unread = is_read(&held, object) == Some(false);
+            if let Some((object, version)) = self.missing(object).filter(|_| unread) {
                 let reason = "the API server has not answered about others".to_owned();
-                self.args.stores.put_secret(&name, &version, SecretContent::Unavailable(reason));
+                let content = Content::unavailable(object.kind, reason);
+                self.args.stores.put_content(&object, &version, content);
             }
         }
     }
 
-    /// Only a refusal says something of a Secret, and not even that takes a certificate out of use:
-    /// if its Secret is gone, the watch will say so. Of one that was never read nothing is known: what
-    /// needs it stays as it is, and nothing else waits for it.
-    fn fail(&mut self, name: ObjectName, version: ObjectVersion, failure: Failure) {
+    /// Only a refusal says something of what is there, and not even that takes a certificate or a bundle out of
+    /// use: if it is gone, the watch will say so. Of one that was never read nothing is known: what needs it
+    /// stays as it is, and nothing else waits for it.
+    fn fail(&mut self, object: ObjectRef, version: ObjectVersion, failure: Failure) {
         let (Failure::Refused(reason) | Failure::Unknown(reason) | Failure::Silence(reason)) = &failure;
-        tracing::warn!(secret = %name, reason, "a Secret can't be read: it is tried again");
+        tracing::warn!(%object, reason, "what is wanted can't be read: it is tried again");
         let held = self.args.stores.partial();
-        let before = held.secrets.get(&name).map(|secret| &secret.content);
         let known = match failure {
-            Failure::Refused(_) if matches!(before, Some(SecretContent::Tls { .. })) => None,
-            Failure::Refused(reason) => {
-                Some(SecretContent::Other(format!("a Secret that can't be read ({reason})")))
-            }
+            Failure::Refused(_) if serves(&held, &object) => None,
+            Failure::Refused(reason) => Some(Content::refused(object.kind, reason)),
             Failure::Unknown(reason) | Failure::Silence(reason) => {
-                let never_read = matches!(before, Some(SecretContent::NotRead));
-                never_read.then_some(SecretContent::Unavailable(reason))
+                let never_read = is_read(&held, &object) == Some(false);
+                never_read.then(|| Content::unavailable(object.kind, reason))
             }
         };
         if let Some(content) = known {
-            self.args.stores.put_secret(&name, &version, content);
+            self.args.stores.put_content(&object, &version, content);
         }
-        self.failed.insert(name, version);
+        self.failed.insert(object, version);
     }
 
     fn again(&mut self, myself: &ActorRef<Msg>) {
@@ -254,29 +250,49 @@ impl State {
     }
 }
 
-async fn read(client: Client, name: ObjectName, version: ObjectVersion) -> Answer {
-    let resource = Resource::of(Kind::Secret).api_resource();
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &name.namespace, &resource);
-    let content = match tokio::time::timeout(DEADLINE, api.get(&name.name)).await {
-        Ok(Ok(secret)) => content(&secret).map_err(Failure::Unknown),
+/// Whether an object has been read, or its reading has been given up for now; `None` where it is not there.
+fn is_read(held: &Snapshot, object: &ObjectRef) -> Option<bool> {
+    Some(match object.kind {
+        Kind::ConfigMap => held.config_maps.get(&object.name)?.content != ConfigMapContent::NotRead,
+        _ => held.secrets.get(&object.name)?.content != SecretContent::NotRead,
+    })
+}
+
+/// Whether what is held of an object can be used.
+fn serves(held: &Snapshot, object: &ObjectRef) -> bool {
+    let (secret, map) = (held.secrets.get(&object.name), held.config_maps.get(&object.name));
+    match object.kind {
+        Kind::ConfigMap => map.is_some_and(|map| matches!(map.content, ConfigMapContent::Authority(_))),
+        _ => secret.is_some_and(|secret| matches!(secret.content, SecretContent::Tls { .. })),
+    }
+}
+
+async fn read(client: Client, object: ObjectRef, version: ObjectVersion) -> Answer {
+    let resource = Resource::of(object.kind).api_resource();
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &object.name.namespace, &resource);
+    let content = match tokio::time::timeout(DEADLINE, api.get(&object.name.name)).await {
+        Ok(Ok(found)) => content(object.kind, &found).map_err(Failure::Unknown),
         Ok(Err(error)) if is_refusal(&error) => Err(Failure::Refused(chain(&error))),
         Ok(Err(error)) => Err(Failure::Unknown(chain(&error))),
         Err(_) => Err(Failure::Silence(format!("no answer within {DEADLINE:?}"))),
     };
-    Answer { name, version, content }
+    Answer { object, version, content }
 }
 
 fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
-fn content(secret: &DynamicObject) -> Result<SecretContent, String> {
-    let mut raw = secret.data.clone();
-    raw["metadata"] = serde_json::to_value(&secret.metadata).map_err(|error| error.to_string())?;
-    match observe(Kind::Secret, &raw) {
-        Ok(Object::Secret(secret)) => Ok(secret.content.clone()),
-        Ok(_) => Err("it is not a Secret".to_owned()),
+fn content(kind: Kind, found: &DynamicObject) -> Result<Content, String> {
+    let mut raw = found.data.clone();
+    raw["metadata"] = serde_json::to_value(&found.metadata).map_err(|error| error.to_string())?;
+    // What is whole says its kind; of what is not, only the metadata is known.
+    raw["kind"] = kind.as_str().into();
+    match observe(kind, &raw) {
+        Ok(Object::Secret(secret)) => Ok(Content::Secret(secret.content.clone())),
+        Ok(Object::ConfigMap(map)) => Ok(Content::ConfigMap(map.content.clone())),
+        Ok(other) => Err(format!("it is not a {kind} but a {}", other.kind())),
         // What is wrong with it is for the status of whoever names it.
-        Err(malformed) => Ok(SecretContent::Other(malformed.message())),
+        Err(malformed) => Ok(Content::wrong(kind, malformed.message())),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use actors_core::observe::Malformed;
-use actors_core::snapshot::cluster::{Secret, SecretContent};
+use actors_core::snapshot::cluster::{ConfigMap, ConfigMapContent, Secret, SecretContent};
 use actors_core::snapshot::meta::{Kind, ObjectRef};
 use actors_core::snapshot::{Object, Snapshot};
 use proxy_config::name::ObjectName;
@@ -35,6 +35,46 @@ pub struct ObjectVersion {
     pub uid: Arc<str>,
     /// The resourceVersion.
     pub resource_version: Arc<str>,
+}
+
+/// What was read of a Secret or ConfigMap.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Of a Secret.
+    Secret(SecretContent),
+    /// Of a ConfigMap.
+    ConfigMap(ConfigMapContent),
+}
+
+impl Content {
+    /// Nothing, of an object of this kind.
+    pub fn unread(kind: Kind) -> Self {
+        match kind {
+            Kind::ConfigMap => Self::ConfigMap(ConfigMapContent::NotRead),
+            _ => Self::Secret(SecretContent::NotRead),
+        }
+    }
+
+    /// Nothing that could be used, for this reason.
+    pub fn wrong(kind: Kind, reason: String) -> Self {
+        match kind {
+            Kind::ConfigMap => Self::ConfigMap(ConfigMapContent::Other(reason)),
+            _ => Self::Secret(SecretContent::Other(reason)),
+        }
+    }
+
+    /// It may not be read, for this reason.
+    pub fn refused(kind: Kind, reason: String) -> Self {
+        Self::wrong(kind, format!("a {kind} that can't be read ({reason})"))
+    }
+
+    /// It could not be read yet, for this reason.
+    pub fn unavailable(kind: Kind, reason: String) -> Self {
+        match kind {
+            Kind::ConfigMap => Self::ConfigMap(ConfigMapContent::Unavailable(reason)),
+            _ => Self::Secret(SecretContent::Unavailable(reason)),
+        }
+    }
 }
 
 /// How far a kind is known.
@@ -160,16 +200,23 @@ impl Stores {
         same.then(|| malformed.clone())
     }
 
-    /// Puts what was read of a Secret, if it is still that version; whether it was.
-    pub fn put_secret(&self, name: &ObjectName, version: &ObjectVersion, content: SecretContent) -> bool {
-        let reference = ObjectRef::new(Kind::Secret, name.clone());
+    /// Puts what was read of a Secret or ConfigMap, if it is still that version; whether it was.
+    pub fn put_content(&self, reference: &ObjectRef, version: &ObjectVersion, content: Content) -> bool {
         let mut held = self.lock();
-        if held.versions.get(&reference).is_none_or(|known| known.version != *version) {
+        if held.versions.get(reference).is_none_or(|known| known.version != *version) {
             return false;
         }
-        let Some(secret) = held.snapshot.secrets.get(name) else { return false };
-        let secret = Secret { meta: secret.meta.clone(), content };
-        let changed = held.snapshot.put(Ok(Object::Secret(Arc::new(secret))));
+        let (secrets, maps) = (&held.snapshot.secrets, &held.snapshot.config_maps);
+        let object = match content {
+            Content::Secret(content) => secrets
+                .get(&reference.name)
+                .map(|secret| Object::Secret(Arc::new(Secret { meta: secret.meta.clone(), content }))),
+            Content::ConfigMap(content) => maps
+                .get(&reference.name)
+                .map(|map| Object::ConfigMap(Arc::new(ConfigMap { meta: map.meta.clone(), content }))),
+        };
+        let Some(object) = object else { return false };
+        let changed = held.snapshot.put(Ok(object));
         drop(held);
         self.tell(changed);
         true
@@ -259,27 +306,31 @@ impl Held {
         if known.status.is_some() && before.as_ref().is_none_or(|before| before.status != known.status) {
             self.touched.insert(reference.clone());
         }
-        let object = match object {
-            Ok(Object::Secret(secret)) if secret.content == SecretContent::NotRead => {
-                Ok(Object::Secret(self.keep_content(secret, before.as_ref(), &known)))
-            }
-            other => other,
-        };
-        // The content of a Secret changes with its version alone, as far as is known without reading it.
-        let unread =
-            reference.kind == Kind::Secret && before.is_none_or(|before| before.version != known.version);
+        let same = before.as_ref().is_some_and(|before| before.version.uid == known.version.uid);
+        let object = object.map(|object| if same { self.keep_content(object) } else { object });
+        // Their content changes with their version alone, as far as is known without reading it.
+        let unread = matches!(reference.kind, Kind::Secret | Kind::ConfigMap)
+            && before.is_none_or(|before| before.version != known.version);
         self.snapshot.put(object) || unread
     }
 
-    /// A Secret goes on with the content that was read until the new one is: a change of its metadata
-    /// must not take a certificate out of use.
-    fn keep_content(&self, secret: Arc<Secret>, before: Option<&Known>, now: &Known) -> Arc<Secret> {
-        let same = before.is_some_and(|before| before.version.uid == now.version.uid);
-        match self.snapshot.secrets.get(&secret.meta.name) {
-            Some(held) if same => {
-                Arc::new(Secret { meta: secret.meta.clone(), content: held.content.clone() })
+    /// A Secret or ConfigMap goes on with the content that was read until the new one is: a change of its
+    /// metadata must not take a certificate out of use.
+    fn keep_content(&self, object: Object) -> Object {
+        match object {
+            Object::Secret(secret) if secret.content == SecretContent::NotRead => {
+                let held = self.snapshot.secrets.get(&secret.meta.name);
+                Object::Secret(held.map_or(secret.clone(), |held| {
+                    Arc::new(Secret { meta: secret.meta.clone(), content: held.content.clone() })
+                }))
             }
-            _ => secret,
+            Object::ConfigMap(map) if map.content == ConfigMapContent::NotRead => {
+                let held = self.snapshot.config_maps.get(&map.meta.name);
+                Object::ConfigMap(held.map_or(map.clone(), |held| {
+                    Arc::new(ConfigMap { meta: map.meta.clone(), content: held.content.clone() })
+                }))
+            }
+            other => other,
         }
     }
 
@@ -370,17 +421,17 @@ mod tests {
         let writer = stores.writer(Kind::Secret);
         writer.replace(vec![secret("1")]);
         assert_eq!(content(&stores), SecretContent::NotRead);
-        let name = ObjectName::new("ns", "s");
-        let read = |text: &str| SecretContent::Tls { chain: text.into(), key: text.into() };
+        let reference = ObjectRef::new(Kind::Secret, ObjectName::new("ns", "s"));
+        let read = |text: &str| SecretContent::Tls { chain: text.into(), key: text.into(), authority: None };
         let version =
             |number: &str| ObjectVersion { uid: "u".into(), resource_version: number.to_owned().into() };
-        stores.put_secret(&name, &version("1"), read("one"));
+        stores.put_content(&reference, &version("1"), Content::Secret(read("one")));
         assert_eq!(content(&stores), read("one"));
         writer.put(secret("2"));
         assert_eq!(content(&stores), read("one"));
-        stores.put_secret(&name, &version("1"), read("late"));
+        stores.put_content(&reference, &version("1"), Content::Secret(read("late")));
         assert_eq!(content(&stores), read("one"), "the answer about an older version is dropped");
-        stores.put_secret(&name, &version("2"), read("two"));
+        stores.put_content(&reference, &version("2"), Content::Secret(read("two")));
         assert_eq!(content(&stores), read("two"));
     }
 }

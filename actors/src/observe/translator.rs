@@ -2,15 +2,15 @@
 //!
 //! Owns: the translator's memory of what it has translated.
 //! Reads: the newest snapshot.
-//! Writes: the newest translation, and which Secrets are wanted.
+//! Writes: the newest translation, and which Secrets and ConfigMaps are wanted.
 //! Rebuilt from: the snapshot.
 
 use std::sync::Arc;
 
 use actors_core::snapshot::Snapshot;
+use actors_core::snapshot::meta::ObjectRef;
 use actors_core::translate::{Settings, Translation, Translator as Core};
 use imbl::OrdSet;
-use proxy_config::name::ObjectName;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -39,8 +39,8 @@ pub struct Args {
     pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The newest translation.
     pub translation: watch::Sender<Newest>,
-    /// The Secrets that are to be read.
-    pub wanted: watch::Sender<OrdSet<ObjectName>>,
+    /// The Secrets and ConfigMaps that are to be read.
+    pub wanted: watch::Sender<OrdSet<ObjectRef>>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -106,14 +106,14 @@ impl State {
     /// told what is true for the time of one read. One that can't be read holds up what needs it alone.
     fn publish(&self, translation: Translation) {
         self.args.wanted.send_if_modified(|wanted| {
-            let changed = *wanted != translation.wanted_secrets;
-            wanted.clone_from(&translation.wanted_secrets);
+            let changed = *wanted != translation.wanted;
+            wanted.clone_from(&translation.wanted);
             changed
         });
-        if translation.unread_secrets.is_empty() {
+        if translation.unread.is_empty() {
             self.args.translation.send_replace(Some(Arc::new(translation)));
         } else {
-            let unread = translation.unread_secrets.len();
+            let unread = translation.unread.len();
             tracing::debug!(generation = translation.generation, unread, "waiting for Secrets to be read");
         }
     }

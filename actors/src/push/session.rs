@@ -20,7 +20,7 @@ pub struct Target {
     pub version: Version,
     /// Its units.
     pub units: UnitSet,
-    /// Listeners whose content can't be told for now: where a proxy has them, they stay.
+    /// Listeners and backends whose content can't be told for now: where a proxy has them, they stay.
     pub keep: OrdSet<UnitId>,
 }
 

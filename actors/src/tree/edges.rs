@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use actors_core::snapshot::Snapshot;
-use actors_core::snapshot::meta::Kind;
+use actors_core::snapshot::meta::{Kind, ObjectRef};
 use imbl::OrdSet;
-use proxy_config::name::ObjectName;
 use supervisor::{Address, Child, Gate};
 use tokio::sync::watch;
 
@@ -41,7 +40,7 @@ pub struct Edges {
     /// The newest translation.
     pub translation: watch::Sender<Newest>,
     /// The Secrets that are to be read.
-    pub wanted: watch::Sender<OrdSet<ObjectName>>,
+    pub wanted: watch::Sender<OrdSet<ObjectRef>>,
     /// The known proxies.
     pub proxies: watch::Sender<KnownProxies>,
     /// The controller's own identity.

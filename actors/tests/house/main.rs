@@ -7,6 +7,7 @@ mod admin;
 mod drill;
 mod election;
 mod identity;
+mod objects;
 mod observe;
 mod ports;
 mod push;

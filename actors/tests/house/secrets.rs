@@ -50,10 +50,64 @@ pub(crate) fn certificate(controller: &Controller) -> Option<String> {
 
 /// The Secrets whose content was asked for.
 fn read(stage: &Stage) -> Vec<String> {
+    read_of(stage, "secrets")
+}
+
+/// The objects of a kind whose content was asked for.
+fn read_of(stage: &Stage, resource: &str) -> Vec<String> {
     let gets = stage.sandbox.take_accesses().into_iter();
-    gets.filter(|access| access.resource == "secrets" && access.verb == Verb::Get)
+    gets.filter(|access| access.resource == resource && access.verb == Verb::Get)
         .filter_map(|access| access.name)
         .collect()
+}
+
+/// A ConfigMap with a new authority.
+fn authority(name: &str) -> String {
+    let pem = rcgen::generate_simple_self_signed(["authority.example".to_owned()]).unwrap().cert.pem();
+    let indented: String = pem.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: default}}\ndata:\n  ca.crt: |\n{indented}"
+    )
+}
+
+const POLICY: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: shop, namespace: default}
+spec:
+  targetRefs: [{group: "", kind: Service, name: shop}]
+  validation:
+    hostname: shop.example.com
+    caCertificateRefs: [{group: "", kind: ConfigMap, name: roots}]
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn only_a_config_map_that_is_named_is_read_and_again_when_it_changes() {
+    let stage = Stage::new(0).await;
+    let empty = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: empty, namespace: default}\n";
+    for manifest in [GROUND, &route("r", "/"), POLICY, &authority("roots"), &authority("other"), empty] {
+        stage.apply(manifest).await;
+    }
+    drop(stage.sandbox.take_accesses());
+    let controller = stage.controller("c").await;
+    let unit = UnitId::authority("ConfigMap", &ObjectName::new("default", "roots"));
+    let held = || {
+        let translation = controller.edges.translation.borrow().clone()?;
+        translation.units.get(&unit).map(|unit| unit.hash.to_string())
+    };
+    until("the authority", || held().is_some()).await;
+    assert_eq!(read_of(&stage, "configmaps"), ["roots"]);
+    let before = held();
+    stage.apply(&authority("roots")).await;
+    drop(stage.sandbox.take_accesses());
+    until("the new authority", || held() != before).await;
+    assert!(held().is_some());
+    assert_eq!(read_of(&stage, "configmaps"), ["roots"]);
+
+    let to_empty = POLICY.replace("name: roots", "name: empty");
+    stage.apply(&to_empty).await;
+    until("one without `ca.crt` to hold up nothing", || held().is_none()).await;
+    controller.running.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

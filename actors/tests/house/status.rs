@@ -61,7 +61,7 @@ async fn statuses_are_written_once_and_a_steady_state_writes_nothing() {
     condition_is(&stage, ("HTTPRoute", "one"), "Accepted", ("True", "Accepted")).await;
     condition_is(&stage, ("Gateway", "edge"), "Programmed", ("True", "Programmed")).await;
     let all = writes(&stage.sandbox.take_accesses(), "c");
-    assert_eq!(all.len(), 3, "one write for each object: {all:#?}");
+    assert_eq!(all.len(), 4, "one write for each object, and the Service of the Gateway: {all:#?}");
     tokio::time::sleep(Duration::from_secs(300)).await;
     let more = writes(&stage.sandbox.take_accesses(), "c");
     assert!(more.is_empty(), "{more:#?}");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::backend::{Backend, EndpointSlice};
+use crate::backend::{Backend, BackendTls, EndpointSlice};
 use crate::certificate::{Authority, Certificate, PrivateKey};
 use crate::l4::L4Route;
 use crate::listener::Listener;
@@ -46,10 +46,13 @@ impl Unit {
                 certificates.chain(authorities).cloned().collect()
             }
             Self::Certificate(certificate) => vec![certificate.key.clone()],
-            Self::Key(_)
+            Self::Backend(Backend { tls: Some(BackendTls::Verified(verification)), .. }) => {
+                verification.authorities.clone()
+            }
+            Self::Backend(_)
+            | Self::Key(_)
             | Self::Authority(_)
             | Self::Endpoints(_)
-            | Self::Backend(_)
             | Self::Route(_)
             | Self::L4Route(_) => Vec::new(),
         }

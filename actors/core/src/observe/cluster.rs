@@ -12,10 +12,13 @@ use serde_json::Value;
 use super::{Fault, MetadataOnly, Raw, RawMetadata, parse, read};
 use crate::snapshot::Object;
 use crate::snapshot::cluster::{
-    EndpointSlice, GrantFrom, GrantTo, Namespace, Node, Proxy, ReferenceGrant, Secret, SecretContent,
-    Service, ServicePort,
+    ConfigMap, ConfigMapContent, EndpointSlice, GATEWAY_NAME, GatewayService, GrantFrom, GrantTo, MANAGED_BY,
+    Namespace, Node, Proxy, ReferenceGrant, Secret, SecretContent, Service, ServicePort,
 };
 use crate::snapshot::meta::Meta;
+
+/// The key under which ConfigMaps and Secrets hold authorities.
+const AUTHORITY: &str = "ca.crt";
 
 /// The label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -39,9 +42,25 @@ pub(super) fn service(raw: &Value) -> Result<Object, Fault> {
         #[serde(default)]
         ports: Vec<ServicePort>,
     }
-    let Raw::<Spec> { metadata, spec } = read(raw)?;
+    let Raw::<Spec> { mut metadata, spec } = read(raw)?;
     let external_name = spec.kind == "ExternalName";
-    Ok(Object::Service(Arc::new(Service { meta: metadata.into(), external_name, ports: spec.ports })))
+    let made = made(&mut metadata).map(Arc::new);
+    Ok(Object::Service(Arc::new(Service { meta: metadata.into(), external_name, ports: spec.ports, made })))
+}
+
+/// What we made for a Gateway; of other Services labels and annotations are not kept.
+fn made(metadata: &mut RawMetadata) -> Option<GatewayService> {
+    let labels = metadata.labels.take()?;
+    let (key, value) = MANAGED_BY;
+    let ours = labels.get(key).is_some_and(|by| by == value) && labels.contains_key(GATEWAY_NAME);
+    let owner = metadata.owner_references.take().unwrap_or_default().into_iter().next();
+    let (gateway, owner) = owner.map(|owner| (owner.name, owner.uid)).unwrap_or_default();
+    ours.then(|| GatewayService {
+        gateway: gateway.into(),
+        owner: owner.into(),
+        labels,
+        annotations: metadata.annotations.take().unwrap_or_default(),
+    })
 }
 
 pub(super) fn endpoint_slice(raw: &Value) -> Result<Object, Fault> {
@@ -120,7 +139,8 @@ struct RawPort {
 
 impl RawPort {
     fn compact(self) -> Option<EndpointPort> {
-        if self.protocol.is_some_and(|protocol| protocol != "TCP") {
+        // Ports are told apart by their names, whatever their protocol.
+        if self.protocol.is_some_and(|protocol| !["TCP", "UDP"].contains(&&*protocol)) {
             return None;
         }
         Some(EndpointPort { name: self.name.filter(|name| !name.is_empty()), port: self.port? })
@@ -207,7 +227,35 @@ fn tls_content(
         }
         (None, None) => Ok(Vec::new()),
     };
-    Ok(SecretContent::Tls { chain: field("tls.crt")?, key: field("tls.key")? })
+    let authority = Some(field(AUTHORITY)?).filter(|bundle| !bundle.is_empty());
+    Ok(SecretContent::Tls { chain: field("tls.crt")?, key: field("tls.key")?, authority })
+}
+
+/// Of a ConfigMap nothing is used but authorities.
+pub(super) fn config_map(raw: &Value) -> Result<Object, Fault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct RawConfigMap {
+        metadata: RawMetadata,
+        #[serde(default)]
+        data: Option<BTreeMap<String, String>>,
+        #[serde(default)]
+        binary_data: Option<BTreeMap<String, String>>,
+    }
+    let RawConfigMap { metadata, data, binary_data } = parse(raw)?;
+    // What is known by its metadata alone has no kind either.
+    let content = if data.is_none() && binary_data.is_none() && raw.get("kind").is_none() {
+        ConfigMapContent::NotRead
+    } else {
+        let text = data.unwrap_or_default().remove(AUTHORITY);
+        let encoded = binary_data.unwrap_or_default().remove(AUTHORITY);
+        ConfigMapContent::Authority(match (text, encoded) {
+            (Some(text), _) => Some(text.into_bytes()),
+            (None, Some(encoded)) => decode_base64(&encoded),
+            (None, None) => None,
+        })
+    };
+    Ok(Object::ConfigMap(Arc::new(ConfigMap { meta: metadata.into(), content })))
 }
 
 fn decode_base64(text: &str) -> Option<Vec<u8>> {

@@ -56,7 +56,7 @@ fn endpoints_are_ready_unless_they_say_otherwise() {
 }
 
 #[test]
-fn a_slice_keeps_tcp_ports_and_sorted_addresses() {
+fn a_slice_keeps_its_ports_and_sorted_addresses() {
     let object = read(
         Kind::EndpointSlice,
         json!({
@@ -67,6 +67,7 @@ fn a_slice_keeps_tcp_ports_and_sorted_addresses() {
                 { "name": "", "port": 80 },
                 { "name": "dns", "port": 53, "protocol": "UDP" },
                 { "name": "any" },
+                { "name": "sigtran", "port": 2905, "protocol": "SCTP" },
                 { "name": "http", "port": 8080, "protocol": "TCP" },
             ],
         }),
@@ -74,7 +75,7 @@ fn a_slice_keeps_tcp_ports_and_sorted_addresses() {
     let Object::EndpointSlice(slice) = object else { panic!("{object:?}") };
     assert_eq!(slice.service, Some(ObjectName::new("ns", "web")));
     let ports: Vec<_> = slice.ports.iter().map(|port| (port.name.as_deref(), port.port)).collect();
-    assert_eq!(ports, [(None, 80), (Some("http"), 8080)]);
+    assert_eq!(ports, [(None, 80), (Some("dns"), 53), (Some("http"), 8080)]);
     let addresses: Vec<_> = slice.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
     assert_eq!(addresses, ["fd00::1", "fd00::2"]);
 }
@@ -100,7 +101,7 @@ fn a_secret_is_read_only_where_its_data_is_there() {
     assert_eq!(content(json!({})), SecretContent::NotRead);
     assert_eq!(content(json!({ "type": "kubernetes.io/tls" })), SecretContent::NotRead);
     let tls = json!({ "type": "kubernetes.io/tls", "data": { "tls.crt": "YQ==", "tls.key": "Y\ng==" } });
-    assert_eq!(content(tls), SecretContent::Tls { chain: b"a".into(), key: b"b".into() });
+    assert_eq!(content(tls), SecretContent::Tls { chain: b"a".into(), key: b"b".into(), authority: None });
     let opaque = json!({ "type": "Opaque", "data": { "a": "Yg==" } });
     assert_eq!(content(opaque), SecretContent::Other("its type is `Opaque`, not kubernetes.io/tls".into()));
 }

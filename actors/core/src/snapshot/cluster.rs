@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use proxy_config::backend::{Endpoint, EndpointPort};
 use proxy_config::name::ObjectName;
@@ -64,7 +65,28 @@ pub struct Service {
     pub external_name: bool,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// Set where it is one that we made for a Gateway.
+    pub made: Option<Arc<GatewayService>>,
 }
+
+/// The Service that a Gateway owns: what carries the labels and annotations of its infrastructure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayService {
+    /// The Gateway's name.
+    pub gateway: Arc<str>,
+    /// The Gateway's uid.
+    pub owner: Arc<str>,
+    /// Its labels, with those that tell whose it is.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The label that names a Gateway. Source: GEP-1762.
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// The label that says who made an object, and what we write there.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "portreeve");
 
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -94,7 +116,7 @@ pub struct EndpointSlice {
     pub meta: Meta,
     /// The Service that it belongs to; `None` where its label is missing.
     pub service: Option<ObjectName>,
-    /// TCP ports.
+    /// Ports of TCP and UDP.
     pub ports: Vec<EndpointPort>,
     /// Endpoints by address.
     pub endpoints: Vec<Endpoint>,
@@ -157,6 +179,8 @@ pub enum SecretContent {
         chain: Vec<u8>,
         /// `tls.key`.
         key: Vec<u8>,
+        /// `ca.crt`, where it is there.
+        authority: Option<Vec<u8>>,
     },
     /// Something that can't be served, for this reason.
     Other(String),
@@ -172,4 +196,26 @@ impl fmt::Debug for SecretContent {
             Self::Other(what) => f.debug_tuple("Other").field(what).finish(),
         }
     }
+}
+
+/// A ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigMap {
+    /// Its metadata.
+    pub meta: Meta,
+    /// What it holds.
+    pub content: ConfigMapContent,
+}
+
+/// The content of a ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigMapContent {
+    /// Known by its metadata alone: it is read once something that is accepted and granted names it.
+    NotRead,
+    /// It could not be read yet, for this reason: nothing is known of what it holds, and it is tried again.
+    Unavailable(String),
+    /// Its `ca.crt`, where it is there.
+    Authority(Option<Vec<u8>>),
+    /// It could not be read, for this reason.
+    Other(String),
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use super::http_route::ParentRef;
 use super::meta::Meta;
 
 /// A GatewayClass.
@@ -66,15 +67,65 @@ pub struct GatewaySpec {
     /// What is to be made for it.
     #[serde(default)]
     pub infrastructure: Option<Infrastructure>,
-    /// TLS of the whole Gateway, of which nothing is supported yet.
+    /// Which ListenerSets may attach.
     #[serde(default)]
-    pub tls: Option<GatewayTls>,
+    pub allowed_listeners: AllowedListeners,
+    /// `All`: it takes routes that ask for default Gateways. Source: GEP-3793.
+    #[serde(default)]
+    pub default_scope: Option<String>,
+    /// TLS of the whole Gateway.
+    #[serde(default)]
+    pub tls: GatewayTls,
+}
+
+/// A ListenerSet: further listeners of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSet {
+    /// Its metadata.
+    pub meta: Meta,
+    /// What is wanted.
+    pub spec: ListenerSetSpec,
+}
+
+/// What is wanted of a ListenerSet.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerSetSpec {
+    /// Its Gateway.
+    pub parent_ref: ParentRef,
+    /// The listeners.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+}
+
+/// Which ListenerSets may attach to a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AllowedListeners {
+    /// From which namespaces; from none by default.
+    #[serde(default = "nowhere")]
+    pub namespaces: AllowedNamespaces,
+}
+
+impl Default for AllowedListeners {
+    fn default() -> Self {
+        Self { namespaces: nowhere() }
+    }
+}
+
+fn nowhere() -> AllowedNamespaces {
+    AllowedNamespaces { from: From::None, selector: None }
 }
 
 /// What is to be made for a Gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Infrastructure {
+    /// Labels of what is made.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Annotations of what is made.
+    #[serde(default)]
+    pub annotations: std::collections::BTreeMap<String, String>,
     /// Its own parameters; no kind of ours exists for them.
     #[serde(default)]
     pub parameters_ref: Option<LocalRef>,
@@ -92,16 +143,76 @@ pub struct LocalRef {
     pub name: String,
 }
 
-/// TLS of a whole Gateway: only whether each part is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// TLS of a whole Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct GatewayTls {
     /// Validation of clients.
-    #[serde(default, deserialize_with = "super::is_present")]
-    pub frontend: bool,
-    /// The client certificate shown to backends.
-    #[serde(default, deserialize_with = "super::is_present")]
-    pub backend: bool,
+    pub frontend: FrontendTls,
+    /// Towards backends.
+    pub backend: GatewayBackendTls,
+}
+
+/// How a Gateway presents itself to backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GatewayBackendTls {
+    /// The certificate that it shows.
+    pub client_certificate_ref: Option<SecretRef>,
+}
+
+/// How clients are validated. Source: GEP-91.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FrontendTls {
+    /// On all ports.
+    pub default: FrontendConfig,
+    /// On these ports instead.
+    pub per_port: Vec<FrontendPort>,
+}
+
+/// How clients are validated on a port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FrontendPort {
+    /// The port.
+    pub port: u16,
+    /// How.
+    pub tls: FrontendConfig,
+}
+
+/// How clients are validated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct FrontendConfig {
+    /// How; `None`: not at all.
+    pub validation: Option<FrontendValidation>,
+}
+
+/// How the certificates of clients are validated.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrontendValidation {
+    /// Who may have signed them.
+    #[serde(default, rename = "caCertificateRefs")]
+    pub ca_certificate_refs: Vec<AuthorityRef>,
+    /// `AllowValidOnly` (the default) or `AllowInsecureFallback`.
+    #[serde(default)]
+    pub mode: Option<String>,
+}
+
+/// A reference to a ConfigMap or Secret with authorities.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AuthorityRef {
+    /// The API group.
+    #[serde(default)]
+    pub group: String,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The namespace; the Gateway's by default.
+    #[serde(default)]
+    pub namespace: Option<String>,
 }
 
 /// An address asked for.

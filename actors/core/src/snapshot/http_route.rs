@@ -5,6 +5,7 @@ use proxy_config::name::ObjectName;
 use serde::Deserialize;
 
 use super::meta::Meta;
+use super::rule_extras::{Cors, ExternalAuth, RequestMirror, Retry, SessionPersistence};
 
 /// An HTTPRoute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct HttpRouteSpec {
     /// Where it attaches.
     #[serde(default)]
     pub parent_refs: Vec<ParentRef>,
+    /// `All`: it attaches to default Gateways too.
+    #[serde(default)]
+    pub use_default_gateways: Option<String>,
     /// The hosts it serves; empty: those of its listeners.
     #[serde(default)]
     pub hostnames: Vec<String>,
@@ -62,6 +66,18 @@ fn gateway() -> String {
 }
 
 impl ParentRef {
+    /// A whole Gateway.
+    pub fn gateway(name: &ObjectName) -> Self {
+        Self {
+            group: super::gateway_group(),
+            kind: gateway(),
+            namespace: Some(name.namespace.to_string()),
+            name: name.name.to_string(),
+            section_name: None,
+            port: None,
+        }
+    }
+
     /// The parent's name, seen from a route in `namespace`.
     pub fn target(&self, namespace: &str) -> ObjectName {
         ObjectName::new(self.namespace.as_deref().unwrap_or(namespace), &*self.name)
@@ -87,12 +103,12 @@ pub struct Rule {
     /// How long it may take.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// Retries, not supported yet.
-    #[serde(default, deserialize_with = "super::is_present")]
-    pub retry: bool,
-    /// Session persistence, not supported yet.
-    #[serde(default, deserialize_with = "super::is_present")]
-    pub session_persistence: bool,
+    /// Retries.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// Session persistence.
+    #[serde(default)]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// All of these must hold.
@@ -142,7 +158,7 @@ pub struct ValueMatch {
     pub value: String,
 }
 
-fn exact() -> String {
+pub(super) fn exact() -> String {
     "Exact".into()
 }
 
@@ -165,6 +181,15 @@ pub struct Filter {
     /// `URLRewrite`.
     #[serde(default)]
     pub url_rewrite: Option<UrlRewrite>,
+    /// `RequestMirror`.
+    #[serde(default)]
+    pub request_mirror: Option<RequestMirror>,
+    /// `CORS`.
+    #[serde(default)]
+    pub cors: Option<Cors>,
+    /// `ExternalAuth`.
+    #[serde(default)]
+    pub external_auth: Option<ExternalAuth>,
 }
 
 /// Edits of header fields.

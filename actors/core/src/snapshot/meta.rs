@@ -16,10 +16,22 @@ pub enum Kind {
     EdgeParameters,
     /// `gateway.networking.k8s.io/v1` Gateway.
     Gateway,
+    /// `gateway.networking.k8s.io/v1` ListenerSet.
+    ListenerSet,
     /// `gateway.networking.k8s.io/v1` HTTPRoute.
     HttpRoute,
+    /// `gateway.networking.k8s.io/v1` GRPCRoute.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io/v1` TLSRoute.
+    TlsRoute,
+    /// `gateway.networking.k8s.io/v1` TCPRoute.
+    TcpRoute,
+    /// `gateway.networking.k8s.io/v1` UDPRoute.
+    UdpRoute,
     /// `gateway.networking.k8s.io/v1` ReferenceGrant.
     ReferenceGrant,
+    /// `gateway.networking.k8s.io/v1` BackendTLSPolicy.
+    BackendTlsPolicy,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -30,35 +42,85 @@ pub enum Kind {
     Node,
     /// `v1` Secret.
     Secret,
+    /// `v1` ConfigMap.
+    ConfigMap,
     /// One of our proxies: a `v1` Pod, or one that the command line names.
     Proxy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::CustomResourceDefinition,
         Self::GatewayClass,
         Self::EdgeParameters,
         Self::Gateway,
+        Self::ListenerSet,
         Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
+        Self::UdpRoute,
         Self::ReferenceGrant,
+        Self::BackendTlsPolicy,
         Self::Service,
         Self::EndpointSlice,
         Self::Namespace,
         Self::Node,
         Self::Secret,
+        Self::ConfigMap,
         Self::Proxy,
     ];
+
+    /// The kinds of route.
+    pub const ROUTES: [Self; 5] =
+        [Self::HttpRoute, Self::GrpcRoute, Self::TlsRoute, Self::TcpRoute, Self::UdpRoute];
+
+    /// Whether it is a kind of route.
+    pub fn is_route(self) -> bool {
+        Self::ROUTES.contains(&self)
+    }
+
+    /// Whether its objects have a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(
+            self,
+            Self::CustomResourceDefinition
+                | Self::GatewayClass
+                | Self::EdgeParameters
+                | Self::Namespace
+                | Self::Node
+        )
+    }
+
+    /// Whether the status of its objects is a list that controllers share, with an entry of ours for each
+    /// parent or ancestor.
+    pub fn has_entries(self) -> bool {
+        self.is_route() || self == Self::BackendTlsPolicy
+    }
+
+    /// Whether we write the status of its objects.
+    pub fn has_status(self) -> bool {
+        self.has_entries() || matches!(self, Self::GatewayClass | Self::Gateway | Self::ListenerSet)
+    }
 
     /// The API group; empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
             Self::CustomResourceDefinition => "apiextensions.k8s.io",
-            Self::GatewayClass | Self::Gateway | Self::HttpRoute | Self::ReferenceGrant => GATEWAY_GROUP,
+            Self::GatewayClass
+            | Self::Gateway
+            | Self::ListenerSet
+            | Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::TlsRoute
+            | Self::TcpRoute
+            | Self::UdpRoute
+            | Self::ReferenceGrant
+            | Self::BackendTlsPolicy => GATEWAY_GROUP,
             Self::EdgeParameters => "portreeve.dev",
             Self::EndpointSlice => "discovery.k8s.io",
-            Self::Service | Self::Namespace | Self::Node | Self::Secret | Self::Proxy => "",
+            Self::Service | Self::Namespace | Self::Node | Self::Secret | Self::ConfigMap | Self::Proxy => "",
         }
     }
 
@@ -77,13 +139,20 @@ impl Kind {
             Self::GatewayClass => "GatewayClass",
             Self::EdgeParameters => "EdgeParameters",
             Self::Gateway => "Gateway",
+            Self::ListenerSet => "ListenerSet",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::UdpRoute => "UDPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Namespace => "Namespace",
             Self::Node => "Node",
             Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
             Self::Proxy => "Pod",
         }
     }

@@ -66,13 +66,19 @@ pub fn finalise(translation: &Translation, fleet: &Fleet) -> OrdMap<ObjectRef, A
     let ending = expiry::ending(translation, fleet.now);
     let mut statuses = translation.statuses.clone();
     let first = ObjectRef::new(Kind::Gateway, ObjectName::new("", ""));
-    let gateways = translation.statuses.range(first..).take_while(|(object, _)| object.kind == Kind::Gateway);
-    for (object, status) in gateways {
-        if let StatusContent::Gateway(gateway) = &status.content {
-            let content = StatusContent::Gateway(finalise_gateway(gateway, &answers, &ending));
-            statuses
-                .insert(object.clone(), Arc::new(DesiredStatus { content, ..DesiredStatus::clone(status) }));
-        }
+    let holders = translation.statuses.range(first..);
+    let holders = holders.take_while(|(object, _)| matches!(object.kind, Kind::Gateway | Kind::ListenerSet));
+    for (object, status) in holders {
+        let content = match &status.content {
+            StatusContent::Gateway(gateway) => {
+                StatusContent::Gateway(finalise_gateway(gateway, &answers, &ending))
+            }
+            StatusContent::ListenerSet(set) => {
+                StatusContent::ListenerSet(finalise_set(set, &answers, &ending))
+            }
+            _ => continue,
+        };
+        statuses.insert(object.clone(), Arc::new(DesiredStatus { content, ..DesiredStatus::clone(status) }));
     }
     for (object, message) in broken_routes(&answers) {
         if let Some(status) = statuses.get(&object) {
@@ -126,6 +132,15 @@ fn finalise_gateway(gateway: &GatewayStatus, answers: &Answers<'_>, ending: &End
     gateway
 }
 
+fn finalise_set(set: &GatewayStatus, answers: &Answers<'_>, ending: &Ending) -> GatewayStatus {
+    let mut set = finalise_gateway(set, answers, ending);
+    for condition in set.conditions.iter_mut().filter(|condition| condition.reason == "NoResources") {
+        // NoResources is a reason of Gateways alone.
+        condition.reason = "Pending";
+    }
+    set
+}
+
 /// A Gateway is Programmed where a listener is, unless something is still on its way.
 fn summary(listeners: &[ListenerStatus], verdicts: &[(String, Verdict)], answers: &Answers<'_>) -> Condition {
     let waiting = verdicts.iter().find(|(_, verdict)| matches!(verdict, Verdict::Waiting));
@@ -162,9 +177,11 @@ fn broken_routes(answers: &Answers<'_>) -> BTreeMap<ObjectRef, String> {
 }
 
 fn route_of(unit: &UnitId) -> Option<ObjectRef> {
-    let mut parts = unit.as_str().strip_prefix("route/HTTPRoute/")?.split('/');
+    let mut parts = unit.as_str().strip_prefix("route/")?.split('/');
+    let kind = parts.next()?;
+    let kind = Kind::ROUTES.into_iter().find(|known| known.as_str() == kind)?;
     let name = ObjectName::new(parts.next()?, parts.next()?);
-    Some(ObjectRef::new(Kind::HttpRoute, name))
+    Some(ObjectRef::new(kind, name))
 }
 
 fn with_broken(status: &DesiredStatus, message: &str) -> DesiredStatus {

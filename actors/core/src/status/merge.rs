@@ -4,14 +4,23 @@
 //! `status.parents` of routes is shared with other controllers, whose entries stay as they are.
 
 use jiff::Timestamp;
+use proxy_config::name::ObjectName;
 use serde_json::{Map, Value, json};
 
-use super::{Condition, ConditionStatus, DesiredStatus, GatewayStatus, ParentStatus, StatusContent};
+use super::{Condition, ConditionStatus, DesiredStatus, GatewayStatus, StatusContent};
 use crate::snapshot::http_route::ParentRef;
+use crate::snapshot::meta::GATEWAY_GROUP;
 
 /// Conditions that are ours to set and to remove. Others stay as they are.
-const OURS: &[&str] =
-    &["Accepted", "Programmed", "ResolvedRefs", "Conflicted", "PartiallyInvalid", "SupportedVersion"];
+const OURS: &[&str] = &[
+    "Accepted",
+    "Programmed",
+    "ResolvedRefs",
+    "Conflicted",
+    "PartiallyInvalid",
+    "SupportedVersion",
+    "InsecureFrontendValidationMode",
+];
 
 /// The `status` to write, made from the one that stands (null where there is none); `None` where nothing
 /// would change.
@@ -27,8 +36,25 @@ pub fn merge_status(desired: &DesiredStatus, current: &Value, now: Timestamp) ->
             let features: Vec<_> = supported_features.iter().map(|name| json!({ "name": name })).collect();
             put_list(&mut status, "supportedFeatures", features);
         }
-        StatusContent::Gateway(gateway) => merge.put_gateway(&mut status, gateway),
-        StatusContent::Route { controller, parents } => merge.put_parents(&mut status, controller, parents),
+        StatusContent::Gateway(gateway) => {
+            merge.put_gateway(&mut status, gateway);
+            // None is as good as nothing said: a schema that does not know the field drops it.
+            let known = status.contains_key("attachedListenerSets");
+            if known || gateway.attached_sets > 0 {
+                status.insert("attachedListenerSets".into(), json!(gateway.attached_sets));
+            }
+        }
+        StatusContent::ListenerSet(set) => merge.put_gateway(&mut status, set),
+        StatusContent::Policy { controller, ancestors } => {
+            let entries = ancestors.iter().map(|one| (ancestor_ref(&one.gateway), &*one.conditions));
+            let lists = Entries { list: "ancestors", reference: "ancestorRef", limit: MAX_ANCESTORS };
+            merge.put_entries(&mut status, controller, &lists, entries);
+        }
+        StatusContent::Route { controller, parents } => {
+            let entries = parents.iter().map(|one| (parent_ref(&one.parent), &*one.conditions));
+            let lists = Entries { list: "parents", reference: "parentRef", limit: usize::MAX };
+            merge.put_entries(&mut status, controller, &lists, entries);
+        }
     }
     let merged = Value::Object(status);
     let unchanged = merged == *current || (current.is_null() && merged == json!({}));
@@ -110,40 +136,65 @@ impl Merge {
 
     /// Each entry stays in its place: of two controllers that put theirs in different ones, each would undo what
     /// the other did, for ever.
-    fn put_parents(&self, status: &mut Map<String, Value>, controller: &str, desired: &[ParentStatus]) {
-        let mut wanted: Vec<_> = desired.iter().map(|parent| (parent_ref(&parent.parent), parent)).collect();
-        let mut parents = Vec::new();
-        for entry in list(status, "parents") {
+    fn put_entries<'d>(
+        &self,
+        status: &mut Map<String, Value>,
+        controller: &str,
+        names: &Entries,
+        desired: impl Iterator<Item = (Value, &'d [Condition])>,
+    ) {
+        let mut wanted: Vec<_> = desired.collect();
+        let mut entries = Vec::new();
+        for entry in list(status, names.list) {
             if entry["controllerName"] != *controller {
-                parents.push(entry.clone());
-            } else if let Some(at) = wanted.iter().position(|(reference, _)| entry["parentRef"] == *reference)
-            {
-                let (reference, parent) = wanted.remove(at);
-                parents.push(self.parent(entry.as_object(), controller, reference, parent));
+                entries.push(entry.clone());
+            } else if let Some(at) = wanted.iter().position(|(known, _)| entry[names.reference] == *known) {
+                let (reference, conditions) = wanted.remove(at);
+                entries.push(self.entry(entry.as_object(), controller, names, (reference, conditions)));
             }
         }
-        let new = wanted.into_iter();
-        parents.extend(new.map(|(reference, parent)| self.parent(None, controller, reference, parent)));
-        put_list(status, "parents", parents);
+        let room = names.limit.saturating_sub(entries.len());
+        let new = wanted.into_iter().take(room);
+        entries.extend(new.map(|wanted| self.entry(None, controller, names, wanted)));
+        put_list(status, names.list, entries);
         // The schema wants the list to be there, if only empty.
         if !status.is_empty() {
-            status.entry("parents").or_insert_with(|| json!([]));
+            status.entry(names.list).or_insert_with(|| json!([]));
         }
     }
 
-    fn parent(
+    fn entry(
         &self,
         known: Option<&Map<String, Value>>,
         controller: &str,
-        reference: Value,
-        parent: &ParentStatus,
+        names: &Entries,
+        (reference, conditions): (Value, &[Condition]),
     ) -> Value {
         let mut entry = known.cloned().unwrap_or_default();
-        entry.insert("parentRef".into(), reference);
+        entry.insert(names.reference.into(), reference);
         entry.insert("controllerName".into(), json!(controller));
-        self.put_conditions(&mut entry, &parent.conditions);
+        self.put_conditions(&mut entry, conditions);
         Value::Object(entry)
     }
+}
+
+/// A list that controllers share: its name, that of the field which tells entries apart, and its length.
+struct Entries {
+    list: &'static str,
+    reference: &'static str,
+    limit: usize,
+}
+
+/// How many ancestors a status holds at most. Source: the CRD, `status.ancestors`.
+const MAX_ANCESTORS: usize = 16;
+
+fn ancestor_ref(gateway: &ObjectName) -> Value {
+    json!({
+        "group": GATEWAY_GROUP,
+        "kind": "Gateway",
+        "name": &*gateway.name,
+        "namespace": &*gateway.namespace,
+    })
 }
 
 fn parent_ref(parent: &ParentRef) -> Value {

@@ -14,6 +14,8 @@ use super::conditions::Fault;
 use super::emission::Emission;
 use super::filters;
 use super::grants::{Referrer, permits};
+use super::graph::BackendPort;
+use super::policies;
 use super::reader::{Lookup, Reader};
 use super::rules::Rules;
 
@@ -25,7 +27,7 @@ const REF_NOT_PERMITTED: &str = "RefNotPermitted";
 /// The rule whose backends are looked at.
 pub(super) struct Scope<'a, 'b> {
     pub(super) reader: &'b Reader<'a>,
-    pub(super) route: &'b ObjectName,
+    pub(super) route: &'b ObjectRef,
     pub(super) rule: usize,
 }
 
@@ -39,43 +41,62 @@ pub(super) fn translate(
 ) -> Vec<WeightedBackend> {
     let mut backends = Vec::new();
     for (index, reference) in written.iter().enumerate() {
-        let filters = filters::translate(&format!("backendRefs[{index}].filters"), &reference.filters);
+        let field = format!("backendRefs[{index}]");
+        let filters = filters::translate(scope, &format!("{field}.filters"), &reference.filters, all);
         let filters = filters.unwrap_or_else(|found| {
             fault.get_or_insert(found);
             Vec::new()
         });
-        let target = match resolve(scope, reference) {
-            Ok((service, port)) => {
-                let id = UnitId::backend(&service, port);
-                all.backends.insert((service, port));
-                Target::Backend(id)
-            }
-            Err(found) => {
-                let field = format!("spec.rules[{}].backendRefs[{index}]", scope.rule);
-                all.problems.push(Problem::of(&field, &found));
-                let message = format!("{field}: {}", found.message);
-                all.unresolved.get_or_insert(Fault::new(found.reason, message));
-                match found.reason {
-                    REF_NOT_PERMITTED => Target::NotPermitted(found.message),
-                    _ => Target::Invalid(found.message),
-                }
-            }
-        };
+        let target = target(scope, &field, reference, all);
         backends.push(WeightedBackend { target, weight: reference.weight.min(MAX_WEIGHT), filters });
     }
     backends
 }
 
-fn resolve(scope: &Scope<'_, '_>, reference: &BackendRef) -> Result<(ObjectName, u16), Fault> {
+/// Where a reference leads; one that is not resolved leads nowhere and says so.
+pub(super) fn target(scope: &Scope<'_, '_>, field: &str, reference: &BackendRef, all: &mut Rules) -> Target {
+    match resolve(scope, reference) {
+        Ok(port) => {
+            let id = port.unit_id();
+            all.backends.insert(port);
+            Target::Backend(id)
+        }
+        Err(found) => {
+            let field = format!("spec.rules[{}].{field}", scope.rule);
+            all.problems.push(Problem::of(&field, &found));
+            let message = format!("{field}: {}", found.message);
+            all.unresolved.get_or_insert(Fault::new(found.reason, message));
+            match found.reason {
+                REF_NOT_PERMITTED => Target::NotPermitted(found.message),
+                _ => Target::Invalid(found.message),
+            }
+        }
+    }
+}
+
+impl BackendPort {
+    fn unit_id(&self) -> UnitId {
+        let Self { service, port, udp } = self;
+        if *udp { UnitId::udp_backend(service, *port) } else { UnitId::backend(service, *port) }
+    }
+
+    /// The port as the Service describes it.
+    fn of<'s>(&self, service: &'s Service) -> Option<&'s ServicePort> {
+        let protocol = if self.udp { "UDP" } else { "TCP" };
+        service.ports.iter().find(|known| known.port == self.port && known.protocol == protocol)
+    }
+}
+
+fn resolve(scope: &Scope<'_, '_>, reference: &BackendRef) -> Result<BackendPort, Fault> {
     let (group, kind) = (&reference.group, &reference.kind);
     if !(group.is_empty() && kind == "Service") {
         let message =
             format!("kind `{kind}` of group `{group}` is not supported: use Service of the core group");
         return Err(Fault::new("InvalidKind", message));
     }
-    let namespace = &*scope.route.namespace;
+    let ObjectRef { kind: route, name: ObjectName { namespace, .. } } = scope.route;
     let name = ObjectName::new(reference.namespace.as_deref().unwrap_or(namespace), &*reference.name);
-    if !permits(scope.reader, Referrer { kind: "HTTPRoute", namespace }, "Service", &name) {
+    if !permits(scope.reader, Referrer { kind: route.as_str(), namespace }, "Service", &name) {
         let message = format!("Service {name} is in another namespace, which has no ReferenceGrant for it");
         return Err(Fault::new(REF_NOT_PERMITTED, message));
     }
@@ -93,22 +114,24 @@ fn resolve(scope: &Scope<'_, '_>, reference: &BackendRef) -> Result<(ObjectName,
     }
     let port =
         reference.port.ok_or_else(|| missing(format!("port of Service {name} is missing: name one")))?;
-    let found =
-        tcp_port(service, port).ok_or_else(|| missing(format!("Service {name} has no TCP port {port}")))?;
-    protocol(found)?;
-    Ok((name, port))
-}
-
-fn tcp_port(service: &Service, port: u16) -> Option<&ServicePort> {
-    service.ports.iter().find(|known| known.port == port && known.protocol == "TCP")
+    let port = BackendPort { service: name, port, udp: *route == Kind::UdpRoute };
+    let found = port.of(service).ok_or_else(|| {
+        let (name, port, protocol) = (&port.service, port.port, if port.udp { "UDP" } else { "TCP" });
+        missing(format!("Service {name} has no {protocol} port {port}"))
+    })?;
+    if matches!(route, Kind::HttpRoute | Kind::GrpcRoute) {
+        let name = found.name.as_deref();
+        protocol(found, || policies::of_port(scope.reader, &port.service, name).is_some())?;
+    }
+    Ok(port)
 }
 
 /// What a port speaks. Source: GEP-1911; what it does not name is taken for HTTP/1.1.
-fn protocol(port: &ServicePort) -> Result<BackendProtocol, Fault> {
+fn protocol(port: &ServicePort, has_tls: impl Fn() -> bool) -> Result<BackendProtocol, Fault> {
     match port.app_protocol.as_deref() {
         Some("kubernetes.io/h2c" | "http2" | "h2c" | "grpc") => Ok(BackendProtocol::H2c),
-        Some(tls @ ("https" | "kubernetes.io/wss")) => {
-            let message = format!("appProtocol `{tls}`: TLS to backends is not supported by this version");
+        Some(tls @ ("https" | "kubernetes.io/wss")) if !has_tls() => {
+            let message = format!("appProtocol `{tls}` needs a BackendTLSPolicy, which says whom to trust");
             Err(Fault::new("UnsupportedProtocol", message))
         }
         _ => Ok(BackendProtocol::Http1),
@@ -116,21 +139,27 @@ fn protocol(port: &ServicePort) -> Result<BackendProtocol, Fault> {
 }
 
 /// The unit of a Service's port that routes name.
-pub(super) fn emit_backend(reader: &Reader<'_>, service: &ObjectName, port: u16) -> Emission {
+pub(super) fn emit_backend(reader: &Reader<'_>, port: &BackendPort) -> Emission {
     let mut emission = Emission::default();
-    if !reader.is_backend(service, port) {
+    if !reader.is_backend(port) {
         return emission;
     }
-    let found = reader.service(service).found();
-    let Some(found) = found.and_then(|service| tcp_port(service, port)) else { return emission };
+    let service = reader.service(&port.service).found();
+    let Some(found) = service.and_then(|service| port.of(service)) else { return emission };
+    let name = found.name.as_deref().filter(|name| !name.is_empty());
+    let policy = if port.udp { None } else { policies::of_port(reader, &port.service, name) };
+    let (tls, unread) = policy.unzip();
+    emission.waiting.extend(unread.filter(|unread| *unread).map(|_| port.unit_id()));
+    let protocol =
+        if port.udp { BackendProtocol::Udp } else { protocol(found, || tls.is_some()).unwrap_or_default() };
     let unit = Backend {
-        service: service.clone(),
-        port,
-        port_name: found.name.clone().filter(|name| !name.is_empty()),
-        protocol: protocol(found).unwrap_or_default(),
-        tls: None,
+        service: port.service.clone(),
+        port: port.port,
+        port_name: name.map(str::to_owned),
+        protocol,
+        tls,
     };
-    emission.units.push(EncodedUnit::new(UnitId::backend(service, port), &Unit::Backend(unit)));
+    emission.units.push(EncodedUnit::new(port.unit_id(), &Unit::Backend(unit)));
     emission
 }
 

@@ -13,8 +13,9 @@ use crate::snapshot::gateway::{Listener, SecretRef};
 use crate::snapshot::meta::{Kind, ObjectRef};
 
 use super::conditions::Fault;
-use super::emission::{Emission, SecretState};
+use super::emission::Emission;
 use super::grants::{Referrer, permits};
+use super::graph::Role;
 use super::reader::{Lookup, Reader};
 use super::{Problem, Validity};
 
@@ -31,8 +32,8 @@ pub(super) struct Certificates {
     pub(super) fault: Option<Fault>,
 }
 
-/// Resolves the certificateRefs of an HTTPS listener.
-pub(super) fn resolve(reader: &Reader<'_>, namespace: &str, listener: &Listener) -> Certificates {
+/// Resolves the certificateRefs of a listener where TLS ends.
+pub(super) fn resolve(reader: &Reader<'_>, holder: Referrer<'_>, listener: &Listener) -> Certificates {
     let mut found = Certificates::default();
     let refs = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
     if refs.is_empty() {
@@ -40,7 +41,7 @@ pub(super) fn resolve(reader: &Reader<'_>, namespace: &str, listener: &Listener)
         found.fault = Some(Fault::new("InvalidCertificateRef", message));
     }
     for (index, reference) in refs.iter().enumerate() {
-        if let Err(fault) = resolve_one(reader, namespace, reference, &mut found) {
+        if let Err(fault) = resolve_one(reader, holder, reference, &mut found) {
             let message = format!("tls.certificateRefs[{index}]: {}", fault.message);
             found.fault.get_or_insert(Fault::new(fault.reason, message));
         }
@@ -48,9 +49,25 @@ pub(super) fn resolve(reader: &Reader<'_>, namespace: &str, listener: &Listener)
     found
 }
 
+/// Resolves the certificate that a Gateway shows to backends.
+pub(super) fn resolve_client(
+    reader: &Reader<'_>,
+    holder: Referrer<'_>,
+    reference: &SecretRef,
+) -> Certificates {
+    let mut found = Certificates::default();
+    if let Err(fault) = resolve_one(reader, holder, reference, &mut found) {
+        let reason =
+            if fault.reason == "RefNotPermitted" { fault.reason } else { "InvalidClientCertificateRef" };
+        let message = format!("spec.tls.backend.clientCertificateRef: {}", fault.message);
+        found.fault = Some(Fault::new(reason, message));
+    }
+    found
+}
+
 fn resolve_one(
     reader: &Reader<'_>,
-    namespace: &str,
+    holder: Referrer<'_>,
     reference: &SecretRef,
     found: &mut Certificates,
 ) -> Result<(), Fault> {
@@ -61,8 +78,8 @@ fn resolve_one(
             "kind `{kind}` of group `{group}` is not supported: use Secret of the core group"
         ));
     }
-    let name = ObjectName::new(reference.namespace.as_deref().unwrap_or(namespace), &*reference.name);
-    if !permits(reader, Referrer { kind: "Gateway", namespace }, "Secret", &name) {
+    let name = ObjectName::new(reference.namespace.as_deref().unwrap_or(holder.namespace), &*reference.name);
+    if !permits(reader, holder, "Secret", &name) {
         let message = format!("Secret {name} is in another namespace, which has no ReferenceGrant for it");
         return Err(Fault::new("RefNotPermitted", message));
     }
@@ -103,7 +120,7 @@ fn check(secret: &Secret) -> Result<Option<Served>, String> {
     let (chain, key) = match &secret.content {
         SecretContent::NotRead | SecretContent::Unavailable(_) => return Ok(None),
         SecretContent::Other(reason) => return Err(reason.clone()),
-        SecretContent::Tls { chain, key } => (chain, key),
+        SecretContent::Tls { chain, key, .. } => (chain, key),
     };
     let certificates = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<Vec<_>, _>>()
@@ -129,25 +146,23 @@ fn check(secret: &Secret) -> Result<Option<Served>, String> {
     }))
 }
 
-/// The units of a Secret that listeners name.
-pub(super) fn emit(reader: &Reader<'_>, name: &ObjectName) -> Emission {
-    let object = ObjectRef::new(Kind::Secret, name.clone());
-    let mut emission = Emission::of(object.clone());
-    let lookup = reader.secret(name);
-    if let Lookup::Malformed(malformed) = &lookup {
-        emission.problems.push(Problem::malformed(malformed));
+/// The units of a Secret whose certificate is wanted.
+pub(super) fn emit(reader: &Reader<'_>, object: &ObjectRef, emission: &mut Emission) {
+    if object.kind != Kind::Secret || !reader.is_wanted_as(object, Role::Certificate) {
+        return;
     }
-    let Some(secret) = lookup.found().filter(|_| reader.is_wanted(name)) else { return emission };
+    let name = &object.name;
+    let Some(secret) = reader.secret(name).found() else { return };
     match check(secret) {
         Ok(None) => match &secret.content {
             SecretContent::Unavailable(message) => {
                 let (field, message) = (String::new(), message.clone());
                 emission.problems.push(Problem { field, reason: "Unavailable", message });
             }
-            _ => emission.secret = Some((name.clone(), SecretState::Unread)),
+            _ => emission.unread = Some(object.clone()),
         },
         Ok(Some(Served { chain, key, validity })) => {
-            emission.secret = Some((name.clone(), SecretState::Served(validity)));
+            emission.expiry = Some((name.clone(), validity));
             let id = UnitId::key(name);
             let certificate = Unit::Certificate(Certificate { chain, key: id.clone() });
             emission.units.push(EncodedUnit::new(UnitId::certificate(name), &certificate));
@@ -157,5 +172,4 @@ pub(super) fn emit(reader: &Reader<'_>, name: &ObjectName) -> Emission {
             emission.problems.push(Problem { field: "data".into(), reason: "InvalidCertificateRef", message })
         }
     }
-    emission
 }

@@ -7,46 +7,12 @@ use crate::snapshot::gateway::GatewayClass;
 use crate::snapshot::meta::{Kind, Meta, ObjectRef};
 use crate::status::{Condition, DesiredStatus, StatusContent};
 
-use super::Problem;
 use super::addresses::Provider;
 use super::conditions::{ACCEPTED, Fault, SUPPORTED_VERSION, fails, holds, unless};
 use super::derived::Result as Derivation;
 use super::emission::Emission;
 use super::reader::{Lookup, Reader};
-
-/// What is supported, as the conformance suite names it. One line here is a claim that tests hold.
-const FEATURES: &[&str] = &[
-    "Gateway",
-    "GatewayAddressEmpty",
-    "GatewayHTTPListenerIsolation",
-    "GatewayHTTPSListenerDetectMisdirectedRequests",
-    "GatewayPort8080",
-    STATIC_ADDRESSES,
-    "HTTPRoute",
-    "HTTPRoute303RedirectStatusCode",
-    "HTTPRoute307RedirectStatusCode",
-    "HTTPRoute308RedirectStatusCode",
-    "HTTPRouteBackendProtocolH2C",
-    "HTTPRouteBackendProtocolWebSocket",
-    "HTTPRouteBackendRequestHeaderModification",
-    "HTTPRouteBackendTimeout",
-    "HTTPRouteDestinationPortMatching",
-    "HTTPRouteHostRewrite",
-    "HTTPRouteMethodMatching",
-    "HTTPRouteNamedRouteRule",
-    "HTTPRouteParentRefPort",
-    "HTTPRoutePathRedirect",
-    "HTTPRoutePathRewrite",
-    "HTTPRoutePortRedirect",
-    "HTTPRouteQueryParamMatching",
-    "HTTPRouteRequestTimeout",
-    "HTTPRouteResponseHeaderModification",
-    "HTTPRouteSchemeRedirect",
-    "ReferenceGrant",
-];
-
-/// A claim that not every address provider can meet.
-const STATIC_ADDRESSES: &str = "GatewayStaticAddresses";
+use super::{Problem, features};
 
 /// The minor versions of Gateway API v1 whose objects are read as they are meant.
 const SUPPORTED_MINORS: std::ops::RangeInclusive<u32> = 5..=6;
@@ -103,22 +69,17 @@ fn status(meta: &Meta, provider: Result<&Provider, &Fault>, reader: &Reader<'_>)
     let fault = provider.err();
     let mut conditions = vec![unless(ACCEPTED, fault, "Accepted", "Portreeve serves Gateways of this class")];
     conditions.extend(supported_version(reader));
-    let supported_features = provider.map(features).unwrap_or_default();
+    let supported_features =
+        provider.map(|provider| features::published(reader, provider)).unwrap_or_default();
     DesiredStatus::new(meta, StatusContent::GatewayClass { conditions, supported_features })
-}
-
-/// What Gateways of a class with this provider support.
-fn features(provider: &Provider) -> Vec<&'static str> {
-    let supported = |feature: &&'static str| *feature != STATIC_ADDRESSES || provider.gives_what_is_named();
-    FEATURES.iter().copied().filter(supported).collect()
 }
 
 /// Nothing where no definition is known, as without a cluster.
 fn supported_version(reader: &Reader<'_>) -> Option<Condition> {
     let mut known = false;
-    for version in reader.bundle_versions() {
+    for definition in reader.definitions() {
         known = true;
-        let version = version.unwrap_or("an unknown version");
+        let version = definition.version.unwrap_or("an unknown version");
         if !is_supported(version) {
             let (first, last) = (SUPPORTED_MINORS.start(), SUPPORTED_MINORS.end());
             let message = format!(
@@ -141,17 +102,6 @@ fn is_supported(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn features_are_sorted_and_named_once() {
-        assert!(FEATURES.is_sorted_by(|a, b| a < b));
-    }
-
-    #[test]
-    fn a_class_whose_provider_gives_no_named_addresses_does_not_say_so() {
-        assert!(!features(&Provider::Node).contains(&STATIC_ADDRESSES));
-        assert!(features(&Provider::Pool([].into())).contains(&STATIC_ADDRESSES));
-    }
 
     #[test]
     fn versions_are_supported_by_their_minor() {

@@ -7,6 +7,7 @@ pub(super) const PROGRAMMED: &str = "Programmed";
 pub(super) const RESOLVED_REFS: &str = "ResolvedRefs";
 pub(super) const CONFLICTED: &str = "Conflicted";
 pub(super) const PARTIALLY_INVALID: &str = "PartiallyInvalid";
+pub(super) const INSECURE_FRONTEND: &str = "InsecureFrontendValidationMode";
 pub(super) const SUPPORTED_VERSION: &str = "SupportedVersion";
 
 /// How long a message may become; the API server takes 32768 bytes.

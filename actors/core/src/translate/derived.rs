@@ -9,15 +9,18 @@ use std::sync::Arc;
 use proxy_config::listener::Bind;
 use proxy_config::name::ObjectName;
 
+use crate::snapshot::meta::{Kind, ObjectRef};
+
 use super::addresses::pool::{Allocation, Ask};
+use super::claims::Claims;
 use super::classes::ClassView;
-use super::gateways::Claims;
-use super::graph::{Key, Task};
+use super::graph::{BackendPort, Key, Role, Task};
 use super::listeners::{Conflict, Listeners};
+use super::policies::PolicyView;
 use super::routes::RouteView;
 
-/// By Gateway and listener: what is lost to another Gateway.
-pub(super) type Losers = BTreeMap<ObjectName, BTreeMap<String, Conflict>>;
+/// By holder and listener: what is lost to another holder.
+pub(super) type Losers = BTreeMap<ObjectRef, BTreeMap<String, Conflict>>;
 
 /// A result that later tasks read.
 #[derive(Debug)]
@@ -26,10 +29,13 @@ pub(super) enum Result {
     Class(Option<ClassView>),
     Ask(Option<Ask>),
     Pool(BTreeMap<ObjectName, Allocation>),
-    Claims(Option<Claims>),
+    Claims(Option<Box<Claims>>),
     Port(Losers),
     Listeners(Option<Listeners>),
     Route(Option<RouteView>),
+    Policy(Option<PolicyView>),
+    /// The Gateway that a ListenerSet is attached to.
+    ListenerSet(Option<ObjectName>),
     /// Only units, statuses and problems.
     Nothing,
 }
@@ -52,18 +58,29 @@ pub(super) struct Derived {
     pub(super) asks: BTreeMap<ObjectName, Arc<Ask>>,
     /// What they got.
     pub(super) allocations: BTreeMap<ObjectName, Allocation>,
-    pub(super) claims: BTreeMap<ObjectName, Arc<Claims>>,
+    pub(super) claims: BTreeMap<ObjectRef, Arc<Claims>>,
     pub(super) ports: BTreeMap<Bind, Losers>,
-    pub(super) listeners: BTreeMap<ObjectName, Arc<Listeners>>,
-    pub(super) routes: BTreeMap<ObjectName, Arc<RouteView>>,
-    /// The Gateways that claim a port.
-    pub(super) sharing: BTreeMap<Bind, BTreeSet<ObjectName>>,
+    pub(super) listeners: BTreeMap<ObjectRef, Arc<Listeners>>,
+    pub(super) routes: BTreeMap<ObjectRef, Arc<RouteView>>,
+    pub(super) policies: BTreeMap<ObjectName, Arc<PolicyView>>,
+    /// The BackendTLSPolicies for each Service.
+    pub(super) targeting: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// How many routes lead from each Gateway to each Service.
+    pub(super) ancestors: BTreeMap<ObjectName, BTreeMap<ObjectName, u32>>,
+    /// The Gateways and ListenerSets that claim a port.
+    pub(super) sharing: BTreeMap<Bind, BTreeSet<ObjectRef>>,
     /// How many routes each listener has.
-    pub(super) attached: BTreeMap<ObjectName, BTreeMap<String, u32>>,
+    pub(super) attached: BTreeMap<ObjectRef, BTreeMap<String, u32>>,
+    /// Gateways that take routes which ask for default Gateways.
+    pub(super) defaults: BTreeSet<ObjectName>,
+    /// The Gateway that each ListenerSet is attached to.
+    pub(super) attached_sets: BTreeMap<ObjectName, ObjectName>,
+    /// How many ListenerSets each Gateway has.
+    pub(super) sets: BTreeMap<ObjectName, u32>,
     /// How many routes name each port of each Service.
-    pub(super) backends: BTreeMap<ObjectName, BTreeMap<u16, u32>>,
-    /// How many Gateways name each Secret and may.
-    pub(super) wanted: BTreeMap<ObjectName, u32>,
+    pub(super) backends: BTreeMap<ObjectName, BTreeMap<BackendPort, u32>>,
+    /// How many name each Secret and ConfigMap, and may, for what it holds.
+    pub(super) wanted: BTreeMap<ObjectRef, BTreeMap<Role, u32>>,
     /// The EndpointSlices of each Service.
     pub(super) slices: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
 }
@@ -84,16 +101,22 @@ impl Derived {
             (Task::Ask(name), Result::Ask(ask)) => {
                 let changed = replace(&mut self.asks, name, ask);
                 effects.tasks.extend(changed.map(|_| Task::Pool));
-                effects.tasks.push(Task::Claims(name.clone()));
+                effects.tasks.push(Task::Claims(ObjectRef::new(Kind::Gateway, name.clone())));
             }
             (Task::Pool, Result::Pool(new)) => {
                 let old = std::mem::replace(&mut self.allocations, new);
                 effects.keys.extend(differing(&old, &self.allocations).map(Key::Allocation));
             }
-            (Task::Claims(name), Result::Claims(claims)) => self.put_claims(name, claims, &mut effects),
+            (Task::Claims(name), Result::Claims(claims)) => {
+                self.put_claims(name, claims.map(|claims| *claims), &mut effects);
+            }
             (Task::Port(port), Result::Port(losers)) => self.put_port(port, losers, &mut effects),
             (Task::Listeners(name), Result::Listeners(view)) => self.put_listeners(name, view, &mut effects),
-            (Task::HttpRoute(name), Result::Route(view)) => self.put_route(name, view, &mut effects),
+            (Task::Route(route), Result::Route(view)) => self.put_route(route, view, &mut effects),
+            (Task::Policy(name), Result::Policy(view)) => self.put_policy(name, view, &mut effects),
+            (Task::ListenerSetStatus(name), Result::ListenerSet(attached)) => {
+                self.put_set(name, attached, &mut effects);
+            }
             _ => {}
         }
         effects
@@ -102,13 +125,22 @@ impl Derived {
     /// Whether nothing is left of any object.
     pub(super) fn is_empty(&self) -> bool {
         let of_objects = self.classes.len() + self.claims.len() + self.listeners.len() + self.routes.len();
-        let of_pools = self.asks.len() + self.allocations.len();
-        let indexes =
-            of_pools + self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
-        of_objects + indexes + self.wanted.len() + self.slices.len() + self.node_addresses.len() == 0
+        let indexes = self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
+        let sets = self.attached_sets.len() + self.sets.len() + self.defaults.len();
+        let pools = self.asks.len() + self.allocations.len();
+        let policies = self.policies.len() + self.targeting.len() + self.ancestors.len();
+        of_objects
+            + indexes
+            + sets
+            + pools
+            + policies
+            + self.wanted.len()
+            + self.slices.len()
+            + self.node_addresses.len()
+            == 0
     }
 
-    fn put_claims(&mut self, name: &ObjectName, claims: Option<Claims>, effects: &mut Effects) {
+    fn put_claims(&mut self, name: &ObjectRef, claims: Option<Claims>, effects: &mut Effects) {
         let Some((old, new)) = replace(&mut self.claims, name, claims) else { return };
         effects.keys.push(Key::Claims(name.clone()));
         let ports =
@@ -121,18 +153,57 @@ impl Derived {
             self.sharing.entry(*port).or_default().insert(name.clone());
         }
         effects.tasks.extend(before.union(&after).map(|port| Task::Port(*port)));
+        let is_default = new.as_ref().is_some_and(|claims| claims.is_default);
+        let changed = if is_default {
+            self.defaults.insert(name.name.clone())
+        } else {
+            name.kind == Kind::Gateway && self.defaults.remove(&name.name)
+        };
+        effects.keys.extend(changed.then_some(Key::DefaultGateways));
         // A Gateway that is gone, or is ours no longer, still has results to take back.
         effects.tasks.push(Task::Listeners(name.clone()));
-        let secrets =
-            |claims: &Option<Arc<Claims>>| claims.as_ref().map(|claims| claims.secrets()).unwrap_or_default();
-        let (before, after) = (secrets(&old), secrets(&new));
-        for secret in before.difference(&after) {
-            count_down(&mut self.wanted, secret);
+        let wanted =
+            |claims: &Option<Arc<Claims>>| claims.as_ref().map(|claims| claims.wanted()).unwrap_or_default();
+        self.count_wanted(&wanted(&old), &wanted(&new), effects);
+    }
+
+    fn count_wanted(
+        &mut self,
+        before: &BTreeSet<(ObjectRef, Role)>,
+        after: &BTreeSet<(ObjectRef, Role)>,
+        effects: &mut Effects,
+    ) {
+        for (object, role) in before.difference(after) {
+            let roles = self.wanted.entry(object.clone()).or_default();
+            count_down(roles, role);
+            if roles.is_empty() {
+                self.wanted.remove(object);
+            }
         }
-        for secret in after.difference(&before) {
-            *self.wanted.entry(secret.clone()).or_default() += 1;
+        for (object, role) in after.difference(before) {
+            *self.wanted.entry(object.clone()).or_default().entry(*role).or_default() += 1;
         }
-        effects.tasks.extend(before.symmetric_difference(&after).cloned().map(Task::Secret));
+        let changed = before.symmetric_difference(after).map(|(object, _)| object.clone());
+        effects.tasks.extend(changed.map(Task::Content));
+    }
+
+    fn put_policy(&mut self, name: &ObjectName, view: Option<PolicyView>, effects: &mut Effects) {
+        effects.tasks.push(Task::PolicyStatus(name.clone()));
+        let Some((old, new)) = replace(&mut self.policies, name, view) else { return };
+        let services =
+            |view: &Option<Arc<PolicyView>>| view.as_ref().map(|view| view.services()).unwrap_or_default();
+        let (before, after) = (services(&old), services(&new));
+        for service in before.difference(&after) {
+            forget(&mut self.targeting, service, name);
+        }
+        for service in after.difference(&before) {
+            self.targeting.entry(service.clone()).or_default().insert(name.clone());
+        }
+        effects.keys.extend(before.union(&after).cloned().map(Key::Policies));
+        let wanted = |view: &Option<Arc<PolicyView>>| {
+            view.as_ref().map(|view| view.wanted.clone()).unwrap_or_default()
+        };
+        self.count_wanted(&wanted(&old), &wanted(&new), effects);
     }
 
     fn put_port(&mut self, port: &Bind, losers: Losers, effects: &mut Effects) {
@@ -143,51 +214,94 @@ impl Derived {
         }
     }
 
-    fn put_listeners(&mut self, name: &ObjectName, view: Option<Listeners>, effects: &mut Effects) {
-        let Some((old, new)) = replace(&mut self.listeners, name, view) else { return };
-        effects.keys.push(Key::Listeners(name.clone()));
+    fn put_listeners(&mut self, holder: &ObjectRef, view: Option<Listeners>, effects: &mut Effects) {
+        let Some((old, new)) = replace(&mut self.listeners, holder, view) else { return };
+        effects.keys.push(Key::Listeners(holder.clone()));
         let attachable = |view: &Option<Arc<Listeners>>| view.as_ref().map(|view| view.attachable.clone());
         if attachable(&old) != attachable(&new) {
-            effects.keys.push(Key::Attachable(name.clone()));
+            effects.keys.push(Key::Attachable(holder.clone()));
         }
-        effects.tasks.push(Task::GatewayStatus(name.clone()));
+        effects.tasks.push(status_of(holder));
     }
 
-    fn put_route(&mut self, name: &ObjectName, view: Option<RouteView>, effects: &mut Effects) {
+    /// Counts a ListenerSet at the Gateway that it is attached to.
+    fn put_set(&mut self, set: &ObjectName, attached: Option<ObjectName>, effects: &mut Effects) {
+        let old = match &attached {
+            Some(gateway) => self.attached_sets.insert(set.clone(), gateway.clone()),
+            None => self.attached_sets.remove(set),
+        };
+        if old == attached {
+            return;
+        }
+        for gateway in old.iter() {
+            count_down(&mut self.sets, gateway);
+        }
+        for gateway in attached.iter() {
+            *self.sets.entry(gateway.clone()).or_default() += 1;
+        }
+        effects.tasks.extend(old.into_iter().chain(attached).map(Task::GatewayStatus));
+    }
+
+    fn put_route(&mut self, name: &ObjectRef, view: Option<RouteView>, effects: &mut Effects) {
         let Some((old, new)) = replace(&mut self.routes, name, view) else { return };
         let attached = |view: &Option<Arc<RouteView>>| {
             view.as_ref().map(|view| view.attached.clone()).unwrap_or_default()
         };
         let (before, after) = (attached(&old), attached(&new));
-        for (gateway, listener) in before.difference(&after) {
-            let counts = self.attached.entry(gateway.clone()).or_default();
+        for (holder, listener) in before.difference(&after) {
+            let counts = self.attached.entry(holder.clone()).or_default();
             count_down(counts, listener);
             if counts.is_empty() {
-                self.attached.remove(gateway);
+                self.attached.remove(holder);
             }
         }
-        for (gateway, listener) in after.difference(&before) {
-            *self.attached.entry(gateway.clone()).or_default().entry(listener.clone()).or_default() += 1;
+        for (holder, listener) in after.difference(&before) {
+            *self.attached.entry(holder.clone()).or_default().entry(listener.clone()).or_default() += 1;
         }
-        let gateways = before.symmetric_difference(&after).map(|(gateway, _)| gateway.clone());
-        effects.tasks.extend(gateways.map(Task::GatewayStatus));
+        effects.tasks.extend(before.symmetric_difference(&after).map(|(holder, _)| status_of(holder)));
         let backends = |view: &Option<Arc<RouteView>>| {
             view.as_ref().map(|view| view.backends.clone()).unwrap_or_default()
         };
         self.count_backends(&backends(&old), &backends(&new), effects);
+        let paths =
+            |view: &Option<Arc<RouteView>>| view.as_ref().map(|view| view.paths()).unwrap_or_default();
+        self.count_ancestors(&paths(&old), &paths(&new), effects);
+    }
+
+    fn count_ancestors(
+        &mut self,
+        before: &BTreeSet<(ObjectName, ObjectName)>,
+        after: &BTreeSet<(ObjectName, ObjectName)>,
+        effects: &mut Effects,
+    ) {
+        for (service, gateway) in before.difference(after) {
+            let gateways = self.ancestors.entry(service.clone()).or_default();
+            count_down(gateways, gateway);
+            if gateways.is_empty() {
+                self.ancestors.remove(service);
+            }
+        }
+        for (service, gateway) in after.difference(before) {
+            *self.ancestors.entry(service.clone()).or_default().entry(gateway.clone()).or_default() += 1;
+        }
+        for (service, _) in before.symmetric_difference(after) {
+            let policies = self.targeting.get(service).into_iter().flatten();
+            effects.tasks.extend(policies.cloned().map(Task::PolicyStatus));
+        }
     }
 
     fn count_backends(
         &mut self,
-        before: &BTreeSet<(ObjectName, u16)>,
-        after: &BTreeSet<(ObjectName, u16)>,
+        before: &BTreeSet<BackendPort>,
+        after: &BTreeSet<BackendPort>,
         effects: &mut Effects,
     ) {
-        for (service, port) in before.symmetric_difference(after) {
+        for port in before.symmetric_difference(after) {
+            let service = &port.service;
             let ports = self.backends.entry(service.clone()).or_default();
             let (was_known, port_was_known) = (!ports.is_empty(), ports.contains_key(port));
-            if after.contains(&(service.clone(), *port)) {
-                *ports.entry(*port).or_default() += 1;
+            if after.contains(port) {
+                *ports.entry(port.clone()).or_default() += 1;
             } else {
                 count_down(ports, port);
             }
@@ -196,7 +310,7 @@ impl Derived {
                 self.backends.remove(service);
             }
             if port_was_known != port_is_known {
-                effects.tasks.push(Task::Backend(service.clone(), *port));
+                effects.tasks.push(Task::Backend(port.clone()));
             }
             if was_known != is_known {
                 let slices = self.slices.get(service).into_iter().flatten();
@@ -215,12 +329,20 @@ fn differing<'a, K: Ord + Clone, V: PartialEq>(
     keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).cloned()
 }
 
+/// The task that makes the status of a holder of listeners.
+fn status_of(ObjectRef { kind, name }: &ObjectRef) -> Task {
+    match kind {
+        Kind::ListenerSet => Task::ListenerSetStatus(name.clone()),
+        _ => Task::GatewayStatus(name.clone()),
+    }
+}
+
 type Replaced<T> = Option<(Option<Arc<T>>, Option<Arc<T>>)>;
 
 /// Replaces a value; the old and the new one, where they differ.
-fn replace<T: PartialEq>(
-    map: &mut BTreeMap<ObjectName, Arc<T>>,
-    name: &ObjectName,
+fn replace<K: Ord + Clone, T: PartialEq>(
+    map: &mut BTreeMap<K, Arc<T>>,
+    name: &K,
     new: Option<T>,
 ) -> Replaced<T> {
     let old = map.get(name).cloned();

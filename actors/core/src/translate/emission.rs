@@ -3,6 +3,7 @@
 use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::unit::EncodedUnit;
 
+use crate::snapshot::cluster::GatewayService;
 use crate::snapshot::meta::ObjectRef;
 use crate::status::DesiredStatus;
 
@@ -19,19 +20,14 @@ pub(super) struct Emission {
     pub(super) status: Option<DesiredStatus>,
     /// What is wrong with the object.
     pub(super) problems: Vec<Problem>,
-    /// Listeners whose units can't be told for now.
+    /// The Service that a Gateway owns, and its name.
+    pub(super) service: Option<(ObjectName, GatewayService)>,
+    /// Listeners and backends whose units can't be told for now.
     pub(super) waiting: Vec<UnitId>,
-    /// What became of a Secret that listeners name.
-    pub(super) secret: Option<(ObjectName, SecretState)>,
-}
-
-/// What became of a Secret that listeners name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SecretState {
-    /// It must be read first.
-    Unread,
-    /// It is served, and its certificate is valid for that time.
-    Served(Validity),
+    /// A Secret or ConfigMap that must be read first.
+    pub(super) unread: Option<ObjectRef>,
+    /// A Secret that is served, and when its certificate is valid.
+    pub(super) expiry: Option<(ObjectName, Validity)>,
 }
 
 impl Emission {

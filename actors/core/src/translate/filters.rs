@@ -3,10 +3,13 @@
 use proxy_config::route::{Field, Filter, HeaderEdits, PathEdit, Redirect, Rewrite};
 
 use crate::snapshot::http_route::{self, HeaderField, PathModifier};
+use crate::snapshot::meta::Kind;
 
+use super::backends::Scope;
 use super::conditions::Fault;
-use super::hostnames;
 use super::matches::is_token;
+use super::rules::Rules;
+use super::{hostnames, rule_extras};
 
 /// Fields that frame a message or belong to a connection: a route must not touch them.
 /// Source: RFC 9110 section 7.6.1, RFC 9112 section 6.
@@ -23,13 +26,19 @@ const FRAMING: &[&str] = &[
 ];
 
 /// Translates a list of filters. None may be skipped, so one that can't be served is a fault of all.
-pub(super) fn translate(field: &str, written: &[http_route::Filter]) -> Result<Vec<Filter>, Fault> {
+pub(super) fn translate(
+    scope: &Scope<'_, '_>,
+    field: &str,
+    written: &[http_route::Filter],
+    all: &mut Rules,
+) -> Result<Vec<Filter>, Fault> {
     let mut filters: Vec<Filter> = Vec::new();
     for (index, one) in written.iter().enumerate() {
-        let filter = translate_one(one)
+        let filter = translate_one(scope, &format!("{field}[{index}]"), one, all)
             .map_err(|message| Fault::new("UnsupportedValue", format!("{field}[{index}].{message}")))?;
         let kind = std::mem::discriminant(&filter);
-        if filters.iter().any(|known| std::mem::discriminant(known) == kind) {
+        let once = !matches!(filter, Filter::Mirror(_));
+        if once && filters.iter().any(|known| std::mem::discriminant(known) == kind) {
             let message = format!("{field}[{index}]: {} may be there once", one.kind);
             return Err(Fault::new("IncompatibleFilters", message));
         }
@@ -53,8 +62,35 @@ pub(super) fn path_edit(filter: &Filter) -> Option<&PathEdit> {
     }
 }
 
-fn translate_one(written: &http_route::Filter) -> Result<Filter, String> {
+/// The filters that GRPCRoutes have. Source: GRPCRouteFilter.type.
+const OF_CALLS: &[&str] = &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror"];
+
+fn translate_one(
+    scope: &Scope<'_, '_>,
+    field: &str,
+    written: &http_route::Filter,
+    all: &mut Rules,
+) -> Result<Filter, String> {
     match &*written.kind {
+        kind if scope.route.kind == Kind::GrpcRoute && !OF_CALLS.contains(&kind) => {
+            Err(format!("type `{kind}` is not possible in a GRPCRoute"))
+        }
+        "RequestMirror" => {
+            let wanted = written.request_mirror.as_ref().ok_or("requestMirror is missing")?;
+            rule_extras::mirror(scope, field, wanted, all)
+                .map(Filter::Mirror)
+                .map_err(|reason| format!("requestMirror.{reason}"))
+        }
+        "CORS" => {
+            let wanted = written.cors.as_ref().ok_or("cors is missing")?;
+            rule_extras::cors(wanted).map(Filter::Cors).map_err(|reason| format!("cors.{reason}"))
+        }
+        "ExternalAuth" => {
+            let wanted = written.external_auth.as_ref().ok_or("externalAuth is missing")?;
+            rule_extras::external_auth(scope, field, wanted, all)
+                .map(Filter::ExternalAuth)
+                .map_err(|reason| format!("externalAuth.{reason}"))
+        }
         "RequestHeaderModifier" => {
             let edits = written.request_header_modifier.as_ref().ok_or("requestHeaderModifier is missing")?;
             header_edits(edits)

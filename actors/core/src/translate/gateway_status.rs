@@ -6,23 +6,48 @@ use crate::snapshot::meta::{GATEWAY_GROUP, Kind, ObjectRef};
 use crate::status::{Condition, DesiredStatus, GatewayStatus, ListenerStatus, StatusContent};
 
 use super::Problem;
+use super::claims::{Claim, Claims};
 use super::conditions::{
-    ACCEPTED, CONFLICTED, Fault, PROGRAMMED, RESOLVED_REFS, fails, holds, keeps, pending, unless,
+    ACCEPTED, CONFLICTED, Fault, INSECURE_FRONTEND, PROGRAMMED, RESOLVED_REFS, fails, holds, keeps, pending,
+    unless,
 };
 use super::emission::Emission;
-use super::gateways::{Claim, Claims};
 use super::listeners::{Listeners, Outcome};
 use super::reader::Reader;
 
 /// Makes the status of a Gateway of ours.
 pub(super) fn translate(reader: &Reader<'_>, gateway: &ObjectName) -> Emission {
-    let (Some(claims), Some(listeners)) = (reader.claims(gateway), reader.listeners(gateway)) else {
+    let object = ObjectRef::new(Kind::Gateway, gateway.clone());
+    let (Some(claims), Some(listeners)) = (reader.claims(&object), reader.listeners(&object)) else {
         return Emission::default();
     };
-    let mut emission = Emission::of(ObjectRef::new(Kind::Gateway, gateway.clone()));
-    if let Some(fault) = &claims.rejected {
-        emission.problems.push(Problem::of("", fault));
+    let mut emission = Emission::of(object);
+    let shown = claims.backend_certificate.as_ref().and_then(|shown| shown.fault.as_ref());
+    emission.problems.extend(claims.rejected.iter().chain(shown).map(|fault| Problem::of("", fault)));
+    let statuses = listener_statuses(reader, claims, listeners, &mut emission);
+    let mut addresses = Vec::new();
+    if let (true, Ok(assigned)) = (claims.is_accepted(), &claims.assigned) {
+        let listed = assigned.listed(|| reader.node_addresses());
+        addresses = listed.iter().map(|address| ("IPAddress", address.to_string())).collect();
     }
+    if claims.is_accepted() {
+        emission.service.clone_from(&claims.service);
+    }
+    let conditions = gateway_conditions(claims, listeners);
+    let attached_sets = reader.attached_sets(gateway);
+    let status = GatewayStatus { conditions, addresses, attached_sets, listeners: statuses };
+    emission.status = Some(DesiredStatus::new(&claims.meta, StatusContent::Gateway(status)));
+    emission
+}
+
+/// The statuses of a Gateway's or ListenerSet's listeners, in order.
+pub(super) fn listener_statuses(
+    reader: &Reader<'_>,
+    claims: &Claims,
+    listeners: &Listeners,
+    emission: &mut Emission,
+) -> Vec<ListenerStatus> {
+    let holder = claims.holder();
     let mut statuses = Vec::new();
     for (index, (claim, outcome)) in claims.listeners.iter().zip(&listeners.outcomes).enumerate() {
         let conflict = outcome.conflict.as_ref().map(|conflict| &conflict.0);
@@ -32,20 +57,12 @@ pub(super) fn translate(reader: &Reader<'_>, gateway: &ObjectName) -> Emission {
         statuses.push(ListenerStatus {
             name: claim.name.clone(),
             supported_kinds: claim.kinds.iter().map(|kind| (GATEWAY_GROUP, *kind)).collect(),
-            attached_routes: reader.attached(gateway, &claim.name),
+            attached_routes: reader.attached(&holder, &claim.name),
             conditions: listener_conditions(claims, claim, outcome),
             units: outcome.units.clone(),
         });
     }
-    let mut addresses = Vec::new();
-    if let (true, Ok(assigned)) = (claims.is_accepted(), &claims.assigned) {
-        let listed = assigned.listed(|| reader.node_addresses());
-        addresses = listed.iter().map(|address| ("IPAddress", address.to_string())).collect();
-    }
-    let conditions = gateway_conditions(claims, listeners);
-    let status = GatewayStatus { conditions, addresses, listeners: statuses };
-    emission.status = Some(DesiredStatus::new(&claims.meta, StatusContent::Gateway(status)));
-    emission
+    statuses
 }
 
 fn listener_conditions(claims: &Claims, claim: &Claim, outcome: &Outcome) -> Vec<Condition> {
@@ -57,15 +74,18 @@ fn listener_conditions(claims: &Claims, claim: &Claim, outcome: &Outcome) -> Vec
             Some(fault) => holds(CONFLICTED, fault.reason, fault.message.clone()),
             None => fails(CONFLICTED, &Fault::new("NoConflicts", "no other listener claims the same")),
         },
-        match (&claim.unresolved, &claim.certificates.unread) {
-            (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
+        match (&claim.unresolved, claim.unread()) {
+            (None, Some(message)) => keeps(RESOLVED_REFS, message),
             (fault, _) => {
                 unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved")
             }
         },
     ];
     if outcome.units.is_empty() {
-        conditions.push(not_programmed(claims, claim, rejected));
+        conditions.push(match conflict {
+            Some(fault) => fails(PROGRAMMED, fault),
+            None => not_programmed(claims, claim, rejected),
+        });
     }
     conditions
 }
@@ -78,7 +98,7 @@ fn not_programmed(claims: &Claims, claim: &Claim, rejected: Option<&Fault>) -> C
     match (&claims.waiting, &claims.assigned) {
         (Some(message), _) => fails(PROGRAMMED, &Fault::new("Pending", message.clone())),
         (None, Err(fault)) => fails(PROGRAMMED, &Fault::new("Invalid", fault.message.clone())),
-        (None, Ok(_)) => keeps(PROGRAMMED, claim.certificates.unread.clone().unwrap_or_default()),
+        (None, Ok(_)) => keeps(PROGRAMMED, claim.unread().unwrap_or_default()),
     }
 }
 
@@ -105,17 +125,29 @@ fn gateway_conditions(claims: &Claims, listeners: &Listeners) -> Vec<Condition> 
     };
     let mut conditions = vec![accepted];
     let unserved = listeners.outcomes.iter().all(|outcome| outcome.units.is_empty());
-    let unread = claims.listeners.iter().find_map(|claim| claim.certificates.unread.as_ref());
+    let unread = claims.listeners.iter().find_map(Claim::unread);
     let not = |reason, message: &str| Some(fails(PROGRAMMED, &Fault::new(reason, message)));
     conditions.extend(match (rejected, &claims.waiting, &claims.assigned) {
         (Some(fault), _, _) => not("Invalid", &fault.message),
         (None, Some(message), _) => not("Pending", message),
         (None, None, Err(fault)) => Some(fails(PROGRAMMED, fault)),
         (None, None, Ok(_)) if unserved => match unread {
-            Some(message) => Some(keeps(PROGRAMMED, message.clone())),
+            Some(message) => Some(keeps(PROGRAMMED, message)),
             None => not("Invalid", "no listener can be served: see their conditions"),
         },
         (None, None, Ok(_)) => None,
     });
+    if let Some(shown) = &claims.backend_certificate {
+        conditions.push(match (&shown.fault, &shown.unread) {
+            (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
+            (fault, _) => {
+                unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved")
+            }
+        });
+    }
+    if claims.insecure {
+        let message = "clients are served whose certificate is missing or not valid: backends must decide";
+        conditions.push(holds(INSECURE_FRONTEND, "ConfigurationChanged", message));
+    }
     conditions
 }

@@ -22,18 +22,42 @@ pub(super) enum Key {
     Crds,
     /// The addresses of the nodes that run a proxy.
     NodeAddresses,
+    /// Which Gateways are default ones.
+    DefaultGateways,
     /// What follows from a GatewayClass.
     Class(ObjectName),
     /// What a Gateway got from its pool.
     Allocation(ObjectName),
-    /// What a Gateway claims.
-    Claims(ObjectName),
-    /// Which listeners of a Gateway lose their port or hostname to another Gateway.
-    Conflicts(ObjectName),
-    /// The listeners of a Gateway as they end up.
-    Listeners(ObjectName),
-    /// The listeners of a Gateway as routes see them.
-    Attachable(ObjectName),
+    /// The BackendTLSPolicies for a Service.
+    Policies(ObjectName),
+    /// What a Gateway or ListenerSet claims.
+    Claims(ObjectRef),
+    /// Which of its listeners lose their port or hostname to another holder.
+    Conflicts(ObjectRef),
+    /// Its listeners as they end up.
+    Listeners(ObjectRef),
+    /// Its listeners as routes see them.
+    Attachable(ObjectRef),
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct BackendPort {
+    /// The Service.
+    pub(super) service: ObjectName,
+    /// The port.
+    pub(super) port: u16,
+    /// Whether it is of UDP.
+    pub(super) udp: bool,
+}
+
+/// What the content of a Secret or ConfigMap is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Role {
+    /// A certificate with its key.
+    Certificate,
+    /// A bundle of authorities.
+    Authority,
 }
 
 /// A piece of work. A task reads only what tasks that sort before it make, so that one pass in order
@@ -48,20 +72,26 @@ pub(super) enum Task {
     Ask(ObjectName),
     /// Who gets which address of the pools.
     Pool,
-    /// What a Gateway claims, seen alone.
-    Claims(ObjectName),
-    /// A port that Gateways share: who gets what.
+    /// A BackendTLSPolicy, seen alone.
+    Policy(ObjectName),
+    /// What a Gateway or ListenerSet claims, before others are looked at: Gateways sort first.
+    Claims(ObjectRef),
+    /// A port that several share: who gets what.
     Port(Bind),
-    /// The listeners of a Gateway.
-    Listeners(ObjectName),
-    /// An HTTPRoute.
-    HttpRoute(ObjectName),
+    /// The listeners of a Gateway or ListenerSet.
+    Listeners(ObjectRef),
+    /// A route of any kind.
+    Route(ObjectRef),
+    /// The status of a BackendTLSPolicy.
+    PolicyStatus(ObjectName),
+    /// The status of a ListenerSet.
+    ListenerSetStatus(ObjectName),
     /// The status of a Gateway.
     GatewayStatus(ObjectName),
-    /// A Secret that listeners name.
-    Secret(ObjectName),
+    /// A Secret or ConfigMap whose content is wanted.
+    Content(ObjectRef),
     /// A Service's port that routes name.
-    Backend(ObjectName, u16),
+    Backend(BackendPort),
     /// An EndpointSlice.
     Endpoints(ObjectName),
     /// An object that nothing else speaks about.

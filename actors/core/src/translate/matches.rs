@@ -39,7 +39,8 @@ pub(super) fn translate(written: &[http_route::Match]) -> (Vec<Match>, Option<Fa
     (usable, first)
 }
 
-fn translate_one(written: &http_route::Match) -> Result<Match, String> {
+/// Translates one match.
+pub(super) fn translate_one(written: &http_route::Match) -> Result<Match, String> {
     let headers = values("headers", &written.headers, |name| name.to_ascii_lowercase())?;
     for header in &headers {
         if !is_token(&header.name) {
@@ -98,7 +99,7 @@ fn values(
 }
 
 /// As the proxy compiles it: on bytes, in linear time, within limits.
-fn check_regex(pattern: &str) -> Result<(), String> {
+pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
     let refused = |reason: &str| Err(format!("the regular expression `{pattern}` can't be used: {reason}"));
     if pattern.len() > REGEX_LENGTH {
         return Err(format!("the regular expression is longer than {REGEX_LENGTH} bytes"));

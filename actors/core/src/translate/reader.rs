@@ -9,19 +9,23 @@ use proxy_config::listener::Bind;
 use proxy_config::name::ObjectName;
 
 use crate::observe::Malformed;
-use crate::snapshot::cluster::{EndpointSlice, ReferenceGrant, Secret, Service};
-use crate::snapshot::gateway::{EdgeParameters, Gateway, GatewayClass};
+use crate::snapshot::cluster::{ConfigMap, EndpointSlice, ReferenceGrant, Secret, Service};
+use crate::snapshot::gateway::{EdgeParameters, Gateway, GatewayClass, ListenerSet};
+use crate::snapshot::grpc_route::GrpcRoute;
 use crate::snapshot::http_route::HttpRoute;
+use crate::snapshot::l4_route::L4Route;
 use crate::snapshot::meta::{GATEWAY_GROUP, Kind, ObjectRef};
+use crate::snapshot::tls_policy::BackendTlsPolicy;
 use crate::snapshot::{Snapshot, Store};
 
 use super::addresses::pool::Ask;
+use super::claims::Claims;
 use super::classes::ClassView;
 use super::conditions::Fault;
 use super::derived::Derived;
-use super::gateways::Claims;
-use super::graph::Key;
+use super::graph::{BackendPort, Key, Role};
 use super::listeners::{Attachable, Conflict, Listeners};
+use super::policies::PolicyView;
 use super::{Settings, addresses};
 
 /// An object that was looked up.
@@ -42,6 +46,35 @@ impl<'a, T> Lookup<'a, T> {
             Self::Missing | Self::Malformed(_) => None,
         }
     }
+
+    fn into_route(
+        self,
+        wrap: impl FnOnce(&'a T) -> Written<'a>,
+    ) -> Option<Result<Written<'a>, &'a Malformed>> {
+        match self {
+            Self::Found(route) => Some(Ok(wrap(route))),
+            Self::Malformed(malformed) => Some(Err(malformed)),
+            Self::Missing => None,
+        }
+    }
+}
+
+/// A route of any kind, as it is written.
+#[derive(Clone, Copy)]
+pub(super) enum Written<'a> {
+    Http(&'a HttpRoute),
+    Grpc(&'a GrpcRoute),
+    L4(Kind, &'a L4Route),
+}
+
+/// An installed definition of Gateway API.
+pub(super) struct Definition<'a> {
+    /// The kind, as paths name it.
+    pub(super) plural: &'a str,
+    /// The version of Gateway API that it is from.
+    pub(super) version: Option<&'a str>,
+    /// `standard` or `experimental`.
+    pub(super) channel: Option<&'a str>,
 }
 
 /// What a task may look at.
@@ -90,8 +123,25 @@ impl<'a> Reader<'a> {
         self.look_up(Kind::Gateway, &self.snapshot.gateways, name)
     }
 
-    pub(super) fn http_route(&self, name: &ObjectName) -> Lookup<'a, HttpRoute> {
-        self.look_up(Kind::HttpRoute, &self.snapshot.http_routes, name)
+    pub(super) fn listener_set(&self, name: &ObjectName) -> Lookup<'a, ListenerSet> {
+        self.look_up(Kind::ListenerSet, &self.snapshot.listener_sets, name)
+    }
+
+    /// A route; `None` where there is none.
+    pub(super) fn route(
+        &self,
+        ObjectRef { kind, name }: &ObjectRef,
+    ) -> Option<Result<Written<'a>, &'a Malformed>> {
+        let snapshot = self.snapshot;
+        let l4 = |store| self.look_up(*kind, store, name).into_route(|route| Written::L4(*kind, route));
+        match kind {
+            Kind::HttpRoute => self.look_up(*kind, &snapshot.http_routes, name).into_route(Written::Http),
+            Kind::GrpcRoute => self.look_up(*kind, &snapshot.grpc_routes, name).into_route(Written::Grpc),
+            Kind::TlsRoute => l4(&snapshot.tls_routes),
+            Kind::TcpRoute => l4(&snapshot.tcp_routes),
+            Kind::UdpRoute => l4(&snapshot.udp_routes),
+            _ => None,
+        }
     }
 
     pub(super) fn service(&self, name: &ObjectName) -> Lookup<'a, Service> {
@@ -104,6 +154,33 @@ impl<'a> Reader<'a> {
 
     pub(super) fn secret(&self, name: &ObjectName) -> Lookup<'a, Secret> {
         self.look_up(Kind::Secret, &self.snapshot.secrets, name)
+    }
+
+    pub(super) fn config_map(&self, name: &ObjectName) -> Lookup<'a, ConfigMap> {
+        self.look_up(Kind::ConfigMap, &self.snapshot.config_maps, name)
+    }
+
+    pub(super) fn policy(&self, name: &ObjectName) -> Lookup<'a, BackendTlsPolicy> {
+        self.look_up(Kind::BackendTlsPolicy, &self.snapshot.tls_policies, name)
+    }
+
+    /// What follows from the BackendTLSPolicies for a Service.
+    pub(super) fn policies(&self, service: &ObjectName) -> impl Iterator<Item = &'a PolicyView> + use<'a> {
+        self.note(Key::Policies(service.clone()));
+        let derived = self.derived;
+        let names = derived.targeting.get(service).into_iter().flatten();
+        names.filter_map(|name| derived.policies.get(name).map(|view| &**view))
+    }
+
+    /// What follows from a BackendTLSPolicy. The translator runs whoever asks again when that changes.
+    pub(super) fn policy_view(&self, name: &ObjectName) -> Option<&'a PolicyView> {
+        self.derived.policies.get(name).map(|view| &**view)
+    }
+
+    /// The Gateways from which routes lead to a Service. The translator runs whoever asks again when that
+    /// changes.
+    pub(super) fn ancestors(&self, service: &ObjectName) -> impl Iterator<Item = &'a ObjectName> + use<'a> {
+        self.derived.ancestors.get(service).into_iter().flat_map(|gateways| gateways.keys())
     }
 
     pub(super) fn malformed(&self, reference: &ObjectRef) -> Option<&'a Malformed> {
@@ -128,11 +205,22 @@ impl<'a> Reader<'a> {
             .map(|(_, grant)| &**grant)
     }
 
-    /// The bundle version of each installed definition of Gateway API.
-    pub(super) fn bundle_versions(&self) -> impl Iterator<Item = Option<&'a str>> + use<'a> {
+    /// The installed definitions of Gateway API.
+    pub(super) fn definitions(&self) -> impl Iterator<Item = Definition<'a>> + use<'a> {
         self.note(Key::Crds);
-        let ours = self.snapshot.crds.values().filter(|crd| crd.meta.name.name.ends_with(GATEWAY_GROUP));
-        ours.map(|crd| crd.bundle_version.as_deref())
+        self.snapshot.crds.values().filter_map(|crd| {
+            let (plural, group) = crd.meta.name.name.split_once('.')?;
+            let (version, channel) = (crd.bundle_version.as_deref(), crd.channel.as_deref());
+            (group == GATEWAY_GROUP).then_some(Definition { plural, version, channel })
+        })
+    }
+
+    /// Whether a kind of route is installed. Where not even HTTPRoute is known to be, as without a
+    /// cluster, every kind is.
+    pub(super) fn is_installed(&self, kind: &str) -> bool {
+        let plural = format!("{}s", kind.to_ascii_lowercase());
+        let installed = |plural: &str| self.definitions().any(|definition| definition.plural == plural);
+        installed(&plural) || !installed("httproutes")
     }
 
     /// The addresses of the nodes that run a ready proxy, for the task that every update runs.
@@ -167,50 +255,58 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What a Gateway claims; `None` where it is not ours.
-    pub(super) fn claims(&self, gateway: &ObjectName) -> Option<&'a Claims> {
-        self.note(Key::Claims(gateway.clone()));
-        self.derived.claims.get(gateway).map(|claims| &**claims)
+    /// What a Gateway or ListenerSet claims; `None` where it is not ours.
+    pub(super) fn claims(&self, holder: &ObjectRef) -> Option<&'a Claims> {
+        self.note(Key::Claims(holder.clone()));
+        self.derived.claims.get(holder).map(|claims| &**claims)
     }
 
-    /// The Gateways that claim a shared port, and what they claim. The translator runs whoever asks again
-    /// when these change.
-    pub(super) fn sharing(
-        &self,
-        port: &Bind,
-    ) -> impl Iterator<Item = (&'a ObjectName, &'a Claims)> + use<'a> {
+    /// The Gateways that take routes which ask for default Gateways.
+    pub(super) fn default_gateways(&self) -> impl Iterator<Item = &'a ObjectName> + use<'a> {
+        self.note(Key::DefaultGateways);
+        self.derived.defaults.iter()
+    }
+
+    /// What those claim that share a port. The translator runs whoever asks again when these change.
+    pub(super) fn sharing(&self, port: &Bind) -> impl Iterator<Item = &'a Claims> + use<'a> {
         let derived = self.derived;
-        let names = derived.sharing.get(port).into_iter().flatten();
-        names.filter_map(|name| derived.claims.get(name).map(|claims| (name, &**claims)))
+        let holders = derived.sharing.get(port).into_iter().flatten();
+        holders.filter_map(|holder| derived.claims.get(holder).map(|claims| &**claims))
     }
 
-    /// What a Gateway's listener loses to another Gateway.
-    pub(super) fn conflict(&self, gateway: &ObjectName, port: &Bind, listener: &str) -> Option<&'a Conflict> {
-        self.note(Key::Conflicts(gateway.clone()));
-        self.derived.ports.get(port)?.get(gateway)?.get(listener)
+    /// What a listener loses to another holder.
+    pub(super) fn conflict(&self, holder: &ObjectRef, port: &Bind, listener: &str) -> Option<&'a Conflict> {
+        self.note(Key::Conflicts(holder.clone()));
+        self.derived.ports.get(port)?.get(holder)?.get(listener)
     }
 
-    /// The listeners of a Gateway; `None` where it is not ours.
-    pub(super) fn listeners(&self, gateway: &ObjectName) -> Option<&'a Listeners> {
-        self.note(Key::Listeners(gateway.clone()));
-        self.derived.listeners.get(gateway).map(|listeners| &**listeners)
+    /// The listeners of a Gateway or ListenerSet; `None` where it is not ours.
+    pub(super) fn listeners(&self, holder: &ObjectRef) -> Option<&'a Listeners> {
+        self.note(Key::Listeners(holder.clone()));
+        self.derived.listeners.get(holder).map(|listeners| &**listeners)
     }
 
-    /// The listeners of a Gateway as routes see them; `None` where it is not ours.
-    pub(super) fn attachable(&self, gateway: &ObjectName) -> Option<&'a Attachable> {
-        self.note(Key::Attachable(gateway.clone()));
-        self.derived.listeners.get(gateway).map(|listeners| &listeners.attachable)
+    /// The listeners of a Gateway or ListenerSet as routes see them; `None` where it is not ours.
+    pub(super) fn attachable(&self, holder: &ObjectRef) -> Option<&'a Attachable> {
+        self.note(Key::Attachable(holder.clone()));
+        self.derived.listeners.get(holder).map(|listeners| &listeners.attachable)
     }
 
-    /// How many routes are attached to a Gateway's listener. The translator runs whoever asks again when
-    /// that changes.
-    pub(super) fn attached(&self, gateway: &ObjectName, listener: &str) -> u32 {
-        self.derived.attached.get(gateway).and_then(|counts| counts.get(listener)).copied().unwrap_or(0)
+    /// How many routes are attached to a listener. The translator runs whoever asks again when that
+    /// changes.
+    pub(super) fn attached(&self, holder: &ObjectRef, listener: &str) -> u32 {
+        self.derived.attached.get(holder).and_then(|counts| counts.get(listener)).copied().unwrap_or(0)
+    }
+
+    /// How many ListenerSets are attached to a Gateway. The translator runs whoever asks again when that
+    /// changes.
+    pub(super) fn attached_sets(&self, gateway: &ObjectName) -> u32 {
+        self.derived.sets.get(gateway).copied().unwrap_or(0)
     }
 
     /// Whether a route names this port of a Service.
-    pub(super) fn is_backend(&self, service: &ObjectName, port: u16) -> bool {
-        self.derived.backends.get(service).is_some_and(|ports| ports.contains_key(&port))
+    pub(super) fn is_backend(&self, port: &BackendPort) -> bool {
+        self.derived.backends.get(&port.service).is_some_and(|ports| ports.contains_key(port))
     }
 
     /// Whether a route names a Service.
@@ -218,8 +314,13 @@ impl<'a> Reader<'a> {
         self.derived.backends.contains_key(service)
     }
 
-    /// Whether a listener names a Secret and may.
-    pub(super) fn is_wanted(&self, secret: &ObjectName) -> bool {
-        self.derived.wanted.contains_key(secret)
+    /// Whether something names a Secret or ConfigMap, and may, for this.
+    pub(super) fn is_wanted_as(&self, object: &ObjectRef, role: Role) -> bool {
+        self.derived.wanted.get(object).is_some_and(|roles| roles.contains_key(&role))
+    }
+
+    /// Whether something names a Secret or ConfigMap and may.
+    pub(super) fn is_wanted(&self, object: &ObjectRef) -> bool {
+        self.derived.wanted.contains_key(object)
     }
 }

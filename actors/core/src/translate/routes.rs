@@ -1,117 +1,197 @@
-//! HTTPRoutes: to which listeners they attach, and what their status says for each parent.
+//! Routes of every kind: what proxies are told of one, and what its status says for each parent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use proxy_config::l4::L4Route;
 use proxy_config::name::{HostPattern, ObjectName, UnitId};
-use proxy_config::route::{Attachment, RouteUnit};
+use proxy_config::route::RouteUnit;
 use proxy_config::unit::{EncodedUnit, Unit};
 
-use crate::snapshot::gateway::{AllowedNamespaces, From};
-use crate::snapshot::http_route::{HttpRoute, ParentRef};
-use crate::snapshot::meta::{GATEWAY_GROUP, Kind, Meta, ObjectRef};
+use crate::snapshot::http_route::ParentRef;
+use crate::snapshot::meta::{Kind, Meta, ObjectRef};
 use crate::status::{Condition, DesiredStatus, ParentStatus, StatusContent};
 
+use super::attach::{Attached, Taking, holder_of};
 use super::conditions::{ACCEPTED, Fault, PARTIALLY_INVALID, RESOLVED_REFS, fails, holds, pending, unless};
 use super::derived::Result as Derivation;
 use super::emission::Emission;
-use super::listeners::{Attachable, AttachmentPoint};
-use super::reader::{Lookup, Reader};
+use super::graph::BackendPort;
+use super::reader::{Reader, Written};
 use super::rules::{self, Rules};
-use super::{Problem, hostnames, selectors};
-
-/// The kind, as listeners and units name it.
-const HTTP_ROUTE: &str = "HTTPRoute";
+use super::{Problem, grpc, hostnames, l4};
 
 /// What other tasks need of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RouteView {
-    /// The listeners that took it: Gateway and listener.
-    pub(super) attached: BTreeSet<(ObjectName, String)>,
+    /// The listeners that took it: their holder and their name.
+    pub(super) attached: BTreeSet<(ObjectRef, String)>,
+    /// Their Gateways.
+    pub(super) gateways: BTreeSet<ObjectName>,
     /// The ports of Services that it names and may use.
-    pub(super) backends: BTreeSet<(ObjectName, u16)>,
+    pub(super) backends: BTreeSet<BackendPort>,
 }
 
-/// The listeners that took a route, each with the hostnames that they share.
-type Attached = BTreeMap<(ObjectName, String), BTreeSet<HostPattern>>;
+impl RouteView {
+    /// Which Gateways it leads from to which Services: (Service, Gateway).
+    pub(super) fn paths(&self) -> BTreeSet<(ObjectName, ObjectName)> {
+        let services: BTreeSet<_> = self.backends.iter().map(|port| &port.service).collect();
+        let gateways = &self.gateways;
+        services
+            .into_iter()
+            .flat_map(|service| gateways.iter().map(|gateway| (service.clone(), gateway.clone())))
+            .collect()
+    }
+}
 
-/// Translates an HTTPRoute.
-pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> (Derivation, Emission) {
-    match reader.http_route(name) {
-        Lookup::Missing => (Derivation::Route(None), Emission::default()),
-        Lookup::Malformed(malformed) => {
-            let fault = format!("the HTTPRoute can't be read: {}", malformed.message());
-            let mut failed = failed(reader, &malformed.meta, &malformed.parents, &fault);
+impl<'a> Written<'a> {
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Http(_) => Kind::HttpRoute,
+            Self::Grpc(_) => Kind::GrpcRoute,
+            Self::L4(kind, _) => kind,
+        }
+    }
+
+    pub(super) fn meta(self) -> &'a Meta {
+        match self {
+            Self::Http(route) => &route.meta,
+            Self::Grpc(route) => &route.meta,
+            Self::L4(_, route) => &route.meta,
+        }
+    }
+
+    pub(super) fn parents(self) -> &'a [ParentRef] {
+        match self {
+            Self::Http(route) => &route.spec.parent_refs,
+            Self::Grpc(route) => &route.spec.parent_refs,
+            Self::L4(_, route) => &route.spec.parent_refs,
+        }
+    }
+
+    fn wants_defaults(self) -> bool {
+        let scope = match self {
+            Self::Http(route) => &route.spec.use_default_gateways,
+            Self::Grpc(route) => &route.spec.use_default_gateways,
+            Self::L4(_, route) => &route.spec.use_default_gateways,
+        };
+        scope.as_deref() == Some("All")
+    }
+
+    fn hostnames(self) -> &'a [String] {
+        match self {
+            Self::Http(route) => &route.spec.hostnames,
+            Self::Grpc(route) => &route.spec.hostnames,
+            Self::L4(Kind::TlsRoute, route) => &route.spec.hostnames,
+            Self::L4(..) => &[],
+        }
+    }
+
+    fn rules(self, reader: &Reader<'_>) -> Rules {
+        match self {
+            Self::Http(route) => rules::translate(reader, route),
+            Self::Grpc(route) => grpc::translate(reader, route),
+            Self::L4(kind, route) => l4::translate(reader, kind, route),
+        }
+    }
+}
+
+/// Translates a route.
+pub(super) fn translate(reader: &Reader<'_>, route: &ObjectRef) -> (Derivation, Emission) {
+    match reader.route(route) {
+        None => (Derivation::Route(None), Emission::default()),
+        Some(Err(malformed)) => {
+            let fault = format!("the {} can't be read: {}", route.kind, malformed.message());
+            let mut failed = failed(reader, route.kind, &malformed.meta, &malformed.parents, &fault);
             failed.1.problems.push(Problem::malformed(malformed));
             failed
         }
-        Lookup::Found(route) => translate_found(reader, route),
+        Some(Ok(written)) => translate_found(reader, written),
     }
 }
 
 /// A route that can't be translated at all.
 pub(super) fn failed(
     reader: &Reader<'_>,
+    kind: Kind,
     meta: &Meta,
     parents: &[ParentRef],
     message: &str,
 ) -> (Derivation, Emission) {
     let fault = Fault::new("UnsupportedValue", message);
-    let ours = parents.iter().filter(|parent| gateway_of(reader, &meta.name.namespace, parent).is_some());
-    let conditions = vec![fails(ACCEPTED, &fault), pending(RESOLVED_REFS, "the HTTPRoute can't be read")];
+    let ours = parents.iter().filter(|parent| holder_of(reader, &meta.name.namespace, parent).is_some());
+    let unread = pending(RESOLVED_REFS, format!("the {kind} can't be read"));
+    let conditions = vec![fails(ACCEPTED, &fault), unread];
     let statuses = ours.map(|parent| ParentStatus { parent: parent.clone(), conditions: conditions.clone() });
-    let mut emission = Emission::of(ObjectRef::new(Kind::HttpRoute, meta.name.clone()));
+    let mut emission = Emission::of(ObjectRef::new(kind, meta.name.clone()));
     emission.status = status(reader, meta, statuses.collect());
     (Derivation::Route(None), emission)
 }
 
-fn translate_found(reader: &Reader<'_>, route: &HttpRoute) -> (Derivation, Emission) {
-    let name = &route.meta.name;
-    let rules = rules::translate(reader, route);
-    let hostnames = route_hostnames(route);
+fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Emission) {
+    let meta = written.meta();
+    let route = ObjectRef::new(written.kind(), meta.name.clone());
+    let rules = written.rules(reader);
+    let hostnames = hostnames(written.hostnames());
     let unusable = hostnames.as_ref().err().or(rules.unusable.as_ref());
-    let mut attached = Attached::new();
-    let mut parents = Vec::new();
-    for parent in &route.spec.parent_refs {
-        let Some((gateway, attachable)) = gateway_of(reader, &name.namespace, parent) else { continue };
+    let mut attached = Attached::default();
+    let (mut parents, mut gateways) = (Vec::new(), BTreeSet::new());
+    for parent in &parents_of(reader, written) {
+        let Some((holder, attachable)) = holder_of(reader, &meta.name.namespace, parent) else { continue };
         let accepted = match (&hostnames, unusable) {
             (Ok(hostnames), None) => {
-                let take = Taking { reader, route: name, gateway: &gateway, parent };
-                take.attach(attachable, hostnames, &mut attached)
+                let take = Taking { reader, route: &route, holder: &holder, parent };
+                let taken = take.attach(attachable, hostnames, &mut attached);
+                gateways.extend(taken.is_ok().then(|| attachable.gateway.clone()));
+                taken
             }
             (_, fault) => Err(fault.cloned().expect("hostnames that can't be used are a fault")),
         };
         let conditions = conditions(&rules, accepted.as_ref().err());
         parents.push(ParentStatus { parent: parent.clone(), conditions });
     }
-    let mut emission = Emission::of(ObjectRef::new(Kind::HttpRoute, name.clone()));
+    let mut emission = Emission::of(route);
     if !parents.is_empty() {
         emission.problems = problems(&rules, hostnames.as_ref().err(), &parents);
     }
     let is_attached = !attached.is_empty();
     let view = RouteView {
-        attached: attached.keys().cloned().collect(),
-        backends: if is_attached { rules.backends } else { BTreeSet::new() },
+        attached: attached.listeners(),
+        gateways,
+        backends: if is_attached { rules.backends.clone() } else { BTreeSet::new() },
     };
     if is_attached {
-        emission.units.push(unit(route, attached, rules.rules));
+        emission.units.push(unit(written, attached, rules));
     }
-    emission.status = status(reader, &route.meta, parents);
+    emission.status = status(reader, meta, parents);
     (Derivation::Route(Some(view)), emission)
 }
 
-fn unit(route: &HttpRoute, attached: Attached, rules: Vec<proxy_config::route::Rule>) -> EncodedUnit {
-    let attachments = attached.into_iter().map(|((gateway, listener), hostnames)| Attachment {
-        listener: UnitId::listener(&gateway, &listener),
-        hostnames: hostnames.into_iter().collect(),
-    });
-    let unit = RouteUnit {
-        kind: HTTP_ROUTE.into(),
-        name: route.meta.name.clone(),
-        created: route.meta.created,
-        attachments: attachments.collect(),
-        rules,
+/// The parents that a route names, and the default Gateways that it asks for.
+fn parents_of(reader: &Reader<'_>, written: Written<'_>) -> Vec<ParentRef> {
+    let mut parents = written.parents().to_vec();
+    if written.wants_defaults() {
+        let namespace = &*written.meta().name.namespace;
+        let named: BTreeSet<_> = parents.iter().map(|parent| parent.target(namespace)).collect();
+        let defaults = reader.default_gateways().filter(|gateway| !named.contains(gateway));
+        parents.extend(defaults.map(ParentRef::gateway));
+    }
+    parents
+}
+
+fn unit(written: Written<'_>, attached: Attached, rules: Rules) -> EncodedUnit {
+    let (kind, name, created) =
+        (written.kind().as_str(), written.meta().name.clone(), written.meta().created);
+    let id = UnitId::route(kind, &name);
+    let (kind, attachments) = (kind.into(), attached.into_attachments());
+    let unit = match written {
+        Written::Http(_) | Written::Grpc(_) => {
+            Unit::Route(RouteUnit { kind, name, created, attachments, rules: rules.rules })
+        }
+        Written::L4(..) => {
+            Unit::L4Route(L4Route { kind, name, created, attachments, backends: rules.targets })
+        }
     };
-    EncodedUnit::new(UnitId::route(HTTP_ROUTE, &route.meta.name), &Unit::Route(unit))
+    EncodedUnit::new(id, &unit)
 }
 
 /// A status only where a parent is ours: other controllers' routes are left alone. A route that no
@@ -150,123 +230,9 @@ fn conditions(rules: &Rules, refused: Option<&Fault>) -> Vec<Condition> {
     conditions
 }
 
-/// The Gateway that a parentRef names, where it is ours.
-fn gateway_of<'a>(
-    reader: &Reader<'a>,
-    namespace: &str,
-    parent: &ParentRef,
-) -> Option<(ObjectName, &'a Attachable)> {
-    if parent.group != GATEWAY_GROUP || parent.kind != "Gateway" {
-        return None;
-    }
-    let gateway = parent.target(namespace);
-    let attachable = reader.attachable(&gateway)?;
-    Some((gateway, attachable))
-}
-
-fn route_hostnames(route: &HttpRoute) -> Result<Vec<HostPattern>, Fault> {
-    let named = &route.spec.hostnames;
+fn hostnames(named: &[String]) -> Result<Vec<HostPattern>, Fault> {
     if let Some(reason) = named.iter().find_map(|hostname| hostnames::fault(hostname)) {
         return Err(Fault::new("UnsupportedValue", format!("spec.hostnames: {reason}")));
     }
     Ok(named.iter().map(|hostname| HostPattern::new(hostname)).collect())
-}
-
-/// One parentRef that is looked at.
-struct Taking<'a, 'b> {
-    reader: &'b Reader<'a>,
-    route: &'b ObjectName,
-    gateway: &'b ObjectName,
-    parent: &'b ParentRef,
-}
-
-impl Taking<'_, '_> {
-    /// Attaches the route to the listeners that take it. The reasons come in the order in which a
-    /// listener is looked for: by name and port, then by what it allows, then by hostname.
-    fn attach(
-        &self,
-        attachable: &Attachable,
-        hostnames: &[HostPattern],
-        attached: &mut Attached,
-    ) -> Result<(), Fault> {
-        let gateway = self.gateway;
-        if !attachable.accepted {
-            return Err(Fault::new(
-                "NoMatchingParent",
-                format!("Gateway {gateway} is not accepted: see its status"),
-            ));
-        }
-        let named: Vec<_> = attachable.points.iter().filter(|point| self.names(point)).collect();
-        if named.is_empty() {
-            return Err(Fault::new("NoMatchingParent", self.no_such_listener()));
-        }
-        let open: Vec<_> = named.into_iter().filter(|point| self.is_allowed(point)).collect();
-        if open.is_empty() {
-            let message = format!(
-                "no listener of Gateway {gateway} that is meant takes an HTTPRoute from namespace {}: see allowedRoutes",
-                self.route.namespace
-            );
-            return Err(Fault::new("NotAllowedByListeners", message));
-        }
-        let accepted: Vec<_> = open.into_iter().filter(|point| point.accepted).collect();
-        if accepted.is_empty() {
-            let message =
-                format!("no listener of Gateway {gateway} that is meant is accepted: see its status");
-            return Err(Fault::new("NoMatchingParent", message));
-        }
-        let mut any = false;
-        for point in accepted {
-            if let Some(shared) = shared_hostnames(point.hostname.as_ref(), hostnames) {
-                any = true;
-                attached.entry((gateway.clone(), point.name.clone())).or_default().extend(shared);
-            }
-        }
-        if any {
-            return Ok(());
-        }
-        let message =
-            format!("spec.hostnames share nothing with a listener of Gateway {gateway} that is meant");
-        Err(Fault::new("NoMatchingListenerHostname", message))
-    }
-
-    fn names(&self, point: &AttachmentPoint) -> bool {
-        self.parent.section_name.as_ref().is_none_or(|name| *name == point.name)
-            && self.parent.port.is_none_or(|port| port == point.port)
-    }
-
-    fn no_such_listener(&self) -> String {
-        let gateway = self.gateway;
-        match (&self.parent.section_name, self.parent.port) {
-            (Some(name), Some(port)) => format!("Gateway {gateway} has no listener {name} on port {port}"),
-            (Some(name), None) => format!("Gateway {gateway} has no listener {name}"),
-            (None, Some(port)) => format!("Gateway {gateway} has no listener on port {port}"),
-            (None, None) => format!("Gateway {gateway} has no listener"),
-        }
-    }
-
-    fn is_allowed(&self, point: &AttachmentPoint) -> bool {
-        point.kinds.contains(&HTTP_ROUTE) && self.namespace_is_allowed(&point.namespaces)
-    }
-
-    fn namespace_is_allowed(&self, allowed: &AllowedNamespaces) -> bool {
-        match allowed.from {
-            From::All => true,
-            From::Same => self.route.namespace == self.gateway.namespace,
-            From::None => false,
-            From::Selector => allowed.selector.as_ref().is_some_and(|selector| {
-                let labels = self.reader.namespace_labels(&self.route.namespace);
-                labels.is_some_and(|labels| selectors::matches(selector, labels))
-            }),
-        }
-    }
-}
-
-/// What listener and route share; an empty list: all that the listener serves; `None`: nothing.
-fn shared_hostnames(listener: Option<&HostPattern>, route: &[HostPattern]) -> Option<Vec<HostPattern>> {
-    let Some(listener) = listener else { return Some(route.to_vec()) };
-    if route.is_empty() {
-        return Some(Vec::new());
-    }
-    let shared: Vec<_> = route.iter().filter_map(|hostname| hostname.intersect(listener)).collect();
-    (!shared.is_empty()).then_some(shared)
 }

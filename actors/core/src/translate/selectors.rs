@@ -2,10 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use crate::snapshot::gateway::LabelSelector;
+use crate::snapshot::gateway::{AllowedNamespaces, From, LabelSelector};
+
+use super::reader::Reader;
+
+/// Whether objects of a namespace are let in by one in the namespace `home`.
+pub(super) fn admits(reader: &Reader<'_>, allowed: &AllowedNamespaces, home: &str, namespace: &str) -> bool {
+    match allowed.from {
+        From::All => true,
+        From::Same => namespace == home,
+        From::None => false,
+        From::Selector => allowed.selector.as_ref().is_some_and(|selector| {
+            reader.namespace_labels(namespace).is_some_and(|labels| matches(selector, labels))
+        }),
+    }
+}
 
 /// Whether labels are selected; a requirement with an unknown operator selects nothing.
-pub(super) fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         && selector.match_expressions.iter().all(|requirement| {
             let value = labels.get(&requirement.key);

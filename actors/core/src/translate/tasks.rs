@@ -9,18 +9,24 @@ use super::derived::{Losers, Result as Derivation};
 use super::emission::Emission;
 use super::graph::{Key, Task};
 use super::reader::Reader;
-use super::{Problem, backends, certificates, classes, gateway_status, gateways, listeners, routes};
+use super::{
+    Problem, authorities, backends, certificates, classes, gateway_status, gateways, listener_sets,
+    listeners, policies, policy_status, routes, set_status,
+};
 
 /// The task that speaks about an object, whether or not anything has read it.
-pub(super) fn first_task(ObjectRef { kind, name }: &ObjectRef) -> Task {
+pub(super) fn first_task(object: &ObjectRef) -> Task {
+    let ObjectRef { kind, name } = object;
     let name = name.clone();
     match kind {
         Kind::GatewayClass => Task::Class(name),
         Kind::Gateway => Task::Ask(name),
-        Kind::HttpRoute => Task::HttpRoute(name),
+        Kind::ListenerSet => Task::Claims(object.clone()),
+        kind if kind.is_route() => Task::Route(object.clone()),
         Kind::EndpointSlice => Task::Endpoints(name),
-        Kind::Secret => Task::Secret(name),
-        kind => Task::Malformed(ObjectRef::new(*kind, name)),
+        Kind::BackendTlsPolicy => Task::Policy(name),
+        Kind::Secret | Kind::ConfigMap => Task::Content(object.clone()),
+        _ => Task::Malformed(object.clone()),
     }
 }
 
@@ -29,14 +35,16 @@ pub(super) fn subject(task: &Task) -> Option<ObjectRef> {
     let of = |kind, name: &ObjectName| Some(ObjectRef::new(kind, name.clone()));
     match task {
         Task::Class(name) => of(Kind::GatewayClass, name),
-        Task::Ask(name) | Task::Claims(name) | Task::Listeners(name) | Task::GatewayStatus(name) => {
-            of(Kind::Gateway, name)
-        }
-        Task::HttpRoute(name) => of(Kind::HttpRoute, name),
-        Task::Secret(name) => of(Kind::Secret, name),
+        Task::Claims(object)
+        | Task::Listeners(object)
+        | Task::Route(object)
+        | Task::Content(object)
+        | Task::Malformed(object) => Some(object.clone()),
+        Task::Policy(name) | Task::PolicyStatus(name) => of(Kind::BackendTlsPolicy, name),
+        Task::ListenerSetStatus(name) => of(Kind::ListenerSet, name),
+        Task::Ask(name) | Task::GatewayStatus(name) => of(Kind::Gateway, name),
         Task::Endpoints(name) => of(Kind::EndpointSlice, name),
-        Task::Malformed(reference) => Some(reference.clone()),
-        Task::NodeAddresses | Task::Pool | Task::Port(_) | Task::Backend(..) => None,
+        Task::NodeAddresses | Task::Pool | Task::Port(_) | Task::Backend(_) => None,
     }
 }
 
@@ -60,16 +68,31 @@ pub(super) fn run(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
         Task::Class(name) => classes::translate(reader, name),
         Task::Ask(name) => (Derivation::Ask(gateways::ask(reader, name)), Emission::default()),
         Task::Pool => (Derivation::Pool(pool::allocate(reader.asks())), Emission::default()),
-        Task::Claims(name) => (gateways::claim(reader, name), Emission::default()),
+        Task::Claims(ObjectRef { kind: Kind::ListenerSet, name }) => {
+            (listener_sets::claim(reader, name), Emission::default())
+        }
+        Task::Claims(gateway) => (gateways::claim(reader, &gateway.name), Emission::default()),
         Task::Port(port) => (listeners::share(reader, port), Emission::default()),
-        Task::Listeners(name) => listeners::settle(reader, name),
-        Task::HttpRoute(name) => routes::translate(reader, name),
+        Task::Listeners(holder) => listeners::settle(reader, holder),
+        Task::Route(route) => routes::translate(reader, route),
+        Task::ListenerSetStatus(name) => set_status::translate(reader, name),
         Task::GatewayStatus(name) => said(gateway_status::translate(reader, name)),
-        Task::Secret(name) => said(certificates::emit(reader, name)),
-        Task::Backend(service, port) => said(backends::emit_backend(reader, service, *port)),
+        Task::Policy(name) => (policies::translate(reader, name), Emission::default()),
+        Task::PolicyStatus(name) => said(policy_status::translate(reader, name)),
+        Task::Content(object) => said(content(reader, object)),
+        Task::Backend(port) => said(backends::emit_backend(reader, port)),
         Task::Endpoints(slice) => said(backends::emit_endpoints(reader, slice)),
         Task::Malformed(reference) => said(malformed(reader, reference)),
     }
+}
+
+/// The units of a Secret or ConfigMap whose content is wanted.
+fn content(reader: &Reader<'_>, object: &ObjectRef) -> Emission {
+    let mut emission = Emission::of(object.clone());
+    emission.problems.extend(reader.malformed(object).map(Problem::malformed));
+    certificates::emit(reader, object, &mut emission);
+    authorities::emit(reader, object, &mut emission);
+    emission
 }
 
 /// What is said about an object that can't be read and has no status of ours.
@@ -84,27 +107,36 @@ pub(super) fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emissio
     const MESSAGE: &str = "an error of Portreeve's own: this object can't be translated, please report it";
     let problem = Problem { field: String::new(), reason: "Panicked", message: MESSAGE.into() };
     match task {
-        Task::Claims(name) => {
-            let gateway = reader.gateway(name).found();
+        Task::Claims(ObjectRef { kind: Kind::ListenerSet, name }) => {
+            let set = reader.listener_set(name).found();
+            let claims =
+                set.and_then(|set| listener_sets::failed(reader, &set.meta, &set.spec.parent_ref, MESSAGE));
+            (Derivation::Claims(claims.map(Box::new)), Emission::default())
+        }
+        Task::Claims(gateway) => {
+            let gateway = reader.gateway(&gateway.name).found();
             let ours = gateway
                 .filter(|gateway| gateways::class_of(reader, &gateway.spec.gateway_class_name).is_some());
             let claims = ours.map(|gateway| gateways::failed(&gateway.meta, MESSAGE));
-            (Derivation::Claims(claims), Emission::default())
+            (Derivation::Claims(claims.map(Box::new)), Emission::default())
         }
-        Task::HttpRoute(name) => match reader.http_route(name).found() {
-            Some(route) => {
-                let mut failed = routes::failed(reader, &route.meta, &route.spec.parent_refs, MESSAGE);
+        Task::Route(route) => match reader.route(route) {
+            Some(Ok(written)) => {
+                let (meta, parents) = (written.meta(), written.parents());
+                let mut failed = routes::failed(reader, route.kind, meta, parents, MESSAGE);
                 failed.1.problems.push(problem);
                 failed
             }
-            None => (Derivation::Route(None), Emission::default()),
+            _ => (Derivation::Route(None), Emission::default()),
         },
+        Task::ListenerSetStatus(_) => (Derivation::ListenerSet(None), Emission::default()),
         Task::Ask(_) => (Derivation::Ask(None), Emission::default()),
         Task::Class(_) => (Derivation::Class(None), Emission::default()),
         Task::Port(_) => (Derivation::Port(Losers::new()), Emission::default()),
         Task::Listeners(_) => (Derivation::Listeners(None), Emission::default()),
-        Task::Secret(name) => {
-            let mut emission = Emission::of(ObjectRef::new(Kind::Secret, name.clone()));
+        Task::Policy(_) => (Derivation::Policy(None), Emission::default()),
+        Task::Content(object) => {
+            let mut emission = Emission::of(object.clone());
             emission.problems.push(problem);
             (Derivation::Nothing, emission)
         }
@@ -144,8 +176,8 @@ mod tests {
         translator.update(&snapshot);
         let reader = Reader::new(&translator.settings, &snapshot, &translator.derived);
 
-        let name = ObjectName::new("shop", "cart");
-        let (result, emission) = panicked(&reader, &Task::HttpRoute(name));
+        let route = ObjectRef::new(Kind::HttpRoute, ObjectName::new("shop", "cart"));
+        let (result, emission) = panicked(&reader, &Task::Route(route));
         assert!(matches!(result, Derivation::Route(None)) && emission.units.is_empty());
         assert_eq!(emission.problems[0].reason, "Panicked");
         let Some(StatusContent::Route { parents, .. }) = emission.status.map(|status| status.content) else {
@@ -153,13 +185,15 @@ mod tests {
         };
         assert_eq!(parents[0].conditions[0].status, ConditionStatus::False);
 
-        let (result, _) = panicked(&reader, &Task::Claims(ObjectName::new("shop", "edge")));
+        let (result, _) =
+            panicked(&reader, &Task::Claims(ObjectRef::new(Kind::Gateway, ObjectName::new("shop", "edge"))));
         let Derivation::Claims(Some(claims)) = result else { panic!("claims: {result:?}") };
         assert!(!claims.is_accepted() && claims.ports().is_empty());
 
         let nothing = Derived::default();
         let strange = Reader::new(&translator.settings, &snapshot, &nothing);
-        let (result, _) = panicked(&strange, &Task::Claims(ObjectName::new("shop", "edge")));
+        let (result, _) =
+            panicked(&strange, &Task::Claims(ObjectRef::new(Kind::Gateway, ObjectName::new("shop", "edge"))));
         assert!(matches!(result, Derivation::Claims(None)), "a Gateway that is not ours stays so");
     }
 }

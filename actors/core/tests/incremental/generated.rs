@@ -26,7 +26,12 @@ pub(crate) fn edits(count: Range<usize>) -> impl Strategy<Value = Vec<Edit>> {
     let kind = prop_oneof![
         6 => Just(Kind::HttpRoute),
         4 => Just(Kind::Gateway),
+        3 => Just(Kind::ListenerSet),
+        2 => Just(Kind::GrpcRoute),
+        4 => prop_oneof![Just(Kind::TlsRoute), Just(Kind::TcpRoute), Just(Kind::UdpRoute)],
         3 => Just(Kind::Service),
+        3 => Just(Kind::BackendTlsPolicy),
+        2 => Just(Kind::ConfigMap),
         2 => Just(Kind::EndpointSlice),
         2 => Just(Kind::Secret),
         2 => Just(Kind::ReferenceGrant),
@@ -77,7 +82,10 @@ impl Edit {
         let name = match self.kind {
             Kind::GatewayClass => format!("class-{}", name % 2),
             Kind::Namespace => namespace.to_owned(),
-            Kind::CustomResourceDefinition => format!("things{name}.gateway.networking.k8s.io"),
+            Kind::CustomResourceDefinition => {
+                let plural = ["gateways", "things", "things", "grpcroutes", "tcproutes", "httproutes"];
+                format!("{}.gateway.networking.k8s.io", plural[usize::from(name)])
+            }
             Kind::EdgeParameters | Kind::Node => format!("n{}", name % 2),
             _ => format!("n{}", name / 2),
         };
@@ -117,12 +125,15 @@ impl Edit {
             } }),
             Kind::EdgeParameters => json!({ "spec": { "addressProvider": address_provider(a) } }),
             Kind::Gateway => gateway(drawn),
+            Kind::ListenerSet => listener_set(drawn),
             Kind::HttpRoute => route(drawn),
+            Kind::GrpcRoute => grpc_route(drawn),
+            Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => l4_route(drawn),
             Kind::ReferenceGrant => json!({ "spec": {
                 "from": [{
                     "group": "gateway.networking.k8s.io",
-                    "kind": pick(&["HTTPRoute", "Gateway"], a),
-                    "namespace": pick(&["a", "b"], a / 2),
+                    "kind": pick(&["HTTPRoute", "Gateway", "ListenerSet", "TCPRoute"], a),
+                    "namespace": pick(&["a", "b"], a / 4),
                 }],
                 "to": [pick(&[
                     json!({ "group": "", "kind": "Service" }),
@@ -136,6 +147,7 @@ impl Edit {
                     "port": pick(&[80, 80, 81], b),
                     "name": pick(&["http", ""], b / 3),
                     "appProtocol": pick(&[Value::Null, json!("kubernetes.io/h2c"), json!("https")], b / 6),
+                    "protocol": pick(&["TCP", "TCP", "TCP", "UDP"], b / 18),
                 }],
             } }),
             Kind::EndpointSlice => json!({
@@ -144,6 +156,12 @@ impl Edit {
                 "endpoints": [{ "addresses": [format!("10.0.0.{b}")] }],
             }),
             Kind::Secret => secret(a),
+            Kind::BackendTlsPolicy => policy(drawn),
+            Kind::ConfigMap => match a % 4 {
+                0 | 1 => json!({ "kind": "ConfigMap", "data": { "ca.crt": pairs()[usize::from(a % 4)].0 } }),
+                2 => json!({ "kind": "ConfigMap", "data": { "ca.crt": "rubbish" } }),
+                _ => json!({}),
+            },
             Kind::Node => {
                 json!({ "status": { "addresses": [{ "type": "InternalIP", "address": format!("10.1.0.{}", a % 3) }] } })
             }
@@ -180,7 +198,15 @@ fn gateway([a, b, c, d, e, f]: [u8; 6]) -> Value {
     let held = pick(&[json!([]), json!([{ "value": "10.1.0.1" }]), json!([{ "value": "10.1.0.2" }])], c / 9);
     json!({ "status": { "addresses": held }, "spec": {
         "gatewayClassName": pick(&["class-0", "class-0", "class-0", "class-1", "none"], a),
-        "addresses": pick(&[json!([]), json!([]), json!([]), json!([{ "value": "10.1.0.1" }]), json!([{ "value": "" }, { "value": "" }]), json!([{ "type": "Hostname", "value": "x" }])], f),
+        "addresses": pick(&[json!([]), json!([]), json!([]), json!([{ "value": "10.1.0.1" }]), json!([{ "type": "Hostname", "value": "x" }])], f),
+        "defaultScope": pick(&[Value::Null, json!("All")], f / 5),
+        "allowedListeners": pick(&[Value::Null, json!({ "namespaces": { "from": "All" } }), json!({ "namespaces": { "from": "Same" } })], d / 4),
+        "tls": {
+            "backend": { "clientCertificateRef": pick(&[Value::Null, Value::Null, secret.clone()], a / 5) },
+            "frontend": { "default": { "validation": pick(&[Value::Null, Value::Null, Value::Null, json!({
+                "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": format!("n{}", e % 3) }],
+            })], e / 9) } },
+        },
         "listeners": [
             {
                 "name": "one",
@@ -200,6 +226,12 @@ fn gateway([a, b, c, d, e, f]: [u8; 6]) -> Value {
                 "hostname": hostname(d / 9),
                 "tls": { "certificateRefs": [secret] },
                 "allowedRoutes": { "kinds": pick(&[json!([]), json!([]), json!([{ "kind": "HTTPRoute" }, { "kind": "TCPRoute" }])], c / 3) },
+            },
+            {
+                "name": "four",
+                "port": 9000,
+                "protocol": pick(&["TCP", "UDP", "UDP"], c / 9),
+                "allowedRoutes": { "namespaces": { "from": "All" } },
             },
         ],
     } })
@@ -240,6 +272,7 @@ fn route([a, b, c, d, e, f]: [u8; 6]) -> Value {
     );
     json!({ "spec": {
         "parentRefs": [parent(a), parent(b)],
+        "useDefaultGateways": pick(&[Value::Null, Value::Null, json!("All")], a / 80),
         "hostnames": pick(&[json!([]), json!(["shop.example.com"]), json!(["*.example.org", "www.example.com"])], c),
         "rules": [
             { "backendRefs": [backend(d), backend(e)], "filters": filters },
@@ -248,14 +281,114 @@ fn route([a, b, c, d, e, f]: [u8; 6]) -> Value {
     } })
 }
 
-fn secret(drawn: u8) -> Value {
+fn listener_set([a, b, c, d, e, f]: [u8; 6]) -> Value {
+    let hostname = |drawn| pick(&[Value::Null, json!("*.example.com"), json!("other.example.com")], drawn);
+    let protocol = pick(&["HTTP", "HTTPS", "TLS", "TCP", "UDP"], b);
+    let mode = pick(&["Terminate", "Passthrough"], c);
+    let secret = json!({ "name": format!("n{}", e % 3), "namespace": pick(&[Value::Null, json!("a"), json!("b")], e / 3) });
+    let allowed = json!({ "namespaces": { "from": "All" } });
+    json!({ "spec": {
+        "parentRef": {
+            "name": format!("n{}", a % 3),
+            "namespace": pick(&[Value::Null, json!("a"), json!("b")], a / 3),
+        },
+        "listeners": [
+            { "name": "one", "port": pick(&[80, 8080], d), "protocol": "HTTP", "hostname": hostname(d / 2), "allowedRoutes": allowed },
+            {
+                "name": "four",
+                "port": pick(&[80, 443, 9000], f),
+                "protocol": protocol,
+                "hostname": if protocol == "HTTP" { hostname(f / 3) } else { Value::Null },
+                "tls": if ["HTTPS", "TLS"].contains(&protocol) {
+                    json!({ "mode": mode, "certificateRefs": if mode == "Terminate" { json!([secret]) } else { json!([]) } })
+                } else {
+                    Value::Null
+                },
+                "allowedRoutes": allowed,
+            },
+        ],
+    } })
+}
+
+/// A parentRef of a Gateway or a ListenerSet.
+fn holder(drawn: u8) -> Value {
+    json!({
+        "kind": pick(&["Gateway", "ListenerSet"], drawn),
+        "name": format!("n{}", drawn / 2 % 3),
+        "namespace": pick(&[Value::Null, json!("a"), json!("b")], drawn / 6),
+        "sectionName": pick(&[Value::Null, json!("four")], drawn / 18),
+    })
+}
+
+fn grpc_route([a, b, c, d, e, _]: [u8; 6]) -> Value {
+    let method = pick(
+        &[
+            Value::Null,
+            json!({ "method": { "service": "shop.Cart", "method": "Get" } }),
+            json!({ "method": { "type": "RegularExpression", "method": "(" } }),
+        ],
+        d,
+    );
+    json!({ "spec": {
+        "parentRefs": [holder(a), holder(b)],
+        "hostnames": pick(&[json!([]), json!(["shop.example.com"])], c),
+        "rules": [
+            { "backendRefs": [{ "name": format!("n{}", e % 3), "port": 80 }] },
+            { "matches": if method.is_null() { json!([]) } else { json!([method]) } },
+        ],
+    } })
+}
+
+fn l4_route([a, b, c, d, e, _]: [u8; 6]) -> Value {
+    let backend = |drawn: u8| {
+        json!({
+            "name": format!("n{}", drawn % 3),
+            "namespace": pick(&[Value::Null, json!("a"), json!("b")], drawn / 3),
+            "port": 80,
+        })
+    };
+    json!({ "spec": {
+        "parentRefs": [holder(a), holder(b)],
+        "hostnames": pick(&[json!(["shop.example.com"]), json!(["*.example.com"])], c),
+        "rules": [{ "backendRefs": [backend(d), backend(e)] }],
+    } })
+}
+
+fn policy([a, b, c, ..]: [u8; 6]) -> Value {
+    let reference = json!({
+        "group": "",
+        "kind": pick(&["ConfigMap", "ConfigMap", "Secret", "Bucket"], b),
+        "name": format!("n{}", b / 4 % 3),
+    });
+    let refs = if c % 3 == 0 { json!([]) } else { json!([reference]) };
+    json!({ "spec": {
+        "targetRefs": [{
+            "group": "",
+            "kind": "Service",
+            "name": format!("n{}", a % 3),
+            "sectionName": pick(&[Value::Null, json!("http")], a / 3),
+        }],
+        "validation": {
+            "hostname": pick(&["backend.example.com", "backend.example.com", "-"], c / 3),
+            "caCertificateRefs": refs,
+            "wellKnownCACertificates": if c % 3 == 0 { json!("System") } else { Value::Null },
+        },
+    } })
+}
+
+/// Two certificates with their keys.
+fn pairs() -> &'static [(String, String)] {
     static PAIRS: OnceLock<Vec<(String, String)>> = OnceLock::new();
-    let pairs = PAIRS.get_or_init(|| {
+    PAIRS.get_or_init(|| {
         let pair = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
         let pairs = ["one", "two"].map(pair);
         pairs.map(|pair| (pair.cert.pem(), pair.signing_key.serialize_pem())).into()
-    });
-    let tls = |chain: &str, key: &str| json!({ "type": "kubernetes.io/tls", "stringData": { "tls.crt": chain, "tls.key": key } });
+    })
+}
+
+fn secret(drawn: u8) -> Value {
+    let pairs = pairs();
+    let tls = |chain: &str, key: &str| json!({ "type": "kubernetes.io/tls", "stringData": { "tls.crt": chain, "tls.key": key, "ca.crt": chain } });
     match drawn % 6 {
         0 | 1 => tls(&pairs[0].0, &pairs[0].1),
         2 => tls(&pairs[1].0, &pairs[1].1),

@@ -5,6 +5,7 @@ mod generated;
 
 use actors_core::snapshot::Snapshot;
 use actors_core::snapshot::meta::{Kind, ObjectRef};
+use actors_core::status::StatusContent;
 use actors_core::status::fleet::{Fleet, finalise};
 use actors_core::status::merge::merge_status;
 use actors_core::translate::{Settings, Translation, Translator};
@@ -24,9 +25,10 @@ fn assert_equal(found: &Translation, wanted: &Translation) -> Result<(), TestCas
     prop_assert_eq!(found.units.root(), wanted.units.root());
     prop_assert_eq!(&found.statuses, &wanted.statuses);
     prop_assert_eq!(&found.problems, &wanted.problems);
-    prop_assert_eq!(&found.wanted_secrets, &wanted.wanted_secrets);
-    prop_assert_eq!(&found.unread_secrets, &wanted.unread_secrets);
+    prop_assert_eq!(&found.wanted, &wanted.wanted);
+    prop_assert_eq!(&found.unread, &wanted.unread);
     prop_assert_eq!(&found.waiting, &wanted.waiting);
+    prop_assert_eq!(&found.services, &wanted.services);
     prop_assert_eq!(&found.expiries, &wanted.expiries);
     Ok(())
 }
@@ -128,12 +130,21 @@ fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..200 {
-        let edits = edits(40..80).new_tree(&mut runner).unwrap().current();
+    let mut attached_sets = 0;
+    for _ in 0..300 {
+        let edits = edits(100..200).new_tree(&mut runner).unwrap().current();
         let mut snapshot = Snapshot::default();
         edits.iter().for_each(|edit| edit.apply(&mut snapshot));
         let translation = translated(&snapshot);
         seen.extend(translation.units.iter().map(|unit| unit.id.kind().unwrap().prefix()));
+        let routes = translation
+            .units
+            .iter()
+            .filter_map(|unit| unit.id.as_str().split('/').nth(1)?.strip_suffix("Route"));
+        seen.extend(routes.filter_map(|kind| {
+            ["HTTP", "GRPC", "TLS", "TCP", "UDP"].into_iter().find(|known| *known == kind)
+        }));
+        attached_sets += translation.statuses.values().filter(|status| matches!(&status.content, StatusContent::Gateway(gateway) if gateway.attached_sets > 0)).count();
         seen.extend(translation.problems.values().flat_map(|problems| problems.iter().map(|one| one.reason)));
     }
     for wanted in [
@@ -143,6 +154,17 @@ fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
         "backend",
         "listener",
         "route",
+        "HTTP",
+        "GRPC",
+        "TLS",
+        "TCP",
+        "UDP",
+        "authority",
+        "NotAllowed",
+        "Conflicted",
+        "NoValidCACertificate",
+        "InvalidCACertificateRef",
+        "InvalidClientCertificateRef",
         "HostnameConflict",
         "ProtocolConflict",
         "InvalidCertificateRef",
@@ -157,4 +179,5 @@ fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
     ] {
         assert!(seen.contains(wanted), "no generated cluster has {wanted}: {seen:?}");
     }
+    assert!(attached_sets > 10, "{attached_sets} Gateways have ListenerSets");
 }

@@ -138,7 +138,7 @@ fn object(mut document: Value) -> Result<Option<Document>, String> {
     let Some(kind) = Kind::of(api_version, kind_name).filter(|kind| *kind != Kind::Proxy) else {
         return Err(format!("{kind_name} {name}: objects of {api_version} {kind_name} are not read"));
     };
-    if is_namespaced(kind) {
+    if kind.is_namespaced() {
         if text("/metadata/namespace").is_empty() {
             document["metadata"]["namespace"] = "default".into();
         }
@@ -146,21 +146,4 @@ fn object(mut document: Value) -> Result<Option<Document>, String> {
         metadata.remove("namespace");
     }
     Ok(Some(Document { kind, object: document }))
-}
-
-fn is_namespaced(kind: Kind) -> bool {
-    match kind {
-        Kind::CustomResourceDefinition
-        | Kind::GatewayClass
-        | Kind::EdgeParameters
-        | Kind::Namespace
-        | Kind::Node => false,
-        Kind::Gateway
-        | Kind::HttpRoute
-        | Kind::ReferenceGrant
-        | Kind::Service
-        | Kind::EndpointSlice
-        | Kind::Secret
-        | Kind::Proxy => true,
-    }
 }

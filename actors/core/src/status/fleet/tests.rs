@@ -41,6 +41,7 @@ fn translation(listeners: &[&str]) -> Translation {
     let gateway = GatewayStatus {
         conditions: Vec::new(),
         addresses: Vec::new(),
+        attached_sets: 0,
         listeners: listeners.iter().map(listener).collect(),
     };
     let parent: ParentRef = serde_json::from_value(serde_json::json!({ "name": "edge" })).unwrap();
@@ -208,9 +209,11 @@ fn a_message_names_a_few_of_many_proxies_and_stays_short() {
         let mut messages = Vec::new();
         for status in statuses.values() {
             let conditions: Vec<_> = match &status.content {
-                StatusContent::Gateway(gateway) => gateway.listeners[0].conditions.iter().collect(),
+                StatusContent::Gateway(gateway) | StatusContent::ListenerSet(gateway) => {
+                    gateway.listeners[0].conditions.iter().collect()
+                }
                 StatusContent::Route { parents, .. } => parents[0].conditions.iter().collect(),
-                StatusContent::GatewayClass { .. } => panic!("there is none"),
+                StatusContent::GatewayClass { .. } | StatusContent::Policy { .. } => panic!("there is none"),
             };
             messages.extend(conditions.into_iter().map(|condition| condition.message.clone()));
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::status::ListenerStatus;
+use crate::status::ParentStatus;
 
 const THEN: &str = "2026-01-01T00:00:00Z";
 const NOW: &str = "2026-06-01T12:00:00Z";
@@ -106,6 +107,7 @@ fn listeners_and_addresses_are_those_of_the_gateway_and_what_we_do_not_know_stay
     let gateway = GatewayStatus {
         conditions: Vec::new(),
         addresses: vec![("IPAddress", "10.0.0.1".into())],
+        attached_sets: 0,
         listeners: vec![listener("kept"), listener("new")],
     };
     let desired =
@@ -113,6 +115,7 @@ fn listeners_and_addresses_are_those_of_the_gateway_and_what_we_do_not_know_stay
     let accepted = |since| json!([written("Accepted", "True", "yes", 3, since)]);
     let current = json!({
         "attachedListenerSets": 1,
+        "notKnown": 1,
         "addresses": [{ "type": "Hostname", "value": "gone" }],
         "listeners": [
             { "name": "gone", "attachedRoutes": 1, "supportedKinds": [], "conditions": [] },
@@ -121,7 +124,8 @@ fn listeners_and_addresses_are_those_of_the_gateway_and_what_we_do_not_know_stay
     });
     let kinds = json!([{ "group": "group", "kind": "HTTPRoute" }]);
     let wanted = json!({
-        "attachedListenerSets": 1,
+        "attachedListenerSets": 0,
+        "notKnown": 1,
         "addresses": [{ "type": "IPAddress", "value": "10.0.0.1" }],
         "listeners": [
             { "name": "kept", "attachedRoutes": 2, "supportedKinds": kinds, "conditions": accepted(THEN) },

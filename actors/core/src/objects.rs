@@ -1,0 +1,127 @@
+//! The Services that Gateways own: how each is called, what it carries, and what has to be changed.
+//!
+//! The actor `gateway_objects` carries it out. It refuses to know how objects are written.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use proxy_config::name::{ObjectName, UnitId};
+use proxy_config::unit::ContentHash;
+
+use crate::snapshot::Store;
+use crate::snapshot::cluster::{GATEWAY_NAME, GatewayService, MANAGED_BY, Service};
+use crate::snapshot::gateway::Gateway;
+
+/// How long a label's value and a Service's name may be. Source: RFC 1035 section 2.3.1, Kubernetes.
+const MAX_LABEL: usize = 63;
+
+/// How many digits of a hash keep names apart.
+const DIGITS: usize = 10;
+
+/// The Services that are wanted, by name.
+pub type Services = OrdMap<ObjectName, Arc<GatewayService>>;
+
+/// A change to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Make it, or change it.
+    Apply(Arc<GatewayService>),
+    /// Take it away.
+    Delete,
+}
+
+/// The Service of a Gateway, and its name.
+///
+/// The Gateway's name may be longer than a Service's and hold dots, so a hash keeps two apart.
+pub fn of_gateway(gateway: &Gateway) -> (ObjectName, GatewayService) {
+    let name = &gateway.meta.name;
+    let hash = ContentHash::of(&UnitId::listener(name, ""), "").to_string();
+    let hash = &hash[..DIGITS];
+    let stem: String = name.name.replace('.', "-").chars().take(40).collect();
+    let service = ObjectName::new(name.namespace.clone(), format!("gateway-{stem}-{hash}"));
+    let infrastructure = gateway.spec.infrastructure.as_ref();
+    let mut labels = infrastructure.map(|made| made.labels.clone()).unwrap_or_default();
+    labels.insert(GATEWAY_NAME.into(), label_value(&name.name, hash));
+    labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
+    let annotations = infrastructure.map(|made| made.annotations.clone()).unwrap_or_default();
+    let (gateway, owner) = (name.name.clone(), gateway.meta.uid.clone());
+    (service, GatewayService { gateway, owner, labels, annotations })
+}
+
+fn label_value(name: &str, hash: &str) -> String {
+    if name.len() <= MAX_LABEL {
+        return name.into();
+    }
+    format!("{}-{hash}", &name[..MAX_LABEL - DIGITS - 1])
+}
+
+/// What has to be changed. A Service of that name that we did not make stays as it is.
+pub fn plan(wanted: &Services, standing: &Store<Service>) -> Vec<(ObjectName, Change)> {
+    let gone =
+        standing.iter().filter(|(name, service)| service.made.is_some() && !wanted.contains_key(*name));
+    let gone = gone.map(|(name, _)| (name.clone(), Change::Delete));
+    let differs = |name: &ObjectName, wanted: &Arc<GatewayService>| match standing.get(name) {
+        None => true,
+        Some(service) => service.made.as_ref().is_some_and(|made| made != wanted),
+    };
+    let changed = wanted.iter().filter(|(name, service)| differs(name, service));
+    let changed = changed.map(|(name, service)| (name.clone(), Change::Apply(service.clone())));
+    gone.chain(changed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::observe::observe;
+    use crate::snapshot::meta::Kind;
+    use crate::snapshot::{Object, Snapshot};
+
+    fn gateway(name: &str) -> Arc<Gateway> {
+        let raw = json!({
+            "metadata": { "name": name, "namespace": "shop", "uid": "u1" },
+            "spec": { "gatewayClassName": "us", "infrastructure": { "labels": { "a": "b" } } },
+        });
+        let Ok(Object::Gateway(gateway)) = observe(Kind::Gateway, &raw) else { panic!("a Gateway") };
+        gateway
+    }
+
+    fn standing(name: &ObjectName, labels: serde_json::Value) -> Snapshot {
+        let metadata = json!({
+            "name": &*name.name, "namespace": "shop", "labels": labels,
+            "ownerReferences": [{ "name": "edge", "uid": "u1" }],
+        });
+        let mut snapshot = Snapshot::default();
+        snapshot.put(observe(Kind::Service, &json!({ "metadata": metadata, "spec": {} })));
+        snapshot
+    }
+
+    #[test]
+    fn names_and_labels_fit_whatever_the_gateway_is_called() {
+        let (long, dotted) = ("a".repeat(253), "a.".repeat(100) + "b");
+        let mut names = std::collections::BTreeSet::new();
+        for name in ["edge", &long, &dotted, &dotted.replace('.', "-")] {
+            let (service, made) = of_gateway(&gateway(name));
+            assert!(service.name.len() <= MAX_LABEL && !service.name.contains('.'), "{service}");
+            assert!(made.labels[GATEWAY_NAME].len() <= MAX_LABEL);
+            assert!(names.insert(service), "{name}");
+        }
+        assert_eq!(of_gateway(&gateway("edge")).1.labels[GATEWAY_NAME], "edge");
+    }
+
+    #[test]
+    fn what_stands_as_wanted_is_left_alone_and_so_is_what_is_not_ours() {
+        let (name, service) = of_gateway(&gateway("edge"));
+        let wanted = Services::unit(name.clone(), Arc::new(service.clone()));
+        let good = standing(&name, json!(service.labels));
+        assert_eq!(plan(&wanted, &good.services), []);
+        let mut labels = json!(service.labels);
+        labels["a"] = json!("other");
+        let apply = [(name.clone(), Change::Apply(Arc::new(service)))];
+        assert_eq!(plan(&wanted, &standing(&name, labels).services), apply);
+        assert_eq!(plan(&wanted, &Store::new()), apply);
+        assert_eq!(plan(&wanted, &standing(&name, json!({ "theirs": "" })).services), []);
+        assert_eq!(plan(&Services::new(), &good.services), [(name, Change::Delete)]);
+    }
+}

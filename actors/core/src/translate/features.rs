@@ -1,0 +1,180 @@
+//! What is supported, as the conformance suite names it: one table, from which GatewayClasses publish.
+//!
+//! A line here is a claim that tests hold: the suite runs the tests of every feature that is published.
+
+use super::addresses::Provider;
+use super::reader::Reader;
+
+/// Where the fields that a feature needs are defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Channel {
+    Standard,
+    Experimental,
+}
+
+/// A feature.
+struct Feature {
+    name: &'static str,
+    /// The kind that must be installed.
+    kind: &'static str,
+    channel: Channel,
+    /// Whether the proxies serve it.
+    served: bool,
+}
+
+const fn served(name: &'static str, kind: &'static str) -> Feature {
+    Feature { name, kind, channel: Channel::Standard, served: true }
+}
+
+const fn later(name: &'static str, kind: &'static str) -> Feature {
+    Feature { name, kind, channel: Channel::Standard, served: false }
+}
+
+/// A claim that not every address provider can meet.
+const STATIC_ADDRESSES: &str = "GatewayStaticAddresses";
+
+const GATEWAY: &str = "gateways";
+const HTTP: &str = "httproutes";
+
+/// All features of Gateway API v1.6.1 but those of meshes, sorted.
+const FEATURES: &[Feature] = &[
+    later("BackendTLSPolicy", "backendtlspolicies"),
+    later("BackendTLSPolicySANValidation", "backendtlspolicies"),
+    later("GRPCRoute", "grpcroutes"),
+    later("GRPCRouteNamedRouteRule", "grpcroutes"),
+    served("Gateway", GATEWAY),
+    served("GatewayAddressEmpty", GATEWAY),
+    later("GatewayBackendClientCertificate", GATEWAY),
+    later("GatewayFrontendClientCertificateValidation", GATEWAY),
+    later("GatewayFrontendClientCertificateValidationInsecureFallback", GATEWAY),
+    served("GatewayHTTPListenerIsolation", GATEWAY),
+    served("GatewayHTTPSListenerDetectMisdirectedRequests", GATEWAY),
+    later("GatewayInfrastructurePropagation", GATEWAY),
+    served("GatewayPort8080", GATEWAY),
+    served(STATIC_ADDRESSES, GATEWAY),
+    served("HTTPRoute", HTTP),
+    served("HTTPRoute303RedirectStatusCode", HTTP),
+    served("HTTPRoute307RedirectStatusCode", HTTP),
+    served("HTTPRoute308RedirectStatusCode", HTTP),
+    served("HTTPRouteBackendProtocolH2C", HTTP),
+    served("HTTPRouteBackendProtocolWebSocket", HTTP),
+    served("HTTPRouteBackendRequestHeaderModification", HTTP),
+    served("HTTPRouteBackendTimeout", HTTP),
+    later("HTTPRouteCORS", HTTP),
+    Feature {
+        name: "HTTPRouteDestinationPortMatching",
+        kind: HTTP,
+        channel: Channel::Experimental,
+        served: true,
+    },
+    served("HTTPRouteHostRewrite", HTTP),
+    served("HTTPRouteMethodMatching", HTTP),
+    served("HTTPRouteNamedRouteRule", HTTP),
+    served("HTTPRouteParentRefPort", HTTP),
+    served("HTTPRoutePathRedirect", HTTP),
+    served("HTTPRoutePathRewrite", HTTP),
+    served("HTTPRoutePortRedirect", HTTP),
+    served("HTTPRouteQueryParamMatching", HTTP),
+    later("HTTPRouteRequestMirror", HTTP),
+    later("HTTPRouteRequestMultipleMirrors", HTTP),
+    later("HTTPRouteRequestPercentageMirror", HTTP),
+    served("HTTPRouteRequestTimeout", HTTP),
+    served("HTTPRouteResponseHeaderModification", HTTP),
+    Feature { name: "HTTPRouteRetry", kind: HTTP, channel: Channel::Experimental, served: false },
+    Feature {
+        name: "HTTPRouteRetryBackendTimeout",
+        kind: HTTP,
+        channel: Channel::Experimental,
+        served: false,
+    },
+    Feature {
+        name: "HTTPRouteRetryConnectionError",
+        kind: HTTP,
+        channel: Channel::Experimental,
+        served: false,
+    },
+    served("HTTPRouteSchemeRedirect", HTTP),
+    served("ListenerSet", "listenersets"),
+    served("ReferenceGrant", "referencegrants"),
+    later("TCPRoute", "tcproutes"),
+    later("TLSRoute", "tlsroutes"),
+    Feature { name: "TLSRouteModeMixed", kind: "tlsroutes", channel: Channel::Experimental, served: false },
+    later("TLSRouteModeTerminate", "tlsroutes"),
+    later("UDPRoute", "udproutes"),
+];
+
+/// The features that can be published here: those that proxies serve and whose kinds and fields are
+/// installed. Without definitions, as without a cluster, nothing is missing.
+pub(super) fn published(reader: &Reader<'_>, provider: &Provider) -> Vec<&'static str> {
+    let is_met = |feature: &Feature| feature.name != STATIC_ADDRESSES || provider.gives_what_is_named();
+    let definitions: Vec<_> = reader.definitions().collect();
+    let is_installed = |feature: &Feature| {
+        let mut found = definitions.iter().filter(|definition| definition.plural == feature.kind);
+        match (feature.channel, found.next()) {
+            _ if definitions.is_empty() => true,
+            (_, None) => false,
+            (Channel::Standard, Some(_)) => true,
+            (Channel::Experimental, Some(definition)) => definition.channel == Some("experimental"),
+        }
+    };
+    FEATURES
+        .iter()
+        .filter(|feature| feature.served && is_met(feature) && is_installed(feature))
+        .map(|feature| feature.name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::observe::observe;
+    use crate::snapshot::Snapshot;
+    use crate::snapshot::meta::Kind;
+    use crate::translate::Settings;
+    use crate::translate::derived::Derived;
+
+    #[test]
+    fn features_are_sorted_and_named_once() {
+        assert!(FEATURES.is_sorted_by(|a, b| a.name < b.name));
+    }
+
+    #[test]
+    fn a_status_holds_them_all() {
+        // Source: the CRD, `status.supportedFeatures` has at most 64 items.
+        assert!(FEATURES.len() <= 64);
+    }
+
+    #[test]
+    fn a_class_whose_provider_gives_no_named_addresses_does_not_say_so() {
+        let (settings, snapshot, derived) = (Settings::default(), Snapshot::default(), Derived::default());
+        let reader = Reader::new(&settings, &snapshot, &derived);
+        assert!(!published(&reader, &Provider::Node).contains(&STATIC_ADDRESSES));
+        assert!(published(&reader, &Provider::Pool([].into())).contains(&STATIC_ADDRESSES));
+    }
+
+    #[test]
+    fn what_is_not_installed_is_not_published() {
+        let definition = |plural: &str, channel: &str| {
+            let annotations = json!({
+                "gateway.networking.k8s.io/bundle-version": "v1.6.1",
+                "gateway.networking.k8s.io/channel": channel,
+            });
+            json!({ "metadata": { "name": format!("{plural}.gateway.networking.k8s.io"), "annotations": annotations } })
+        };
+        let check = |channel: &str, experimental: bool| {
+            let (settings, mut snapshot, derived) =
+                (Settings::default(), Snapshot::default(), Derived::default());
+            for plural in ["gateways", "httproutes"] {
+                snapshot.put(observe(Kind::CustomResourceDefinition, &definition(plural, channel)));
+            }
+            let reader = Reader::new(&settings, &snapshot, &derived);
+            let found = published(&reader, &Provider::Node);
+            assert!(found.contains(&"HTTPRoute") && !found.contains(&"ListenerSet"), "{found:?}");
+            assert_eq!(found.contains(&"HTTPRouteDestinationPortMatching"), experimental, "{channel}");
+        };
+        check("standard", false);
+        check("experimental", true);
+    }
+}

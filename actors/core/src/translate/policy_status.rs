@@ -1,0 +1,59 @@
+//! The status of a BackendTLSPolicy: one entry for each Gateway from which routes lead to what it is for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proxy_config::name::ObjectName;
+
+use crate::snapshot::meta::{Kind, ObjectRef};
+use crate::status::{AncestorStatus, Condition, DesiredStatus, StatusContent};
+
+use super::Problem;
+use super::conditions::{ACCEPTED, Fault, RESOLVED_REFS, keeps, unless};
+use super::emission::Emission;
+use super::policies::{self, PolicyView};
+use super::reader::Reader;
+
+/// Makes the status of a policy.
+pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Emission {
+    let object = ObjectRef::new(Kind::BackendTlsPolicy, name.clone());
+    let mut emission = Emission::of(object.clone());
+    let Some(view) = reader.policy_view(name) else {
+        emission.problems.extend(reader.malformed(&object).map(Problem::malformed));
+        return emission;
+    };
+    // What stands of it, by Gateway.
+    let mut standing: BTreeMap<&ObjectName, bool> = BTreeMap::new();
+    for (service, section) in &view.targets {
+        let stands = policies::standing(reader, service, section.as_deref())
+            .is_some_and(|standing| standing.meta.name == *name);
+        for gateway in reader.ancestors(service) {
+            *standing.entry(gateway).or_default() |= stands;
+        }
+    }
+    let mut problems = BTreeSet::new();
+    problems.extend(view.verification.as_ref().err().map(|fault| Problem::of("", fault)));
+    problems.extend(view.unresolved.as_ref().map(|fault| Problem::of("", fault)));
+    let mut ancestors = Vec::new();
+    for (gateway, stands) in standing {
+        let conflict = (!stands)
+            .then(|| Fault::new("Conflicted", "an older BackendTLSPolicy is for the same Service and port"));
+        problems.extend(conflict.as_ref().map(|fault| Problem::of("", fault)));
+        let conditions = conditions(view, conflict.as_ref());
+        ancestors.push(AncestorStatus { gateway: gateway.clone(), conditions });
+    }
+    if !ancestors.is_empty() {
+        emission.problems.extend(problems);
+    }
+    let controller = reader.settings.controller_name.as_str().into();
+    emission.status = Some(DesiredStatus::new(&view.meta, StatusContent::Policy { controller, ancestors }));
+    emission
+}
+
+fn conditions(view: &PolicyView, conflict: Option<&Fault>) -> Vec<Condition> {
+    let refused = conflict.or(view.verification.as_ref().err());
+    let resolved = match (&view.unresolved, &view.unread) {
+        (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
+        (fault, _) => unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved"),
+    };
+    vec![unless(ACCEPTED, refused, "Accepted", "the policy is accepted"), resolved]
+}
