@@ -44,7 +44,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// another one may lead.
 pub(crate) const STEP_DOWN: Shutdown = Shutdown::Timeout(Duration::from_millis(400));
 
-/// The same for who tells of trouble, which has nothing to finish.
+/// The same for who has nothing to finish: who tells of trouble, and who makes Services.
 const LAST_WORDS: Shutdown = Shutdown::Timeout(Duration::from_millis(100));
 
 /// How long giving up the Lease may take at a stop.
@@ -148,7 +148,7 @@ fn serve(settings: &Settings, edges: &Edges) -> Child {
         vec![
             worker("event-writer", &edges.events, event_writer(settings, edges)).shutdown(LAST_WORDS),
             worker("status-writer", &Address::new(), status_writer(settings, edges)).shutdown(STEP_DOWN),
-            worker("gateway-objects", &Address::new(), gateway_objects(settings, edges)).shutdown(STEP_DOWN),
+            worker("gateway-objects", &Address::new(), gateway_objects(settings, edges)).shutdown(LAST_WORDS),
             branch(
                 "push",
                 RestForOne,

@@ -37,6 +37,8 @@ async fn with_a_secret(stage: &Stage) -> Controller {
     lead(&controller, 1);
     until("the certificate", || certificate(&controller).is_some()).await;
     until("an identity", || controller.edges.identity.borrow().is_some()).await;
+    // A new leader lists everything before its first push.
+    until("the first push", || stage.proxy(0).held().version.term == 1).await;
     controller
 }
 

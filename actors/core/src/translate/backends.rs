@@ -150,8 +150,14 @@ pub(super) fn emit_backend(reader: &Reader<'_>, port: &BackendPort) -> Emission 
     let policy = if port.udp { None } else { policies::of_port(reader, &port.service, name) };
     let (tls, unread) = policy.unzip();
     emission.waiting.extend(unread.filter(|unread| *unread).map(|_| port.unit_id()));
-    let protocol =
-        if port.udp { BackendProtocol::Udp } else { protocol(found, || tls.is_some()).unwrap_or_default() };
+    let protocol = if port.udp {
+        BackendProtocol::Udp
+    } else if found.app_protocol.is_none() && reader.is_called(port) {
+        // gRPC is spoken over HTTP/2 alone.
+        BackendProtocol::H2c
+    } else {
+        protocol(found, || tls.is_some()).unwrap_or_default()
+    };
     let unit = Backend {
         service: port.service.clone(),
         port: port.port,

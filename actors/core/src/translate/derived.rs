@@ -79,6 +79,8 @@ pub(super) struct Derived {
     pub(super) sets: BTreeMap<ObjectName, u32>,
     /// How many routes name each port of each Service.
     pub(super) backends: BTreeMap<ObjectName, BTreeMap<BackendPort, u32>>,
+    /// How many GRPCRoutes name each port of a Service.
+    pub(super) called: BTreeMap<BackendPort, u32>,
     /// How many name each Secret and ConfigMap, and may, for what it holds.
     pub(super) wanted: BTreeMap<ObjectRef, BTreeMap<Role, u32>>,
     /// The EndpointSlices of each Service.
@@ -126,7 +128,7 @@ impl Derived {
     pub(super) fn is_empty(&self) -> bool {
         let of_objects = self.classes.len() + self.claims.len() + self.listeners.len() + self.routes.len();
         let indexes = self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
-        let sets = self.attached_sets.len() + self.sets.len() + self.defaults.len();
+        let sets = self.attached_sets.len() + self.sets.len() + self.defaults.len() + self.called.len();
         let pools = self.asks.len() + self.allocations.len();
         let policies = self.policies.len() + self.targeting.len() + self.ancestors.len();
         of_objects
@@ -262,10 +264,29 @@ impl Derived {
         let backends = |view: &Option<Arc<RouteView>>| {
             view.as_ref().map(|view| view.backends.clone()).unwrap_or_default()
         };
-        self.count_backends(&backends(&old), &backends(&new), effects);
+        let (before, after) = (backends(&old), backends(&new));
+        self.count_backends(&before, &after, effects);
+        if name.kind == Kind::GrpcRoute {
+            self.count_calls(&before, &after, effects);
+        }
         let paths =
             |view: &Option<Arc<RouteView>>| view.as_ref().map(|view| view.paths()).unwrap_or_default();
         self.count_ancestors(&paths(&old), &paths(&new), effects);
+    }
+
+    fn count_calls(
+        &mut self,
+        before: &BTreeSet<BackendPort>,
+        after: &BTreeSet<BackendPort>,
+        effects: &mut Effects,
+    ) {
+        for port in before.difference(after) {
+            count_down(&mut self.called, port);
+        }
+        for port in after.difference(before) {
+            *self.called.entry(port.clone()).or_default() += 1;
+        }
+        effects.tasks.extend(before.symmetric_difference(after).cloned().map(Task::Backend));
     }
 
     fn count_ancestors(

@@ -3,7 +3,7 @@
 //! A line here is a claim that tests hold: the suite runs the tests of every feature that is published.
 
 use super::addresses::Provider;
-use super::reader::Reader;
+use super::reader::{Definition, Reader};
 
 /// Where the fields that a feature needs are defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,11 @@ const fn later(name: &'static str, kind: &'static str) -> Feature {
     Feature { name, kind, channel: Channel::Standard, served: false }
 }
 
+/// A feature whose fields are those of the experimental channel.
+const fn experimental(feature: Feature) -> Feature {
+    Feature { channel: Channel::Experimental, ..feature }
+}
+
 /// A claim that not every address provider can meet.
 const STATIC_ADDRESSES: &str = "GatewayStaticAddresses";
 
@@ -49,7 +54,7 @@ const FEATURES: &[Feature] = &[
     later("GatewayFrontendClientCertificateValidationInsecureFallback", GATEWAY),
     served("GatewayHTTPListenerIsolation", GATEWAY),
     served("GatewayHTTPSListenerDetectMisdirectedRequests", GATEWAY),
-    later("GatewayInfrastructurePropagation", GATEWAY),
+    served("GatewayInfrastructurePropagation", GATEWAY),
     served("GatewayPort8080", GATEWAY),
     served(STATIC_ADDRESSES, GATEWAY),
     served("HTTPRoute", HTTP),
@@ -61,12 +66,7 @@ const FEATURES: &[Feature] = &[
     served("HTTPRouteBackendRequestHeaderModification", HTTP),
     served("HTTPRouteBackendTimeout", HTTP),
     later("HTTPRouteCORS", HTTP),
-    Feature {
-        name: "HTTPRouteDestinationPortMatching",
-        kind: HTTP,
-        channel: Channel::Experimental,
-        served: true,
-    },
+    served("HTTPRouteDestinationPortMatching", HTTP),
     served("HTTPRouteHostRewrite", HTTP),
     served("HTTPRouteMethodMatching", HTTP),
     served("HTTPRouteNamedRouteRule", HTTP),
@@ -80,25 +80,15 @@ const FEATURES: &[Feature] = &[
     later("HTTPRouteRequestPercentageMirror", HTTP),
     served("HTTPRouteRequestTimeout", HTTP),
     served("HTTPRouteResponseHeaderModification", HTTP),
-    Feature { name: "HTTPRouteRetry", kind: HTTP, channel: Channel::Experimental, served: false },
-    Feature {
-        name: "HTTPRouteRetryBackendTimeout",
-        kind: HTTP,
-        channel: Channel::Experimental,
-        served: false,
-    },
-    Feature {
-        name: "HTTPRouteRetryConnectionError",
-        kind: HTTP,
-        channel: Channel::Experimental,
-        served: false,
-    },
+    experimental(later("HTTPRouteRetry", HTTP)),
+    experimental(later("HTTPRouteRetryBackendTimeout", HTTP)),
+    experimental(later("HTTPRouteRetryConnectionError", HTTP)),
     served("HTTPRouteSchemeRedirect", HTTP),
     served("ListenerSet", "listenersets"),
     served("ReferenceGrant", "referencegrants"),
     later("TCPRoute", "tcproutes"),
     later("TLSRoute", "tlsroutes"),
-    Feature { name: "TLSRouteModeMixed", kind: "tlsroutes", channel: Channel::Experimental, served: false },
+    later("TLSRouteModeMixed", "tlsroutes"),
     later("TLSRouteModeTerminate", "tlsroutes"),
     later("UDPRoute", "udproutes"),
 ];
@@ -108,30 +98,24 @@ const FEATURES: &[Feature] = &[
 pub(super) fn published(reader: &Reader<'_>, provider: &Provider) -> Vec<&'static str> {
     let is_met = |feature: &Feature| feature.name != STATIC_ADDRESSES || provider.gives_what_is_named();
     let definitions: Vec<_> = reader.definitions().collect();
-    let is_installed = |feature: &Feature| {
-        let mut found = definitions.iter().filter(|definition| definition.plural == feature.kind);
-        match (feature.channel, found.next()) {
-            _ if definitions.is_empty() => true,
-            (_, None) => false,
-            (Channel::Standard, Some(_)) => true,
-            (Channel::Experimental, Some(definition)) => definition.channel == Some("experimental"),
-        }
-    };
-    FEATURES
-        .iter()
-        .filter(|feature| feature.served && is_met(feature) && is_installed(feature))
-        .map(|feature| feature.name)
-        .collect()
+    let served = FEATURES.iter().filter(|feature| feature.served && is_met(feature));
+    served.filter(|feature| is_installed(feature, &definitions)).map(|feature| feature.name).collect()
+}
+
+fn is_installed(feature: &Feature, definitions: &[Definition<'_>]) -> bool {
+    let found = definitions.iter().find(|definition| definition.plural == feature.kind);
+    match (feature.channel, found) {
+        _ if definitions.is_empty() => true,
+        (_, None) => false,
+        (Channel::Standard, Some(_)) => true,
+        (Channel::Experimental, Some(definition)) => definition.channel == Some("experimental"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::observe::observe;
     use crate::snapshot::Snapshot;
-    use crate::snapshot::meta::Kind;
     use crate::translate::Settings;
     use crate::translate::derived::Derived;
 
@@ -156,25 +140,13 @@ mod tests {
 
     #[test]
     fn what_is_not_installed_is_not_published() {
-        let definition = |plural: &str, channel: &str| {
-            let annotations = json!({
-                "gateway.networking.k8s.io/bundle-version": "v1.6.1",
-                "gateway.networking.k8s.io/channel": channel,
-            });
-            json!({ "metadata": { "name": format!("{plural}.gateway.networking.k8s.io"), "annotations": annotations } })
+        let installed = |name: &str, channel| {
+            let feature = FEATURES.iter().find(|feature| feature.name == name).expect("a feature");
+            let of = |plural| Definition { plural, version: Some("v1.6.1"), channel: Some(channel) };
+            is_installed(feature, &[of("gateways"), of("httproutes")])
         };
-        let check = |channel: &str, experimental: bool| {
-            let (settings, mut snapshot, derived) =
-                (Settings::default(), Snapshot::default(), Derived::default());
-            for plural in ["gateways", "httproutes"] {
-                snapshot.put(observe(Kind::CustomResourceDefinition, &definition(plural, channel)));
-            }
-            let reader = Reader::new(&settings, &snapshot, &derived);
-            let found = published(&reader, &Provider::Node);
-            assert!(found.contains(&"HTTPRoute") && !found.contains(&"ListenerSet"), "{found:?}");
-            assert_eq!(found.contains(&"HTTPRouteDestinationPortMatching"), experimental, "{channel}");
-        };
-        check("standard", false);
-        check("experimental", true);
+        assert!(installed("HTTPRoute", "standard") && !installed("ListenerSet", "standard"));
+        assert!(installed("HTTPRouteRetry", "experimental") && !installed("HTTPRouteRetry", "standard"));
+        assert!(FEATURES.iter().all(|feature| is_installed(feature, &[])), "as without a cluster");
     }
 }

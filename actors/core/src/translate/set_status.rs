@@ -6,8 +6,8 @@ use crate::snapshot::meta::{Kind, ObjectRef};
 use crate::status::{Condition, DesiredStatus, GatewayStatus, StatusContent};
 
 use super::Problem;
-use super::claims::Claims;
-use super::conditions::{ACCEPTED, Fault, PROGRAMMED, fails, holds, pending};
+use super::claims::{Claim, Claims};
+use super::conditions::{ACCEPTED, Fault, PROGRAMMED, fails, holds, keeps, pending};
 use super::derived::Result as Derivation;
 use super::emission::Emission;
 use super::gateway_status::listener_statuses;
@@ -17,10 +17,10 @@ use super::reader::Reader;
 /// Makes the status of a ListenerSet of a Gateway of ours, and says whether it is attached.
 pub(super) fn translate(reader: &Reader<'_>, set: &ObjectName) -> (Derivation, Emission) {
     let object = ObjectRef::new(Kind::ListenerSet, set.clone());
-    let mut emission = Emission::of(object.clone());
     let (Some(claims), Some(listeners)) = (reader.claims(&object), reader.listeners(&object)) else {
-        return (Derivation::ListenerSet(None), unclaimed(reader, set, emission));
+        return (Derivation::ListenerSet(None), Emission::default());
     };
+    let mut emission = Emission::of(object);
     if let Some(fault) = &claims.rejected {
         emission.problems.push(Problem::of("", fault));
     }
@@ -34,13 +34,6 @@ pub(super) fn translate(reader: &Reader<'_>, set: &ObjectName) -> (Derivation, E
     emission.status = Some(DesiredStatus::new(&claims.meta, StatusContent::ListenerSet(status)));
     let is_attached = claims.is_accepted() && !valid.is_empty();
     (Derivation::ListenerSet(is_attached.then(|| claims.gateway.name.clone())), emission)
-}
-
-/// Of one that has no Gateway of ours only that it can't be read is said.
-fn unclaimed(reader: &Reader<'_>, set: &ObjectName, mut emission: Emission) -> Emission {
-    let malformed = reader.malformed(&ObjectRef::new(Kind::ListenerSet, set.clone()));
-    emission.problems.extend(malformed.map(Problem::malformed));
-    emission
 }
 
 /// The listeners that are accepted and whose references let them be served.
@@ -73,11 +66,13 @@ fn conditions(claims: &Claims, listeners: &Listeners, valid: &[&str]) -> Vec<Con
     };
     let unserved = listeners.outcomes.iter().all(|outcome| outcome.units.is_empty());
     let programmed = match &claims.assigned {
-        Err(fault) => Some(Fault::new("Invalid", fault.message.clone())),
+        Err(fault) => Some(fails(PROGRAMMED, &Fault::new("Invalid", fault.message.clone()))),
+        // What it waits for is not known yet: what stands goes on.
         Ok(_) if unserved => {
-            Some(Fault::new("Pending", "no listener can be served yet: see their conditions"))
+            let unread = claims.listeners.iter().find_map(Claim::unread);
+            Some(keeps(PROGRAMMED, unread.unwrap_or_default()))
         }
         Ok(_) => None,
     };
-    [Some(accepted), programmed.map(|fault| fails(PROGRAMMED, &fault))].into_iter().flatten().collect()
+    [Some(accepted), programmed].into_iter().flatten().collect()
 }

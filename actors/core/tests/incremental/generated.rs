@@ -129,18 +129,7 @@ impl Edit {
             Kind::HttpRoute => route(drawn),
             Kind::GrpcRoute => grpc_route(drawn),
             Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => l4_route(drawn),
-            Kind::ReferenceGrant => json!({ "spec": {
-                "from": [{
-                    "group": "gateway.networking.k8s.io",
-                    "kind": pick(&["HTTPRoute", "Gateway", "ListenerSet", "TCPRoute"], a),
-                    "namespace": pick(&["a", "b"], a / 4),
-                }],
-                "to": [pick(&[
-                    json!({ "group": "", "kind": "Service" }),
-                    json!({ "group": "", "kind": "Secret" }),
-                    json!({ "group": "", "kind": "Service", "name": "n0" }),
-                ], b)],
-            } }),
+            Kind::ReferenceGrant => grant(a, b),
             Kind::Service => json!({ "spec": {
                 "type": pick(&["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"], a),
                 "ports": [{
@@ -157,11 +146,7 @@ impl Edit {
             }),
             Kind::Secret => secret(a),
             Kind::BackendTlsPolicy => policy(drawn),
-            Kind::ConfigMap => match a % 4 {
-                0 | 1 => json!({ "kind": "ConfigMap", "data": { "ca.crt": pairs()[usize::from(a % 4)].0 } }),
-                2 => json!({ "kind": "ConfigMap", "data": { "ca.crt": "rubbish" } }),
-                _ => json!({}),
-            },
+            Kind::ConfigMap => config_map(a),
             Kind::Node => {
                 json!({ "status": { "addresses": [{ "type": "InternalIP", "address": format!("10.1.0.{}", a % 3) }] } })
             }
@@ -352,6 +337,29 @@ fn l4_route([a, b, c, d, e, _]: [u8; 6]) -> Value {
         "hostnames": pick(&[json!(["shop.example.com"]), json!(["*.example.com"])], c),
         "rules": [{ "backendRefs": [backend(d), backend(e)] }],
     } })
+}
+
+fn grant(a: u8, b: u8) -> Value {
+    json!({ "spec": {
+                "from": [{
+                    "group": "gateway.networking.k8s.io",
+                    "kind": pick(&["HTTPRoute", "Gateway", "ListenerSet", "TCPRoute"], a),
+                    "namespace": pick(&["a", "b"], a / 4),
+                }],
+                "to": [pick(&[
+                    json!({ "group": "", "kind": "Service" }),
+                    json!({ "group": "", "kind": "Secret" }),
+                    json!({ "group": "", "kind": "Service", "name": "n0" }),
+                ], b)],
+            } })
+}
+
+fn config_map(a: u8) -> Value {
+    match a % 4 {
+        0 | 1 => json!({ "kind": "ConfigMap", "data": { "ca.crt": pairs()[usize::from(a % 4)].0 } }),
+        2 => json!({ "kind": "ConfigMap", "data": { "ca.crt": "rubbish" } }),
+        _ => json!({}),
+    }
 }
 
 fn policy([a, b, c, ..]: [u8; 6]) -> Value {

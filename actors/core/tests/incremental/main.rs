@@ -124,6 +124,44 @@ proptest! {
     }
 }
 
+/// What the generated clusters have together: kinds of unit, kinds of route, reasons.
+const EVERYTHING: &[&str] = &[
+    "key",
+    "certificate",
+    "endpoints",
+    "backend",
+    "listener",
+    "route",
+    "HTTPRoute",
+    "GRPCRoute",
+    "TLSRoute",
+    "TCPRoute",
+    "UDPRoute",
+    "authority",
+    "NotAllowed",
+    "Conflicted",
+    "NoValidCACertificate",
+    "InvalidCACertificateRef",
+    "InvalidClientCertificateRef",
+    "HostnameConflict",
+    "ProtocolConflict",
+    "InvalidCertificateRef",
+    "RefNotPermitted",
+    "BackendNotFound",
+    "NotAllowedByListeners",
+    "Malformed",
+    "NoMatchingParent",
+    "NoMatchingListenerHostname",
+    "UnsupportedValue",
+    "UnsupportedAddress",
+];
+
+/// The kind of route that a unit is of.
+fn route_kind(unit: &UnitId) -> Option<&'static str> {
+    let kind = unit.as_str().strip_prefix("route/")?.split('/').next()?;
+    ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"].into_iter().find(|known| *known == kind)
+}
+
 #[test]
 fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
     use proptest::strategy::ValueTree;
@@ -137,46 +175,15 @@ fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
         edits.iter().for_each(|edit| edit.apply(&mut snapshot));
         let translation = translated(&snapshot);
         seen.extend(translation.units.iter().map(|unit| unit.id.kind().unwrap().prefix()));
-        let routes = translation
-            .units
-            .iter()
-            .filter_map(|unit| unit.id.as_str().split('/').nth(1)?.strip_suffix("Route"));
-        seen.extend(routes.filter_map(|kind| {
-            ["HTTP", "GRPC", "TLS", "TCP", "UDP"].into_iter().find(|known| *known == kind)
-        }));
-        attached_sets += translation.statuses.values().filter(|status| matches!(&status.content, StatusContent::Gateway(gateway) if gateway.attached_sets > 0)).count();
+        seen.extend(translation.units.iter().filter_map(|unit| route_kind(&unit.id)));
+        let has_sets = |status: &StatusContent| match status {
+            StatusContent::Gateway(gateway) => gateway.attached_sets > 0,
+            _ => false,
+        };
+        attached_sets += translation.statuses.values().filter(|status| has_sets(&status.content)).count();
         seen.extend(translation.problems.values().flat_map(|problems| problems.iter().map(|one| one.reason)));
     }
-    for wanted in [
-        "key",
-        "certificate",
-        "endpoints",
-        "backend",
-        "listener",
-        "route",
-        "HTTP",
-        "GRPC",
-        "TLS",
-        "TCP",
-        "UDP",
-        "authority",
-        "NotAllowed",
-        "Conflicted",
-        "NoValidCACertificate",
-        "InvalidCACertificateRef",
-        "InvalidClientCertificateRef",
-        "HostnameConflict",
-        "ProtocolConflict",
-        "InvalidCertificateRef",
-        "RefNotPermitted",
-        "BackendNotFound",
-        "NotAllowedByListeners",
-        "Malformed",
-        "NoMatchingParent",
-        "NoMatchingListenerHostname",
-        "UnsupportedValue",
-        "UnsupportedAddress",
-    ] {
+    for wanted in EVERYTHING {
         assert!(seen.contains(wanted), "no generated cluster has {wanted}: {seen:?}");
     }
     assert!(attached_sets > 10, "{attached_sets} Gateways have ListenerSets");
