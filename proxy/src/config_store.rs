@@ -7,7 +7,7 @@
 //! configuration on disk.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,7 +21,7 @@ use tracing::{info, info_span, warn};
 use proxy_config::set::UnitSet;
 use proxy_config::wire::{self, Ack, Broken, Nack, NackReason, NeedUnits, Push, Reply};
 
-use crate::listen::accept::{BindReport, BindState};
+use crate::listen::{accept::BindReport, accept::BindState, socket::Bind};
 use crate::metrics::Metrics;
 use crate::table::compile::Compiler;
 use crate::table::{SharedTable, Table};
@@ -92,7 +92,7 @@ pub struct Args {
 }
 
 /// The addresses and ports on which connections are wanted.
-pub type Binds = BTreeSet<SocketAddr>;
+pub type Binds = BTreeSet<Bind>;
 
 /// Takes the wanted binds.
 pub type Want = Arc<dyn Fn(&Binds) + Send + Sync>;
@@ -309,7 +309,7 @@ impl State {
     }
 
     fn swap(&mut self, table: Arc<Table>) {
-        let binds: Binds = table.binds().map(|(address, _)| address).collect();
+        let binds: Binds = table.binds().map(|(bind, _)| bind).collect();
         self.tables.swap(table);
         if self.compiler.take_lost() {
             self.args.lost.send_replace(());
@@ -339,10 +339,10 @@ impl State {
     fn broken(&self) -> Vec<Broken> {
         let mut broken: Vec<Broken> = self.compiler.broken().collect();
         let report = self.args.report.borrow();
-        for (address, state) in report.iter() {
+        for (bind, state) in report.iter() {
             if let BindState::Refused(error) = state {
-                let reason = format!("{address} can't be bound: {error}");
-                let units = self.compiler.listeners_at(*address).cloned();
+                let reason = format!("{bind} can't be bound: {error}");
+                let units = self.compiler.listeners_at(*bind).cloned();
                 broken.extend(units.map(|unit| Broken { unit, reason: reason.clone() }));
             }
         }

@@ -16,6 +16,8 @@ pub mod listen;
 
 pub mod http;
 
+pub mod l4;
+
 pub mod upstream;
 
 pub mod config_store;

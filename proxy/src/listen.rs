@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,15 +26,19 @@ pub mod worker;
 use accept::{Acceptor, BindReport, ListenThread};
 use drain::Drain;
 use handoff::Seats;
+use socket::{Bind, Transport};
 
+use crate::l4::datagrams::Datagrams;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::table::SharedTable;
 use crate::watchdog::Heart;
 
 /// What listening keeps beside the tree.
 #[derive(Debug)]
 pub struct Listen {
     acceptor: Acceptor,
+    datagrams: Datagrams,
     thread: Arc<ListenThread>,
     wanted: watch::Sender<Arc<BTreeMap<String, Child>>>,
 }
@@ -45,13 +48,20 @@ impl Listen {
     ///
     /// # Errors
     /// Where the system gives neither a thread nor an epoll instance.
-    pub fn new(workers: usize, limits: &Limits, metrics: Arc<Metrics>, heart: Heart) -> io::Result<Self> {
+    pub fn new(
+        workers: usize,
+        limits: &Limits,
+        (table, metrics): (SharedTable, Arc<Metrics>),
+        heart: Heart,
+    ) -> io::Result<Self> {
         let seats = Arc::new(Seats::new(workers));
         let thread = Arc::new(ListenThread::start(seats.clone(), heart)?);
         let drain = Arc::new(Drain::new(limits));
-        let acceptor =
-            Acceptor { sockets: Arc::default(), seats, drain, metrics, report: watch::Sender::default() };
-        Ok(Self { acceptor, thread, wanted: watch::Sender::default() })
+        let report = watch::Sender::default();
+        let datagrams =
+            Datagrams { table, drain: drain.clone(), metrics: metrics.clone(), report: report.clone() };
+        let acceptor = Acceptor { sockets: Arc::default(), seats, drain, metrics, report };
+        Ok(Self { acceptor, datagrams, thread, wanted: watch::Sender::default() })
     }
 
     /// The workers' seats.
@@ -71,10 +81,12 @@ impl Listen {
 
     /// Says where connections are to be accepted from now on. A socket that is not wanted any more is
     /// closed, connections that were accepted on it go on.
-    pub fn want(&self, binds: &BTreeSet<SocketAddr>) {
-        self.acceptor.sockets.want(binds);
-        let child = |address: &SocketAddr| {
-            (address.to_string(), listeners::child(*address, &self.acceptor, &self.thread))
+    pub fn want(&self, binds: &BTreeSet<Bind>) {
+        let of_tcp = binds.iter().filter(|bind| bind.transport == Transport::Tcp);
+        self.acceptor.sockets.want(&of_tcp.map(|bind| bind.address).collect());
+        let child = |bind: &Bind| {
+            let listener = listeners::child(*bind, (&self.acceptor, &self.datagrams), &self.thread);
+            (bind.to_string(), listener)
         };
         self.wanted.send_if_modified(|wanted| {
             let same =
@@ -86,7 +98,7 @@ impl Listen {
         });
         self.acceptor.report.send_if_modified(|report| {
             let before = report.len();
-            report.retain(|address, _| binds.contains(address));
+            report.retain(|bind, _| binds.contains(bind));
             report.len() != before
         });
     }
@@ -110,7 +122,7 @@ fn limit() -> Intensity {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
     use supervisor::Strategy;
     use tokio::net::TcpStream;
@@ -126,18 +138,18 @@ mod tests {
     #[tokio::test]
     async fn listeners_follow_what_is_wanted_and_one_that_cannot_bind_hurts_no_other() {
         let heart = Watchdog::start(["listen".to_owned()], STALLED_AFTER).unwrap().heart("listen");
-        let listen = Listen::new(1, &Limits::new(100), Metrics::new(1), heart).unwrap();
+        let listen = Listen::new(1, &Limits::new(100), (Arc::default(), Metrics::new(1)), heart).unwrap();
         let tree = supervisor::branch("proxy", Strategy::OneForOne, limit(), vec![listen.listeners()]);
         let running = supervisor::run(tree).await.unwrap();
         let taken = TcpListener::bind("127.0.0.9:0").unwrap();
         let (first, second) = (free_address(), taken.local_addr().unwrap());
         let mut report = listen.report();
-        listen.want(&[first, second].into());
+        listen.want(&[Bind::tcp(first), Bind::tcp(second)].into());
         report.wait_for(|report| report.len() == 2).await.unwrap();
-        assert_eq!(report.borrow()[&first], BindState::Bound);
-        assert!(matches!(report.borrow()[&second], BindState::Refused(_)));
+        assert_eq!(report.borrow()[&Bind::tcp(first)], BindState::Bound);
+        assert!(matches!(report.borrow()[&Bind::tcp(second)], BindState::Refused(_)));
         let _open = TcpStream::connect(first).await.unwrap();
-        listen.want(&[second].into());
+        listen.want(&[Bind::tcp(second)].into());
         assert_eq!(report.borrow().len(), 1);
         while TcpStream::connect(first).await.is_ok() {}
         running.stop().await.unwrap();

@@ -17,11 +17,13 @@ use crate::listen::admission::Refused;
 pub mod actors;
 pub mod histogram;
 pub mod pushes;
+pub mod streams;
 pub mod text;
 pub mod threads;
 
 use histogram::Histogram;
 use pushes::Pushes;
+use streams::Streams;
 
 /// Routes with series of their own; those beyond share the series [`OVERFLOW`].
 pub const MAX_ROUTES: usize = 10_000;
@@ -40,6 +42,8 @@ pub struct Metrics {
     overflow: Arc<RouteMetrics>,
     /// Connections of clients that were not let in, by [`Refused`].
     pub turned_away: [AtomicU64; Refused::ALL.len()],
+    /// What is counted of routes that know nothing of HTTP.
+    pub streams: Streams,
     /// What became of configurations.
     pub pushes: Pushes,
 }
@@ -52,6 +56,7 @@ impl Metrics {
             routes: Mutex::default(),
             overflow: Arc::new(RouteMetrics::new(OVERFLOW, workers)),
             turned_away: Default::default(),
+            streams: Streams::default(),
             pushes: Pushes::default(),
         })
     }

@@ -14,18 +14,21 @@ use proxy_config::listener::Protocol;
 use proxy_config::set::{RootHash, UnitSet};
 use proxy_config::wire::Version;
 
+use crate::listen::socket::Bind;
 use crate::upstream::balance::Backend;
 
 mod certificate;
 pub mod compile;
 mod condition;
 mod host;
+pub mod l4;
 mod path;
 pub mod port;
 pub mod request;
 pub mod route;
 pub mod slot;
 
+use l4::L4Route;
 use port::Port;
 use slot::{Backends, Slot};
 
@@ -38,6 +41,8 @@ pub struct Table {
     version: Version,
     root: RootHash,
     ports: BTreeMap<SocketAddr, Arc<Port>>,
+    /// The ports of datagrams.
+    datagrams: BTreeMap<SocketAddr, Arc<Port>>,
     backends: Backends,
 }
 
@@ -48,6 +53,7 @@ impl Default for Table {
             version: Version::default(),
             root: UnitSet::default().root(),
             ports: BTreeMap::new(),
+            datagrams: BTreeMap::new(),
             backends: Backends::default(),
         }
     }
@@ -69,9 +75,15 @@ impl Table {
         self.ports.get(&local)
     }
 
-    /// Where connections are to be accepted, and what is spoken there.
-    pub fn binds(&self) -> impl Iterator<Item = (SocketAddr, Protocol)> {
-        self.ports.iter().map(|(address, port)| (*address, port.protocol()))
+    /// The route that takes the datagrams to an address and port.
+    pub fn route_of_datagrams(&self, local: SocketAddr) -> Option<&Arc<L4Route>> {
+        self.datagrams.get(&local)?.chosen_by(None)?.route
+    }
+
+    /// Where connections are to be accepted and datagrams received, and what is spoken there.
+    pub fn binds(&self) -> impl Iterator<Item = (Bind, Protocol)> {
+        let ports = self.ports.iter().map(|(address, port)| (Bind::tcp(*address), port.protocol()));
+        ports.chain(self.datagrams.iter().map(|(address, port)| (Bind::udp(*address), port.protocol())))
     }
 
     /// The backend that a rule names; `None` where its unit is missing or can't be read, or where the rule

@@ -132,7 +132,7 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
     let metrics = Metrics::new(settings.workers.max(1));
     let watchdog = watchdog(settings.workers).map_err(RunError::Thread)?;
     let heart = watchdog.heart("listen");
-    let listen = Listen::new(settings.workers, &settings.limits, metrics.clone(), heart);
+    let listen = Listen::new(settings.workers, &settings.limits, (table.clone(), metrics.clone()), heart);
     let listen = Arc::new(listen.map_err(RunError::Thread)?);
     let drain = listen.drain().clone();
     let seats = listen.seats().clone();

@@ -179,9 +179,9 @@ async fn an_answer_waits_for_the_outcome_of_its_binds() {
     let asked = rig.ask(rig.push(&units(80), 1));
     let told = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(*rig.wanted.lock().unwrap(), [(NODE, 80).into()].into());
+        assert_eq!(*rig.wanted.lock().unwrap(), [Bind::tcp((NODE, 80).into())].into());
         let refused = BindState::Refused("permission denied".into());
-        rig.report.send_modify(|report| drop(report.insert((NODE, 80).into(), refused)));
+        rig.report.send_modify(|report| drop(report.insert(Bind::tcp((NODE, 80).into()), refused)));
     };
     let (reply, ()) = tokio::join!(asked, told);
     let Ok(Reply::Ack(ack)) = reply else { panic!("{reply:?}") };
@@ -189,7 +189,7 @@ async fn an_answer_waits_for_the_outcome_of_its_binds() {
     assert_eq!(ack.broken.len(), 1);
     assert!(ack.broken[0].reason.contains("permission denied"));
     // Bound in the end: the next answer says so.
-    rig.report.send_modify(|report| drop(report.insert((NODE, 80).into(), BindState::Bound)));
+    rig.report.send_modify(|report| drop(report.insert(Bind::tcp((NODE, 80).into()), BindState::Bound)));
     let mut in_force = rig.args.in_force.subscribe();
     in_force.wait_for(|in_force| in_force.broken.is_empty()).await.unwrap();
     rig.stop().await;
@@ -224,7 +224,7 @@ async fn a_store_that_dies_comes_back_with_what_was_in_force() {
     assert!(matches!(older, Reply::Nack(nack) if nack.reason == NackReason::Stale));
     let newer = rig.ask(rig.push(&units(81), 8)).await.unwrap();
     assert!(matches!(newer, Reply::Ack(_)));
-    assert_eq!(*rig.wanted.lock().unwrap(), [(NODE, 81).into()].into());
+    assert_eq!(*rig.wanted.lock().unwrap(), [Bind::tcp((NODE, 81).into())].into());
     rig.stop().await;
 }
 

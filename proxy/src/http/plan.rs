@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use proxy_config::backend::BackendProtocol;
-use proxy_config::listener::Protocol;
 
 use super::filters::HeaderEdits;
 use super::mirror::Copied;
@@ -94,7 +93,7 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     let Some(port) = table.port(client.local) else { return Planned::Unrouted(Reason::RouteNotFound) };
     // A connection outlives configurations: one that was accepted in clear must not be served what a port
     // has for TLS since, nor the other way round.
-    if (port.protocol() == Protocol::Https) != client.secure {
+    if port.is_secure() != client.secure {
         return Planned::Unrouted(Reason::Misdirected);
     }
     match port.route(request, client.sni.as_deref()) {

@@ -4,11 +4,11 @@
 //! something away was put in force. An endpoint that goes changes nothing here: what is under way at it
 //! finishes.
 
-use proxy_config::listener::Protocol;
-
 use crate::listen::context::Client;
 use crate::table::Table;
+use crate::table::l4::L4Route;
 use crate::table::route::Routed;
+use crate::table::slot::Slot;
 
 /// How something open stands in the configuration in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +24,9 @@ pub enum Standing {
 /// How a connection stands: whether another request on it could be served.
 pub fn of_connection(table: &Table, client: &Client) -> Standing {
     let serves = table.port(client.local).is_some_and(|port| {
-        let is_secure = port.protocol() == Protocol::Https;
-        is_secure == client.secure && (!is_secure || port.chosen_by(client.sni.as_deref()) == client.listener)
+        let is_secure = port.is_secure();
+        let chosen = || port.chosen_by(client.sni.as_deref()).map(|chosen| chosen.listener);
+        is_secure == client.secure && (!is_secure || chosen() == client.listener.as_ref())
     });
     if serves { Standing::Stays } else { Standing::Ends }
 }
@@ -51,4 +52,15 @@ pub fn of_exchange(
         route.rules.iter().flat_map(|rule| &rule.backends).any(|share| share.target.as_ref().ok() == target);
     let lacks_grant = route.rules.iter().any(|rule| rule.lacks_grant);
     if lacks_grant && !is_named { Standing::Cut } else { Standing::Stays }
+}
+
+/// How a stream stands that was given to a backend of a route that knows nothing of HTTP.
+pub fn of_stream(table: &Table, client: &Client, (route, slot): (&L4Route, Slot)) -> Standing {
+    let chosen = table.port(client.local).and_then(|port| port.chosen_by(client.sni.as_deref()));
+    let listened = chosen.filter(|chosen| Some(chosen.listener) == client.listener.as_ref());
+    let Some(now) = listened.and_then(|chosen| chosen.route).filter(|now| now.id == route.id) else {
+        return Standing::Ends;
+    };
+    let is_named = now.targets.iter().any(|target| target.as_ref().ok() == Some(&slot));
+    if now.lacks_grant && !is_named { Standing::Cut } else { Standing::Stays }
 }

@@ -1,6 +1,7 @@
 //! Owns a connection that has become another protocol: bytes, both ways, until both sides have ended.
 //!
-//! Called after 101 (Switching Protocols). Knows nothing of what is spoken.
+//! Called after 101 (Switching Protocols), and for streams that never were HTTP. Knows nothing of what is
+//! spoken.
 
 use std::future::poll_fn;
 use std::io;
@@ -33,6 +34,15 @@ enum Direction {
     Ended,
 }
 
+/// How many bytes went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// From the client to the upstream.
+    pub sent: u64,
+    /// From the upstream to the client.
+    pub received: u64,
+}
+
 /// Passes bytes both ways until both directions have ended, one of them fails, nothing moves for
 /// [`IDLE_TIMEOUT`], or the time that is left is over, once something was taken away.
 pub async fn tunnel<A, B>(
@@ -40,19 +50,30 @@ pub async fn tunnel<A, B>(
     mut upstream: Side<'_, '_, B>,
     timer: &Timer,
     time_left: impl Fn() -> Option<Duration>,
-) where
+) -> Moved
+where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut up, mut down) = (Direction::Open, Direction::Open);
-    let mut moved = 0;
+    let mut moved = Moved::default();
     timer.set(Limit::Idle, IDLE_TIMEOUT);
     poll_fn(|cx| {
         let before = moved;
-        let sent =
-            poll_direction(cx, &mut up, (client.stream, &mut client.buffer), upstream.stream, &mut moved);
-        let received =
-            poll_direction(cx, &mut down, (upstream.stream, &mut upstream.buffer), client.stream, &mut moved);
+        let sent = poll_direction(
+            cx,
+            &mut up,
+            (client.stream, &mut client.buffer),
+            upstream.stream,
+            &mut moved.sent,
+        );
+        let received = poll_direction(
+            cx,
+            &mut down,
+            (upstream.stream, &mut upstream.buffer),
+            client.stream,
+            &mut moved.received,
+        );
         match (sent, received) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
@@ -65,6 +86,7 @@ pub async fn tunnel<A, B>(
     })
     .await;
     timer.clear(Limit::Idle);
+    moved
 }
 
 fn poll_direction<R, W>(

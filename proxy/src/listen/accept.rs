@@ -25,22 +25,23 @@ use tracing::{debug, info, warn};
 
 use super::drain::Drain;
 use super::handoff::{Accepted, Seats};
-use super::socket::{BACKLOG, Sockets};
+use super::socket::{BACKLOG, Bind, Sockets};
 use crate::metrics::Metrics;
 use crate::watchdog::Heart;
 
 /// How often the busy time of the workers is read.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// The first pause after a failed bind; it doubles up to [`MAX_REBIND_PAUSE`].
-const FIRST_REBIND_PAUSE: Duration = Duration::from_millis(100);
-const MAX_REBIND_PAUSE: Duration = Duration::from_secs(5);
+pub const FIRST_REBIND_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const MAX_REBIND_PAUSE: Duration = Duration::from_secs(5);
 /// The pause where the system is short of something, such as open files.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// The pause while no worker is up.
 const NO_WORKER_PAUSE: Duration = Duration::from_millis(5);
 
 /// What became of each wanted bind.
-pub type BindReport = BTreeMap<SocketAddr, BindState>;
+pub type BindReport = BTreeMap<Bind, BindState>;
 
 /// What became of one wanted bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,11 @@ pub enum BindState {
     Bound,
     /// The kernel refuses it for this reason; it is tried again.
     Refused(Arc<str>),
+}
+
+/// Tells what became of a bind.
+pub fn tell(report: &watch::Sender<BindReport>, bind: Bind, state: BindState) {
+    report.send_if_modified(|report| report.insert(bind, state.clone()).as_ref() != Some(&state));
 }
 
 /// The thread that accepts. It ends when this is dropped.
@@ -119,13 +125,14 @@ impl Acceptor {
             match self.sockets.listen(address).and_then(watched) {
                 Ok(socket) => {
                     info!(%address, "listening");
-                    self.tell(address, BindState::Bound);
+                    tell(&self.report, Bind::tcp(address), BindState::Bound);
                     pause = FIRST_REBIND_PAUSE;
                     self.accept(&socket, address, &mut accepting).await;
                 }
                 Err(error) => {
                     warn!(%address, %error, ?pause, "can't bind");
-                    self.tell(address, BindState::Refused(error.to_string().into()));
+                    let refused = BindState::Refused(error.to_string().into());
+                    tell(&self.report, Bind::tcp(address), refused);
                     sleep(pause).await;
                     pause = (pause * 2).min(MAX_REBIND_PAUSE);
                 }
@@ -133,10 +140,6 @@ impl Acceptor {
         }
         self.sockets.close(address);
         std::future::pending().await
-    }
-
-    fn tell(&self, address: SocketAddr, state: BindState) {
-        self.report.send_if_modified(|report| report.insert(address, state.clone()).as_ref() != Some(&state));
     }
 
     async fn accept(
@@ -267,7 +270,7 @@ mod tests {
             self.acceptor.sockets.want(&[address].into());
             let accept_loop = self.thread.spawn(self.acceptor.clone().run(address));
             let mut report = self.acceptor.report.subscribe();
-            report.wait_for(|report| report.contains_key(&address)).await.unwrap();
+            report.wait_for(|report| report.contains_key(&Bind::tcp(address))).await.unwrap();
             accept_loop
         }
     }
@@ -305,9 +308,9 @@ mod tests {
         let address = other.local_addr().unwrap();
         rig.listen(address).await;
         let mut report = rig.acceptor.report.subscribe();
-        assert!(matches!(report.borrow()[&address], BindState::Refused(_)));
+        assert!(matches!(report.borrow()[&Bind::tcp(address)], BindState::Refused(_)));
         drop(other);
-        report.wait_for(|report| report[&address] == BindState::Bound).await.unwrap();
+        report.wait_for(|report| report[&Bind::tcp(address)] == BindState::Bound).await.unwrap();
     }
 
     #[tokio::test]

@@ -10,14 +10,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use proxy_config::listener::Protocol;
+use proxy_config::name::UnitId;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout_at};
 use tracing::debug;
 
 use super::context::{Client, Context};
 use super::handoff::Handed;
+use super::tls::{Secured, Spoken};
 use crate::http::{h1, h1::HEAD_TIMEOUT, h2};
+use crate::l4::hello::{self, Hello};
+use crate::l4::replay::Replay;
+use crate::l4::streams;
 use crate::metrics::WorkerMetrics;
+use crate::table::Table;
 
 /// What no request of HTTP/1 can begin with: the start of the preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI *";
@@ -59,27 +65,60 @@ async fn speak(stream: TcpStream, client: Client, context: &Context) {
     // A port that is gone since the accept has nothing to say.
     let Some(protocol) = context.table(|table| Some(table.port(client.local)?.protocol())) else { return };
     match protocol {
-        Protocol::Https => speak_securely(stream, client, context).await,
+        Protocol::Https => speak_securely(Replay::new(Vec::new(), stream), client, context).await,
         Protocol::Http => match timeout_at(client.accepted + HEAD_TIMEOUT, begins_http2(&stream)).await {
             Ok(Ok(true)) => h2::serve(stream, client, context).await,
             Ok(Ok(false)) => h1::serve(stream, client, context).await,
             Ok(Err(error)) => debug!(peer = %client.peer, %error, "lost before its first byte"),
             Err(_) => debug!(peer = %client.peer, "sent nothing in time"),
         },
-        // Refused by the compiler, so no such port exists.
-        Protocol::Tls | Protocol::Tcp | Protocol::Udp => {}
+        Protocol::Tls => speak_tls(stream, client, context).await,
+        Protocol::Tcp => {
+            let listener = listener(&client, context);
+            streams::forward(stream, &Client { listener, ..client }, context).await;
+        }
+        // Datagrams come on no connection.
+        Protocol::Udp => {}
     }
 }
 
-async fn speak_securely(stream: TcpStream, client: Client, context: &Context) {
+/// Looks at the server name before it is known who ends TLS.
+async fn speak_tls(stream: TcpStream, client: Client, context: &Context) {
+    let deadline = context.shared().tls.deadline(client.accepted);
+    let (stream, hello) = match timeout_at(deadline, hello::read(stream)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => return debug!(peer = %client.peer, %error, "lost before its TLS handshake"),
+        Err(_) => return debug!(peer = %client.peer, "began no TLS handshake in time"),
+    };
+    if let Hello::Named(sni) = hello {
+        let client = Client { sni, ..client.clone() };
+        let passthrough =
+            |table: &Table| Some(table.port(client.local)?.chosen_by(client.sni.as_deref())?.passthrough);
+        if context.table(passthrough) == Some(true) {
+            let listener = listener(&client, context);
+            return streams::forward(stream, &Client { secure: true, listener, ..client }, context).await;
+        }
+    }
+    speak_securely(stream, client, context).await;
+}
+
+/// The listener that a connection meets.
+fn listener(client: &Client, context: &Context) -> Option<UnitId> {
+    let chosen =
+        |table: &Table| Some(table.port(client.local)?.chosen_by(client.sni.as_deref())?.listener.clone());
+    context.table(chosen)
+}
+
+async fn speak_securely(stream: Replay<TcpStream>, client: Client, context: &Context) {
     match context.shared().tls.accept(stream, client.local, client.accepted).await {
         Ok(secured) => {
-            let listener = context.table(|table| table.port(client.local)?.chosen_by(secured.sni.as_deref()));
-            let client = Client { secure: true, sni: secured.sni, listener, ..client };
-            if secured.http2 {
-                h2::serve(secured.stream, client, context).await;
-            } else {
-                h1::serve(secured.stream, client, context).await;
+            let Secured { stream, sni, protocol } = secured;
+            let client = Client { secure: true, sni, ..client };
+            let client = Client { listener: listener(&client, context), ..client };
+            match protocol {
+                Spoken::Http2 => h2::serve(stream, client, context).await,
+                Spoken::Http1 => h1::serve(stream, client, context).await,
+                Spoken::Stream => streams::forward(stream, &client, context).await,
             }
         }
         Err(error) => {

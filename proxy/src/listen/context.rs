@@ -11,14 +11,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proxy_config::listener::Protocol;
 use proxy_config::name::UnitId;
-use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::drain::Drain;
 use super::handoff::{Load, Seats};
-use super::tls::{Certificates, Tls, TlsSettings};
+use super::tls::{Certificates, Terms, Tls, TlsSettings};
 use crate::http::h1::buffer::Buffers;
 use crate::http::standing::Standing;
 use crate::http::timers::Timers;
@@ -96,8 +96,11 @@ impl Shared {
 struct Current(SharedTable);
 
 impl Certificates for Current {
-    fn certificate(&self, local: SocketAddr, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().port(local)?.certificate(sni)
+    fn terms(&self, local: SocketAddr, sni: Option<&str>) -> Option<Terms> {
+        let table = self.0.load();
+        let port = table.port(local)?;
+        let http = port.chosen_by(sni)?.protocol == Protocol::Https;
+        Some(Terms { certificate: port.certificate(sni)?, http })
     }
 }
 

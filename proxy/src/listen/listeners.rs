@@ -1,11 +1,10 @@
-//! One listener: an address and port on which connections are accepted.
+//! One listener: an address and port on which connections are accepted, or datagrams received.
 //!
-//! Owns: its accept loop on the `listen` thread.
+//! Owns: its accept loop on the `listen` thread; of datagrams the socket and all sessions too.
 //! Reads: nothing; it is started and stopped with the wish for its address.
 //! Writes: the report of what became of its bind.
 //! Rebuilt from: its address; the socket is kept beside the tree, with what is queued on it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -14,6 +13,8 @@ use thiserror::Error;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::accept::{Acceptor, ListenThread};
+use super::socket::{Bind, Transport};
+use crate::l4::datagrams::Datagrams;
 
 /// What a listener is told.
 #[derive(Debug)]
@@ -26,8 +27,9 @@ message_names!(Msg { Ended });
 
 /// What a listener is started with.
 pub struct Args {
-    address: SocketAddr,
+    bind: Bind,
     acceptor: Acceptor,
+    datagrams: Datagrams,
     thread: Arc<ListenThread>,
     myself: Address<Msg>,
 }
@@ -61,17 +63,26 @@ impl Actor for Listener {
 }
 
 /// The listener of an address as a child of `listeners`.
-pub(super) fn child(address: SocketAddr, acceptor: &Acceptor, thread: &Arc<ListenThread>) -> Child {
-    let (acceptor, thread, myself) = (acceptor.clone(), thread.clone(), Address::new());
-    worker(&address.to_string(), &myself.clone(), move || {
-        let (acceptor, thread, myself) = (acceptor.clone(), thread.clone(), myself.clone());
-        (Listener, Args { address, acceptor, thread, myself })
+pub(super) fn child(
+    bind: Bind,
+    (acceptor, datagrams): (&Acceptor, &Datagrams),
+    thread: &Arc<ListenThread>,
+) -> Child {
+    let (acceptor, datagrams) = (acceptor.clone(), datagrams.clone());
+    let (thread, myself) = (thread.clone(), Address::new());
+    worker(&bind.to_string(), &myself.clone(), move || {
+        let (acceptor, datagrams) = (acceptor.clone(), datagrams.clone());
+        let (thread, myself) = (thread.clone(), myself.clone());
+        (Listener, Args { bind, acceptor, datagrams, thread, myself })
     })
 }
 
 fn start(args: Args) -> AbortOnDropHandle<()> {
-    let Args { address, acceptor, thread, myself } = args;
-    let accept_loop = AbortOnDropHandle::new(thread.spawn(acceptor.run(address)));
+    let Args { bind, acceptor, datagrams, thread, myself } = args;
+    let accept_loop = AbortOnDropHandle::new(match bind.transport {
+        Transport::Tcp => thread.spawn(acceptor.run(bind.address)),
+        Transport::Udp => thread.spawn(datagrams.run(bind.address)),
+    });
     AbortOnDropHandle::new(tokio::spawn(async move {
         let _ = accept_loop.await;
         // Refused only where this listener is about to end anyway.

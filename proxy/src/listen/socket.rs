@@ -5,6 +5,7 @@
 //! address is wanted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,45 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 /// File descriptors that connections never get: listeners, administration, files.
 const RESERVED_FILES: u64 = 256;
+
+/// What a listener is bound for: both transports have ports of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// Where a listener is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bind {
+    /// For what.
+    pub transport: Transport,
+    /// The address and port.
+    pub address: SocketAddr,
+}
+
+impl Bind {
+    /// For connections.
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self { transport: Transport::Tcp, address }
+    }
+
+    /// For datagrams.
+    pub fn udp(address: SocketAddr) -> Self {
+        Self { transport: Transport::Udp, address }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.transport {
+            Transport::Tcp => write!(f, "{}", self.address),
+            Transport::Udp => write!(f, "{}/udp", self.address),
+        }
+    }
+}
 
 /// The listening sockets that are wanted and open.
 #[derive(Debug, Default)]

@@ -32,9 +32,18 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Where certificates come from.
 pub trait Certificates: Send + Sync {
-    /// The certificate for a server name on an address and port, in the configuration of this moment;
-    /// `sni` is lower case.
-    fn certificate(&self, local: SocketAddr, sni: Option<&str>) -> Option<Arc<CertifiedKey>>;
+    /// The terms for a server name on an address and port, in the configuration of this moment; `sni` is
+    /// lower case.
+    fn terms(&self, local: SocketAddr, sni: Option<&str>) -> Option<Terms>;
+}
+
+/// On what terms a handshake is made.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The certificate that is shown.
+    pub certificate: Arc<CertifiedKey>,
+    /// Whether HTTP is spoken inside.
+    pub http: bool,
 }
 
 /// Limits on handshakes.
@@ -76,8 +85,19 @@ pub struct Secured<S> {
     pub stream: TlsStream<S>,
     /// The server name that the client asked for, lower case.
     pub sni: Option<Arc<str>>,
-    /// Whether HTTP/2 was agreed on; else it is HTTP/1.1.
-    pub http2: bool,
+    /// What is spoken inside.
+    pub protocol: Spoken,
+}
+
+/// What is spoken inside TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/2, as was agreed on.
+    Http2,
+    /// HTTP/1.1.
+    Http1,
+    /// Whatever the backend understands.
+    Stream,
 }
 
 /// What ends TLS; one per process, shared by all workers.
@@ -110,6 +130,11 @@ impl Tls {
         })
     }
 
+    /// When the handshake of a connection that was accepted at `accepted` must have ended.
+    pub fn deadline(&self, accepted: Instant) -> Instant {
+        accepted + self.timeout
+    }
+
     /// Does the handshake of a connection that was accepted at `accepted` on `local`.
     ///
     /// # Errors
@@ -124,7 +149,7 @@ impl Tls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let handshake = self.handshake(stream, local);
-        timeout_at(accepted + self.timeout, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
+        timeout_at(self.deadline(accepted), handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
     }
 
     async fn handshake<S>(&self, stream: S, local: SocketAddr) -> Result<Secured<S>, HandshakeError>
@@ -136,17 +161,24 @@ impl Tls {
         // Only who has sent a ClientHello takes a place: the silent ones can't keep others waiting.
         let _one_of_few = self.handshakes.acquire().await.expect("the semaphore is never closed");
         let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
-        let Some(certificate) = self.certificates.certificate(local, sni.as_deref()) else {
+        let Some(terms) = self.certificates.terms(local, sni.as_deref()) else {
             // The connection ends either way, so a client that is gone already does not matter.
             let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
             let _ = start.io.shutdown().await;
             return Err(HandshakeError::UnknownName { name: sni });
         };
         let mut config = self.base.clone();
-        config.cert_resolver = Arc::new(Chosen(certificate));
+        config.cert_resolver = Arc::new(Chosen(terms.certificate));
+        if !terms.http {
+            config.alpn_protocols = Vec::new();
+        }
         let stream = start.into_stream(Arc::new(config)).await.map_err(HandshakeError::Failed)?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-        Ok(Secured { stream, sni: sni.map(Into::into), http2 })
+        let protocol = match stream.get_ref().1.alpn_protocol() {
+            Some(H2) => Spoken::Http2,
+            _ if terms.http => Spoken::Http1,
+            _ => Spoken::Stream,
+        };
+        Ok(Secured { stream, sni: sni.map(Into::into), protocol })
     }
 }
 

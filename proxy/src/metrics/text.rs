@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::histogram::{BOUNDS_US, Sum};
-use super::{CLASSES, Metrics, RouteMetrics};
+use super::{CLASSES, Metrics, RouteMetrics, streams};
 use crate::http::respond::Reason;
 use crate::listen::admission::Refused;
 
@@ -21,6 +21,7 @@ pub fn render(metrics: &Metrics) -> String {
     // Writing to a String can't fail.
     let _ = requests(&mut out, &used)
         .and_then(|()| durations(&mut out, &used))
+        .and_then(|()| streams::render(&mut out, &metrics.streams))
         .and_then(|()| connections(&mut out, metrics))
         .and_then(|()| refusals(&mut out, metrics))
         .and_then(|()| pushes(&mut out, metrics));

@@ -6,11 +6,11 @@
 //! Called by `config_store` only. No I/O and no clock; the endpoint registry is the one thing shared.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use proxy_config::backend::{Backend, BackendProtocol};
+use proxy_config::backend::Backend;
 use proxy_config::listener::{Listener, Protocol};
 use proxy_config::name::{UnitId, UnitKind};
 use proxy_config::set::RootHash;
@@ -18,16 +18,19 @@ use proxy_config::unit::{EncodedUnit, Unit};
 use proxy_config::wire::{Broken, Version};
 
 use super::Table;
+use crate::listen::socket::{Bind, Transport};
 use crate::metrics::Metrics;
 use crate::upstream::registry::Registry;
 
 mod backends;
 mod certificates;
+mod l4;
 mod ports;
 mod routes;
 
 use backends::BackendStage;
 use certificates::CertificateStage;
+use l4::L4Stage;
 use ports::PortStage;
 use routes::RouteStage;
 
@@ -40,7 +43,9 @@ pub struct Compiler {
     certificates: CertificateStage,
     backends: BackendStage,
     routes: RouteStage,
+    streams: L4Stage,
     ports: PortStage,
+    datagrams: PortStage,
     broken: Problems,
     table: Table,
 }
@@ -51,8 +56,10 @@ impl Compiler {
         Self {
             certificates: CertificateStage::default(),
             backends: BackendStage::new(registry),
-            routes: RouteStage::new(metrics),
+            routes: RouteStage::new(metrics.clone()),
+            streams: L4Stage::new(metrics),
             ports: PortStage::new(node_address),
+            datagrams: PortStage::new(node_address),
             broken: Problems::default(),
             table: Table::default(),
         }
@@ -99,8 +106,10 @@ impl Compiler {
     /// Whether something that was served is not served any more, by the tables made since this was last
     /// asked: what is open must look whether it may go on.
     pub fn take_lost(&mut self) -> bool {
+        // Sessions of datagrams look by themselves.
         let listeners = self.ports.take_lost();
-        self.routes.take_lost() || listeners
+        let streams = self.streams.take_lost();
+        self.routes.take_lost() || streams || listeners
     }
 
     /// The units that can't be used, by id.
@@ -109,8 +118,12 @@ impl Compiler {
     }
 
     /// The listener units that are served at an address and port.
-    pub fn listeners_at(&self, address: SocketAddr) -> impl Iterator<Item = &UnitId> {
-        self.ports.listeners_at(address)
+    pub fn listeners_at(&self, bind: Bind) -> impl Iterator<Item = &UnitId> {
+        let stage = match bind.transport {
+            Transport::Tcp => &self.ports,
+            Transport::Udp => &self.datagrams,
+        };
+        stage.listeners_at(bind.address)
     }
 
     fn take(&mut self, id: &UnitId, unit: Result<Option<Unit>, Undecodable>) {
@@ -128,24 +141,47 @@ impl Compiler {
             (Some(UnitKind::Endpoints), _) => self.backends.put_slice(id, None),
             (Some(UnitKind::Backend), Ok(Some(Unit::Backend(unit)))) => self.backends.put(id, Some(unit)),
             (Some(UnitKind::Backend), _) => self.backends.put(id, None),
-            (Some(UnitKind::Listener), Ok(Some(Unit::Listener(unit)))) => self.ports.put(id, Some(unit)),
-            (Some(UnitKind::Listener), _) => self.ports.put(id, None),
+            (Some(UnitKind::Listener), unit) => self.put_listener(id, unit),
             (Some(UnitKind::Route), Ok(Some(Unit::Route(unit)))) => {
+                self.streams.put(id, None, &mut self.backends);
                 self.routes.put(id, Some(&unit), &mut self.backends, &mut self.broken);
             }
-            (Some(UnitKind::Route), _) => {
+            (Some(UnitKind::Route), unit) => {
+                let stream = match &unit {
+                    Ok(Some(Unit::L4Route(unit))) => Some(unit),
+                    _ => None,
+                };
                 self.routes.put(id, None, &mut self.backends, &mut self.broken);
+                self.streams.put(id, stream, &mut self.backends);
             }
             (Some(UnitKind::Authority) | None, _) => {}
         }
     }
 
+    /// A listener is of one transport at a time, and gone from the other.
+    fn put_listener(&mut self, id: &UnitId, unit: Result<Option<Unit>, Undecodable>) {
+        let unit = match unit {
+            Ok(Some(Unit::Listener(unit))) => Some(unit),
+            _ => None,
+        };
+        let (datagrams, connections) = match unit {
+            Some(unit) if unit.protocol == Protocol::Udp => (Some(unit), None),
+            other => (None, other),
+        };
+        self.ports.put(id, connections);
+        self.datagrams.put(id, datagrams);
+    }
+
     fn rebuild(&mut self) -> Arc<Table> {
         let certificates = self.certificates.rebuild(&mut self.broken);
-        let listeners = self.routes.rebuild();
+        let mut listeners = self.routes.rebuild();
+        listeners.extend(self.streams.rebuild());
         self.backends.rebuild(&mut self.table.backends);
-        let context = ports::Context { certificates: &self.certificates, routes: &self.routes };
-        self.ports.rebuild(&certificates, &listeners, &context, &mut self.table.ports, &mut self.broken);
+        let context =
+            ports::Context { certificates: &self.certificates, routes: &self.routes, streams: &self.streams };
+        let (ports, datagrams) = (&mut self.table.ports, &mut self.table.datagrams);
+        self.ports.rebuild(&certificates, &listeners, &context, ports, &mut self.broken);
+        self.datagrams.rebuild(&certificates, &listeners, &context, datagrams, &mut self.broken);
         Arc::new(self.table.clone())
     }
 }
@@ -187,14 +223,9 @@ fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
 /// otherwise than it says.
 fn lacking(unit: &Unit) -> Option<&'static str> {
     match unit {
-        Unit::Listener(listener) if !matches!(listener.protocol, Protocol::Http | Protocol::Https) => {
-            Some("listeners of this protocol")
-        }
         Unit::Listener(Listener { client_validation: Some(_), .. }) => Some("client certificates"),
         Unit::Backend(Backend { tls: Some(_), .. }) => Some("backends over TLS"),
-        Unit::Backend(Backend { protocol: BackendProtocol::Udp, .. }) => Some("backends over UDP"),
         Unit::Authority(_) => Some("bundles of authorities"),
-        Unit::L4Route(_) => Some("routes of streams"),
         _ => None,
     }
 }

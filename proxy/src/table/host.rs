@@ -46,7 +46,7 @@ pub(super) fn key(pattern: Option<&HostPattern>) -> &str {
     pattern.map_or("", |pattern| pattern.suffix().unwrap_or(pattern.as_str()))
 }
 
-fn is_wildcard(key: &[u8]) -> bool {
+pub(super) fn is_wildcard(key: &[u8]) -> bool {
     key.first() == Some(&b'.')
 }
 

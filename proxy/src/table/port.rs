@@ -8,6 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use super::certificate::ServerCertificate;
 use super::host::{Host, Hostnames, Hosts};
+use super::l4::{L4Route, ServerNames};
 use super::path::Paths;
 use super::request::{Refusal, RequestView};
 use super::route::{Route, Routed};
@@ -25,9 +26,27 @@ pub struct Port {
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) id: UnitId,
+    pub(super) protocol: Protocol,
+    /// TLS ends at the backend.
+    pub(super) passthrough: bool,
     /// The certificates that can be used, first one preferred.
     pub(super) certificates: Box<[Arc<ServerCertificate>]>,
     pub(super) hosts: Hosts,
+    /// What it serves where it knows nothing of HTTP.
+    pub(super) names: ServerNames,
+}
+
+/// What a connection meets, as its server name chose it.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'t> {
+    /// The listener.
+    pub listener: &'t UnitId,
+    /// What the listener speaks.
+    pub protocol: Protocol,
+    /// TLS ends at the backend.
+    pub passthrough: bool,
+    /// Who takes a stream of that name, where it is not HTTP.
+    pub route: Option<&'t Arc<L4Route>>,
 }
 
 /// What one host of a port serves.
@@ -47,9 +66,14 @@ impl<'t> Served<'t> {
 }
 
 impl Port {
-    /// What is spoken here.
+    /// What is spoken here; [`Protocol::Tls`] where any listener speaks it, though others end HTTPS.
     pub fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Whether a connection begins with a TLS handshake.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.protocol, Protocol::Https | Protocol::Tls)
     }
 
     /// The certificate for a TLS handshake: that of the listener whose hostname covers the server name
@@ -72,7 +96,7 @@ impl Port {
         let host = Host::new(request.host()).ok_or(Refusal::NotFound)?;
         let (place, listener) = self.listener(&host).ok_or(Refusal::NotFound)?;
         // Mostly the host is the name of the handshake, to the letter.
-        if self.protocol == Protocol::Https && sni.is_none_or(|sni| sni.as_bytes() != host.as_bytes()) {
+        if self.is_secure() && sni.is_none_or(|sni| sni.as_bytes() != host.as_bytes()) {
             let name = Host::new(sni.unwrap_or_default().as_bytes());
             let chosen = name.and_then(|name| self.listener(&name).map(|(chosen, _)| chosen));
             if chosen != Some(place) {
@@ -82,10 +106,16 @@ impl Port {
         listener.hosts.find(&host, |paths| paths.route(request)).ok_or(Refusal::NotFound)
     }
 
-    /// The listener that a handshake with this server name chooses.
-    pub fn chosen_by(&self, sni: Option<&str>) -> Option<UnitId> {
+    /// What a handshake with this server name chooses; without TLS there is none.
+    pub fn chosen_by(&self, sni: Option<&str>) -> Option<Chosen<'_>> {
         let name = Host::new(sni.unwrap_or_default().as_bytes())?;
-        self.listener(&name).map(|(_, listener)| listener.id.clone())
+        let (_, listener) = self.listener(&name)?;
+        Some(Chosen {
+            listener: &listener.id,
+            protocol: listener.protocol,
+            passthrough: listener.passthrough,
+            route: listener.names.covering(&name),
+        })
     }
 
     /// What is served under a host; `None` where no listener covers it.

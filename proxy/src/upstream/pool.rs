@@ -164,6 +164,15 @@ impl Pool {
         Ok(Connection { stream: Stream::Connection(stream, share), reused })
     }
 
+    /// A new connection for a stream that is not HTTP: it is never used again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn connect(&self, endpoint: &Endpoint) -> Result<Stream, OpenError> {
+        let (stream, share) = self.dial(endpoint).await?;
+        Ok(Stream::Connection(stream, share))
+    }
+
     /// A new connection. Where there are as many as may be, an idle one of this worker makes room.
     ///
     /// # Errors

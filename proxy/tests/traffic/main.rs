@@ -7,6 +7,7 @@ mod h2c;
 mod handoff;
 mod http1;
 mod http2;
+mod l4;
 mod limits;
 mod losses;
 mod origin;

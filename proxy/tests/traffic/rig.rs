@@ -159,7 +159,7 @@ impl Site {
     }
 }
 
-fn name(name: &str) -> ObjectName {
+pub fn name(name: &str) -> ObjectName {
     ObjectName::new("test", name)
 }
 
@@ -185,7 +185,7 @@ fn listener(
     EncodedUnit::new(UnitId::listener(&name("gateway"), listener), &Unit::Listener(unit))
 }
 
-fn certificate(subject: &str) -> [EncodedUnit; 2] {
+pub fn certificate(subject: &str) -> [EncodedUnit; 2] {
     let made = rcgen::generate_simple_self_signed([subject.to_owned()]).unwrap();
     let key = UnitId::key(&name(subject));
     let chain = Certificate { chain: made.cert.pem(), key: key.clone() };

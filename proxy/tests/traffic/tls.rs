@@ -77,7 +77,7 @@ impl ServerCertVerifier for Trust {
 }
 
 /// The name in the certificate that the proxy showed.
-fn subject(stream: &TlsStream<TcpStream>) -> String {
+pub fn subject(stream: &TlsStream<TcpStream>) -> String {
     let chain = stream.get_ref().1.peer_certificates().unwrap();
     let (_, certificate) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
     let names = certificate.subject_alternative_name().unwrap().unwrap();

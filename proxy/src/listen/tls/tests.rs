@@ -24,9 +24,10 @@ impl ByName {
 }
 
 impl Certificates for ByName {
-    fn certificate(&self, _: SocketAddr, sni: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    fn terms(&self, _: SocketAddr, sni: Option<&str>) -> Option<Terms> {
         let by_name = self.0.lock().unwrap();
-        by_name.get(&sni.map(Into::into)).or_else(|| by_name.get(&None)).cloned()
+        let certificate = by_name.get(&sni.map(Into::into)).or_else(|| by_name.get(&None)).cloned()?;
+        Some(Terms { certificate, http: true })
     }
 }
 
@@ -175,7 +176,7 @@ async fn http2_is_agreed_on_by_alpn_only() {
     rig.certificates.put(None, "any.example.com");
     for (offered, http2) in [(&[H2, HTTP_1_1][..], true), (&[HTTP_1_1], false), (&[], false)] {
         let (_, secured) = rig.connect(&Arc::new(client(BOTH, offered)), "a.example.com").await.unwrap();
-        assert_eq!(secured.http2, http2, "{offered:?}");
+        assert_eq!(secured.protocol == Spoken::Http2, http2, "{offered:?}");
     }
     let failure = rig.connect(&Arc::new(client(BOTH, &[b"spdy/1"])), "a.example.com").await.unwrap_err();
     let error = failure.client.get_ref().unwrap().downcast_ref::<rustls::Error>().unwrap();

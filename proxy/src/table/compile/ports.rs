@@ -11,6 +11,7 @@ use proxy_config::listener::{Address, Listener as ListenerUnit, Protocol};
 use proxy_config::name::UnitId;
 
 use super::certificates::CertificateStage;
+use super::l4::L4Stage;
 use super::routes::RouteStage;
 use super::{Dirty, Problems};
 use crate::table::host::{Hostnames, key};
@@ -31,6 +32,7 @@ pub(super) struct PortStage {
 pub(super) struct Context<'a> {
     pub(super) certificates: &'a CertificateStage,
     pub(super) routes: &'a RouteStage,
+    pub(super) streams: &'a L4Stage,
 }
 
 impl PortStage {
@@ -52,8 +54,10 @@ impl PortStage {
 
     pub(super) fn put(&mut self, id: &UnitId, unit: Option<ListenerUnit>) {
         if let Some(old) = self.units.remove(id) {
-            let place =
-                |unit: &ListenerUnit| (unit.bind, unit.further.clone(), unit.protocol, unit.hostname.clone());
+            let place = |unit: &ListenerUnit| {
+                let at = (unit.bind, unit.further.clone());
+                (at, unit.protocol, unit.passthrough, unit.hostname.clone())
+            };
             self.has_lost |= unit.as_ref().is_none_or(|unit| place(unit) != place(&old));
             for address in addresses(self.node_address, &old) {
                 self.dirty.insert(address);
@@ -143,7 +147,7 @@ impl PortStage {
             let unit = &self.units[id];
             let served = *protocol.get_or_insert(unit.protocol);
             let name = key(unit.hostname.as_ref()).as_bytes();
-            if served != unit.protocol {
+            if !share_a_port(served, unit.protocol) {
                 let first = &listeners[0].id;
                 broken.insert(id.clone(), format!("its port is served with another protocol by {first}"));
             } else if let Some(place) = hostnames.get(name) {
@@ -151,7 +155,11 @@ impl PortStage {
                 broken.insert(id.clone(), format!("its hostname is served on its port by {first}"));
             } else {
                 let listener = listener(id, unit, context);
-                if unit.protocol == Protocol::Https && listener.certificates.is_empty() {
+                if unit.protocol == Protocol::Tls {
+                    protocol = Some(Protocol::Tls);
+                }
+                let ends_tls = begins_with_tls(unit.protocol) && !unit.passthrough;
+                if ends_tls && listener.certificates.is_empty() {
                     broken.insert(id.clone(), "none of its certificates can be used".to_owned());
                 }
                 hostnames.insert(name, listeners.len());
@@ -187,9 +195,22 @@ fn listener(id: &UnitId, unit: &ListenerUnit, context: &Context<'_>) -> Listener
     let certificates = unit.certificates.iter().filter_map(|id| context.certificates.get(id));
     Listener {
         id: id.clone(),
+        protocol: unit.protocol,
+        passthrough: unit.passthrough,
         certificates: certificates.map(Arc::clone).collect(),
         hosts: context.routes.hosts(id),
+        names: context.streams.names(id),
     }
+}
+
+/// Whether listeners of this protocol are told apart by the server name of a handshake: those share a port.
+fn begins_with_tls(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Https | Protocol::Tls)
+}
+
+/// Whether listeners of both protocols can be told apart on one port.
+fn share_a_port(one: Protocol, other: Protocol) -> bool {
+    one == other || (begins_with_tls(one) && begins_with_tls(other))
 }
 
 fn leave(index: &mut BTreeMap<SocketAddr, BTreeSet<UnitId>>, address: &SocketAddr, id: &UnitId) {

@@ -58,6 +58,8 @@ fn dump(table: &Table) -> Vec<String> {
         for (name, place) in names {
             let listener = &port.listeners[place];
             lines.push(format!("{:?} {} {}", name, listener.id, listener.certificates.len()));
+            let streams: BTreeMap<_, _> = listener.names.iter().collect();
+            lines.extend(streams.into_iter().map(|(key, route)| format!("  {key:?} {route}")));
             let hosts: BTreeMap<_, _> = listener.hosts.iter().collect();
             for (key, paths) in hosts {
                 lines.push(format!("  {:?}", String::from_utf8_lossy(key)));
@@ -322,7 +324,7 @@ fn of_two_listeners_that_can_not_share_a_port_one_is_broken() {
     let (table, compiler) = compile(&set(world));
     let broken: Vec<UnitId> = compiler.broken().map(|broken| broken.unit).collect();
     assert_eq!(broken, [id, listener("c", 80, None).0]);
-    assert_eq!(table.binds().collect::<Vec<_>>(), [((NODE, 80).into(), Protocol::Http)]);
+    assert_eq!(table.binds().collect::<Vec<_>>(), [(Bind::tcp((NODE, 80).into()), Protocol::Http)]);
 }
 
 #[test]
@@ -338,7 +340,7 @@ fn a_listener_is_bound_at_all_of_its_addresses_and_broken_where_one_of_them_is_t
     let rules = vec![rule(PathMatch::Prefix("/".into()), None)];
     let world = set([at("b", None, &[first, second]), route("r", 1, &["b"], &["x.example"], rules)]);
     let (table, mut compiler) = compile(&world);
-    let binds = |table: &Table| table.binds().map(|(address, _)| address).collect::<Vec<_>>();
+    let binds = |table: &Table| table.binds().map(|(bind, _)| bind.address).collect::<Vec<_>>();
     assert_eq!(binds(&table), [(first, 80).into(), (second, 80).into()]);
     for address in binds(&table) {
         assert!(table.ports[&address].listeners[0].hosts.get(b"x.example").is_some(), "{address}");

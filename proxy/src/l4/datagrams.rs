@@ -1,0 +1,263 @@
+//! Datagrams: from a client's address to an endpoint, and the replies back.
+//!
+//! Owns the sessions of one UDP listener: a client's address has a socket of its own to the endpoint that it
+//! was given, so that replies find their way back, and keeps that endpoint while it is served. Run by a
+//! listener on the `listen` thread. Sessions die with their listener: the next datagram begins another.
+//! Refuses to know what is said.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::time::{interval, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+
+use crate::listen::accept::{BindReport, BindState, FIRST_REBIND_PAUSE, MAX_REBIND_PAUSE, tell};
+use crate::listen::drain::{Admitted, Drain};
+use crate::listen::socket::Bind;
+use crate::metrics::Metrics;
+use crate::metrics::streams::{OpenStream, Outcome};
+use crate::table::l4::L4Route;
+use crate::table::slot::Slot;
+use crate::table::{SharedTable, Table};
+use crate::upstream::registry::{Endpoint, InFlight};
+
+/// A session in which nothing moves for this long ends.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same while the proxy drains, which waits for sessions to end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Sessions of one listener; datagrams of more clients are dropped.
+pub const MAX_SESSIONS: usize = 4096;
+/// How often sessions that have ended are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The longest datagram (RFC 768).
+const MAX_DATAGRAM: usize = 64 << 10;
+
+/// What the sessions of a proxy work with.
+#[derive(Clone, Debug)]
+pub struct Datagrams {
+    /// The table in force.
+    pub table: SharedTable,
+    /// The switches of a drain and the limit on clients.
+    pub drain: Arc<Drain>,
+    /// Where clients that are not let in are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where the outcome of each bind is told.
+    pub report: watch::Sender<BindReport>,
+}
+
+/// Where the datagrams of a session go.
+struct Aim {
+    route: Arc<L4Route>,
+    slot: Slot,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Aim {
+    /// Whether the configuration in force would still allow it.
+    fn stands(&self, table: &Table, local: SocketAddr) -> bool {
+        let now = table.route_of_datagrams(local).filter(|now| now.id == self.route.id);
+        let is_named = now.is_some_and(|now| now.targets.iter().any(|t| t.as_ref().ok() == Some(&self.slot)));
+        let backend = if is_named { table.backend(self.slot) } else { None };
+        backend.is_some_and(|backend| {
+            let endpoints = if backend.ready.is_empty() { &backend.fallback } else { &backend.ready };
+            endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, &self.endpoint))
+        })
+    }
+}
+
+/// A client's address with the socket that stands for it.
+struct Session {
+    aim: Aim,
+    socket: Arc<UdpSocket>,
+    /// The client has sent something since the last time-out.
+    has_sent: Arc<AtomicBool>,
+    replies: AbortOnDropHandle<()>,
+}
+
+/// What a session counts for as long as it lives.
+struct Held {
+    _in_flight: InFlight,
+    _open: OpenStream,
+    _admitted: Admitted,
+}
+
+impl Datagrams {
+    /// Receives on an address for good: binds, again and again, until it can.
+    pub async fn run(self, address: SocketAddr) {
+        let mut pause = FIRST_REBIND_PAUSE;
+        loop {
+            match bind(address) {
+                Ok(socket) => {
+                    info!(%address, "receiving datagrams");
+                    tell(&self.report, Bind::udp(address), BindState::Bound);
+                    self.relay(socket, address).await;
+                }
+                Err(error) => {
+                    warn!(%address, %error, ?pause, "can't bind for datagrams");
+                    tell(&self.report, Bind::udp(address), BindState::Refused(error.to_string().into()));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(MAX_REBIND_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Passes the datagrams of a socket on, for good.
+    async fn relay(&self, socket: UdpSocket, local: SocketAddr) {
+        let socket = Arc::new(socket);
+        let mut sessions = HashMap::<SocketAddr, Session>::new();
+        let mut datagram = vec![0; MAX_DATAGRAM];
+        let mut sweep = interval(SWEEP_EVERY);
+        loop {
+            tokio::select! {
+                received = socket.recv_from(&mut datagram) => match received {
+                    Ok((length, peer)) => {
+                        self.pass_on(&mut sessions, &socket, (local, peer), &datagram[..length]).await;
+                    }
+                    Err(error) => debug!(%local, %error, "a datagram could not be received"),
+                },
+                _ = sweep.tick() => sessions.retain(|_, session| !session.replies.is_finished()),
+            }
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        sessions: &mut HashMap<SocketAddr, Session>,
+        socket: &Arc<UdpSocket>,
+        (local, peer): (SocketAddr, SocketAddr),
+        datagram: &[u8],
+    ) {
+        let stands = |session: &Session| {
+            !session.replies.is_finished() && session.aim.stands(&self.table.load(), local)
+        };
+        if !sessions.get(&peer).is_some_and(stands) {
+            // First: what it holds makes room for the next one.
+            sessions.remove(&peer);
+            match self.begin(sessions.len(), socket, (local, peer)).await {
+                Some(session) => drop(sessions.insert(peer, session)),
+                None => return,
+            }
+        }
+        let session = &sessions[&peer];
+        session.has_sent.store(true, Relaxed);
+        // Where the socket has no room the datagram is lost, as any may be.
+        if let Ok(sent) = session.socket.try_send(datagram) {
+            session.aim.route.metrics.moved(sent as u64, 0);
+        }
+    }
+
+    /// A new session, if there may be one and there is somewhere to send to.
+    async fn begin(
+        &self,
+        sessions: usize,
+        socket: &Arc<UdpSocket>,
+        (local, peer): (SocketAddr, SocketAddr),
+    ) -> Option<Session> {
+        if sessions >= MAX_SESSIONS || !*self.drain.accepting().borrow() {
+            return None;
+        }
+        let admitted = self.drain.admit(peer.ip());
+        let admitted = admitted.inspect_err(|refused| self.metrics.turned_away(*refused)).ok()?;
+        let aim = self.aim(local)?;
+        let (in_flight, upstream) = match (aim.endpoint.enter(), connect(aim.endpoint.address()).await) {
+            (Some(in_flight), Ok(upstream)) => (in_flight, Arc::new(upstream)),
+            _ => {
+                aim.route.metrics.record(Outcome::Unreachable);
+                return None;
+            }
+        };
+        aim.route.metrics.record(Outcome::Forwarded);
+        let has_sent = Arc::new(AtomicBool::new(true));
+        let held = Held { _in_flight: in_flight, _open: aim.route.metrics.open(), _admitted: admitted };
+        let replies = Replies {
+            from: upstream.clone(),
+            to: (socket.clone(), peer),
+            route: aim.route.clone(),
+            has_sent: has_sent.clone(),
+            drain: self.drain.clone(),
+        };
+        let replies = AbortOnDropHandle::new(tokio::spawn(replies.pass_on(held)));
+        Some(Session { aim, socket: upstream, has_sent, replies })
+    }
+
+    fn aim(&self, local: SocketAddr) -> Option<Aim> {
+        let table = self.table.load();
+        let route = table.route_of_datagrams(local)?;
+        let chosen = route.choose().and_then(|slot| Some((slot, table.backend(slot)?)));
+        let Some((slot, backend)) = chosen else {
+            route.metrics.record(Outcome::NoBackend);
+            return None;
+        };
+        let Some(endpoint) = backend.pick(&[]) else {
+            route.metrics.record(Outcome::NoEndpoint);
+            return None;
+        };
+        Some(Aim { route: route.clone(), slot, endpoint: endpoint.clone() })
+    }
+}
+
+/// The way back of one session.
+struct Replies {
+    from: Arc<UdpSocket>,
+    to: (Arc<UdpSocket>, SocketAddr),
+    route: Arc<L4Route>,
+    has_sent: Arc<AtomicBool>,
+    drain: Arc<Drain>,
+}
+
+impl Replies {
+    /// Passes replies back until nothing has moved for too long, or the endpoint refuses.
+    async fn pass_on(self, _held: Held) {
+        let mut draining = self.drain.draining();
+        let (socket, peer) = &self.to;
+        let mut reply = vec![0; MAX_DATAGRAM];
+        loop {
+            let is_draining = *draining.borrow_and_update();
+            let idle = if is_draining { DRAIN_TIMEOUT } else { IDLE_TIMEOUT };
+            tokio::select! {
+                received = timeout(idle, self.from.recv(&mut reply)) => match received {
+                    Ok(Ok(length)) => {
+                        if socket.send_to(&reply[..length], peer).await.is_ok() {
+                            self.route.metrics.moved(0, length as u64);
+                        }
+                    }
+                    Ok(Err(error)) => return debug!(%peer, %error, "the endpoint takes no datagrams"),
+                    Err(_) if self.has_sent.swap(false, Relaxed) => {}
+                    Err(_) => return,
+                },
+                _ = draining.changed(), if !is_draining => {}
+            }
+        }
+    }
+}
+
+/// Binds exactly one address and port for datagrams.
+///
+/// # Errors
+/// What the kernel says: the address is in use, is not one of the host's, or needs a privilege.
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A socket that sends to an endpoint, and hears nobody else.
+async fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr =
+        if endpoint.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(endpoint).await?;
+    Ok(socket)
+}
