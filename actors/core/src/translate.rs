@@ -46,6 +46,7 @@ mod matches;
 mod policies;
 mod policy_status;
 mod reader;
+mod rivals;
 mod routes;
 mod rule_extras;
 mod rules;
@@ -220,12 +221,9 @@ struct Emitted {
     service: Option<ObjectName>,
 }
 
-/// Units to put and to delete, gathered over an update.
-#[derive(Default)]
-struct Changes {
-    put: Vec<EncodedUnit>,
-    delete: Vec<UnitId>,
-}
+/// Units to put or, where there is none, to delete, gathered over an update: a task that runs again has the
+/// last word.
+type Changes = BTreeMap<UnitId, Option<EncodedUnit>>;
 
 impl Translator {
     /// A translator that has seen nothing.
@@ -258,7 +256,9 @@ impl Translator {
             }
             self.say(task, emission, &mut changes);
         }
-        self.translation.units.apply(changes.put, changes.delete);
+        let gone: Vec<_> =
+            changes.iter().filter(|(_, unit)| unit.is_none()).map(|(id, _)| id.clone()).collect();
+        self.translation.units.apply(changes.into_values().flatten(), gone);
         self.translation.generation = snapshot.generation;
         self.translation.clone()
     }
@@ -295,7 +295,7 @@ impl Translator {
         }
         let name = &reference.name;
         if let Some(service) = old.endpoint_slices.get(name).and_then(|slice| slice.service.as_ref()) {
-            derived::forget(&mut self.derived.slices, service, name);
+            self.derived.forget_slice(service, name);
         }
         if let Some(service) = self.seen.endpoint_slices.get(name).and_then(|slice| slice.service.clone()) {
             self.derived.slices.entry(service).or_default().insert(name.clone());
@@ -346,9 +346,15 @@ impl Translator {
         }
         let service = self.say_service(old.service, emission.service);
         let units: Vec<_> = emission.units.iter().map(|unit| unit.id.clone()).collect();
-        changes.delete.extend(old.units.into_iter().filter(|id| !units.contains(id)));
-        let known = &self.translation.units;
-        changes.put.extend(emission.units.into_iter().filter(|unit| known.get(&unit.id) != Some(unit)));
+        let gone = old.units.into_iter().filter(|id| !units.contains(id));
+        changes.extend(gone.map(|id| (id, None)));
+        for unit in emission.units {
+            if self.translation.units.get(&unit.id) == Some(&unit) {
+                changes.remove(&unit.id);
+            } else {
+                changes.insert(unit.id.clone(), Some(unit));
+            }
+        }
         let emitted = Emitted { object, units, waiting: emission.waiting, service };
         if emitted != Emitted::default() {
             self.emitted.insert(task, emitted);

@@ -13,6 +13,9 @@ use super::listeners::{Attachable, AttachmentPoint};
 use super::reader::Reader;
 use super::selectors;
 
+/// The reason where a route of another kind has the hostname; the specification names none.
+pub(super) const HOSTNAME_TAKEN: &str = "HostnameConflict";
+
 /// The listeners that took a route.
 #[derive(Debug, Default)]
 pub(super) struct Attached(BTreeMap<(ObjectRef, String), (UnitId, BTreeSet<HostPattern>)>);
@@ -25,6 +28,11 @@ impl Attached {
     /// Their holders and names.
     pub(super) fn listeners(&self) -> BTreeSet<(ObjectRef, String)> {
         self.0.keys().cloned().collect()
+    }
+
+    /// The hostnames that each shares with the route.
+    pub(super) fn hosts(&self) -> BTreeMap<(ObjectRef, String), BTreeSet<HostPattern>> {
+        self.0.iter().map(|(listener, (_, hosts))| (listener.clone(), hosts.clone())).collect()
     }
 
     /// Their units, each with the hostnames that it shares with the route.
@@ -58,6 +66,8 @@ pub(super) fn holder_of<'a>(
 pub(super) struct Taking<'a, 'b> {
     pub(super) reader: &'b Reader<'a>,
     pub(super) route: &'b ObjectRef,
+    /// Its creation time in seconds since 1970.
+    pub(super) created: i64,
     /// The Gateway or ListenerSet.
     pub(super) holder: &'b ObjectRef,
     pub(super) parent: &'b ParentRef,
@@ -93,24 +103,35 @@ impl Taking<'_, '_> {
             let message = format!("no listener of {holder} that is meant is accepted: see its status");
             return Err(Fault::new("NoMatchingParent", message));
         }
-        let mut any = false;
-        for point in accepted {
-            if let Some(shared) = shared_hostnames(point.hostname.as_ref(), hostnames) {
-                any = true;
-                let key = (holder.clone(), point.name.clone());
-                attached
-                    .0
-                    .entry(key)
-                    .or_insert_with(|| (point.unit.clone(), BTreeSet::new()))
-                    .1
-                    .extend(shared);
-            }
-        }
-        if any {
-            return Ok(());
-        }
+        self.take(&accepted, hostnames, attached)
+    }
+
+    /// Attaches the route to those of these listeners with which it shares a hostname that no older route of
+    /// another kind has.
+    fn take(
+        &self,
+        points: &[&AttachmentPoint],
+        hostnames: &[HostPattern],
+        attached: &mut Attached,
+    ) -> Result<(), Fault> {
+        let holder = self.holder;
         let message = format!("spec.hostnames share nothing with a listener of {holder} that is meant");
-        Err(Fault::new("NoMatchingListenerHostname", message))
+        let mut refused = Some(Fault::new("NoMatchingListenerHostname", message));
+        let mut any = false;
+        for point in points {
+            let Some(shared) = shared_hostnames(point.hostname.as_ref(), hostnames) else { continue };
+            let key = (holder.clone(), point.name.clone());
+            if let Some(rival) = self.reader.rival(key.clone(), (self.created, self.route), &shared) {
+                let message =
+                    format!("{rival} is older and has a hostname in common on listener {}", point.name);
+                refused = Some(Fault::new(HOSTNAME_TAKEN, message));
+                continue;
+            }
+            any = true;
+            let entry = attached.0.entry(key).or_insert_with(|| (point.unit.clone(), BTreeSet::new()));
+            entry.1.extend(shared);
+        }
+        refused.filter(|_| !any).map_or(Ok(()), Err)
     }
 
     fn names(&self, point: &AttachmentPoint) -> bool {

@@ -2,6 +2,8 @@
 //!
 //! The translator puts results here and learns what that changes. It refuses to know how results are made.
 
+mod indexes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use super::classes::ClassView;
 use super::graph::{BackendPort, Key, Role, Task};
 use super::listeners::{Conflict, Listeners};
 use super::policies::PolicyView;
+use super::rivals::Rivals;
 use super::routes::RouteView;
+use indexes::{count_down, differing, forget, replace};
 
 /// By holder and listener: what is lost to another holder.
 pub(super) type Losers = BTreeMap<ObjectRef, BTreeMap<String, Conflict>>;
@@ -81,6 +85,8 @@ pub(super) struct Derived {
     pub(super) backends: BTreeMap<ObjectName, BTreeMap<BackendPort, u32>>,
     /// How many GRPCRoutes name each port of a Service.
     pub(super) called: BTreeMap<BackendPort, u32>,
+    /// The HTTPRoutes and GRPCRoutes of each listener.
+    pub(super) rivals: Rivals,
     /// How many name each Secret and ConfigMap, and may, for what it holds.
     pub(super) wanted: BTreeMap<ObjectRef, BTreeMap<Role, u32>>,
     /// The EndpointSlices of each Service.
@@ -124,11 +130,20 @@ impl Derived {
         effects
     }
 
+    /// Takes an EndpointSlice out of the index of its Service.
+    pub(super) fn forget_slice(&mut self, service: &ObjectName, slice: &ObjectName) {
+        forget(&mut self.slices, service, slice);
+    }
+
     /// Whether nothing is left of any object.
     pub(super) fn is_empty(&self) -> bool {
         let of_objects = self.classes.len() + self.claims.len() + self.listeners.len() + self.routes.len();
         let indexes = self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
-        let sets = self.attached_sets.len() + self.sets.len() + self.defaults.len() + self.called.len();
+        let sets = self.attached_sets.len()
+            + self.sets.len()
+            + self.defaults.len()
+            + self.called.len()
+            + self.rivals.len();
         let pools = self.asks.len() + self.allocations.len();
         let policies = self.policies.len() + self.targeting.len() + self.ancestors.len();
         of_objects
@@ -269,6 +284,7 @@ impl Derived {
         if name.kind == Kind::GrpcRoute {
             self.count_calls(&before, &after, effects);
         }
+        effects.keys.extend(self.rivals.replace(name, old.as_deref(), new.as_deref()));
         let paths =
             |view: &Option<Arc<RouteView>>| view.as_ref().map(|view| view.paths()).unwrap_or_default();
         self.count_ancestors(&paths(&old), &paths(&new), effects);
@@ -341,58 +357,10 @@ impl Derived {
     }
 }
 
-/// The keys whose values differ, there or not.
-fn differing<'a, K: Ord + Clone, V: PartialEq>(
-    old: &'a BTreeMap<K, V>,
-    new: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = K> + use<'a, K, V> {
-    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    keys.into_iter().filter(|key| old.get(*key) != new.get(*key)).cloned()
-}
-
 /// The task that makes the status of a holder of listeners.
 fn status_of(ObjectRef { kind, name }: &ObjectRef) -> Task {
     match kind {
         Kind::ListenerSet => Task::ListenerSetStatus(name.clone()),
         _ => Task::GatewayStatus(name.clone()),
-    }
-}
-
-type Replaced<T> = Option<(Option<Arc<T>>, Option<Arc<T>>)>;
-
-/// Replaces a value; the old and the new one, where they differ.
-fn replace<K: Ord + Clone, T: PartialEq>(
-    map: &mut BTreeMap<K, Arc<T>>,
-    name: &K,
-    new: Option<T>,
-) -> Replaced<T> {
-    let old = map.get(name).cloned();
-    if old.as_deref() == new.as_ref() {
-        return None;
-    }
-    let new = new.map(Arc::new);
-    match &new {
-        Some(new) => map.insert(name.clone(), new.clone()),
-        None => map.remove(name),
-    };
-    Some((old, new))
-}
-
-fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
-/// Takes a member out of an index.
-pub(super) fn forget<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, member: &V) {
-    if let Some(members) = index.get_mut(key) {
-        members.remove(member);
-        if members.is_empty() {
-            index.remove(key);
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use proxy_config::listener::Bind;
 use proxy_config::name::ObjectName;
 
-use crate::snapshot::meta::ObjectRef;
+use crate::snapshot::meta::{Kind, ObjectRef};
 
 /// Something that a task reads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,8 @@ pub(super) enum Key {
     Listeners(ObjectRef),
     /// Its listeners as routes see them.
     Attachable(ObjectRef),
+    /// The routes of a kind that a listener took.
+    Rivals((ObjectRef, String), Kind),
 }
 
 /// A port of a Service.
@@ -61,7 +63,7 @@ pub(super) enum Role {
 }
 
 /// A piece of work. A task reads only what tasks that sort before it make, so that one pass in order
-/// runs each at most once.
+/// runs each at most once; but for HTTPRoutes and GRPCRoutes that want the same hostname (see `rivals`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
     /// The addresses of the nodes that run a proxy.

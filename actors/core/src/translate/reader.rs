@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use proxy_config::listener::Bind;
-use proxy_config::name::ObjectName;
+use proxy_config::name::{HostPattern, ObjectName};
 
 use crate::observe::Malformed;
 use crate::snapshot::cluster::{ConfigMap, EndpointSlice, ReferenceGrant, Secret, Service};
@@ -26,6 +26,7 @@ use super::derived::Derived;
 use super::graph::{BackendPort, Key, Role};
 use super::listeners::{Attachable, Conflict, Listeners};
 use super::policies::PolicyView;
+use super::rivals::rival_of;
 use super::{Settings, addresses};
 
 /// An object that was looked up.
@@ -290,6 +291,19 @@ impl<'a> Reader<'a> {
     pub(super) fn attachable(&self, holder: &ObjectRef) -> Option<&'a Attachable> {
         self.note(Key::Attachable(holder.clone()));
         self.derived.listeners.get(holder).map(|listeners| &listeners.attachable)
+    }
+
+    /// An older route of the other kind that has a hostname which a route wants of a listener.
+    pub(super) fn rival(
+        &self,
+        listener: (ObjectRef, String),
+        route: (i64, &ObjectRef),
+        wanted: &[HostPattern],
+    ) -> Option<&'a ObjectRef> {
+        let other = rival_of(route.1.kind)?;
+        let found = self.derived.rivals.older(&listener, other, route, wanted);
+        self.note(Key::Rivals(listener, other));
+        found
     }
 
     /// How many routes are attached to a listener. The translator runs whoever asks again when that

@@ -1,6 +1,6 @@
 //! Routes of every kind: what proxies are told of one, and what its status says for each parent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_config::l4::L4Route;
 use proxy_config::name::{HostPattern, ObjectName, UnitId};
@@ -11,12 +11,13 @@ use crate::snapshot::http_route::ParentRef;
 use crate::snapshot::meta::{Kind, Meta, ObjectRef};
 use crate::status::{Condition, DesiredStatus, ParentStatus, StatusContent};
 
-use super::attach::{Attached, Taking, holder_of};
+use super::attach::{Attached, HOSTNAME_TAKEN, Taking, holder_of};
 use super::conditions::{ACCEPTED, Fault, PARTIALLY_INVALID, RESOLVED_REFS, fails, holds, pending, unless};
 use super::derived::Result as Derivation;
 use super::emission::Emission;
 use super::graph::BackendPort;
 use super::reader::{Reader, Written};
+use super::rivals::rival_of;
 use super::rules::{self, Rules};
 use super::{Problem, grpc, hostnames, l4};
 
@@ -25,6 +26,10 @@ use super::{Problem, grpc, hostnames, l4};
 pub(super) struct RouteView {
     /// The listeners that took it: their holder and their name.
     pub(super) attached: BTreeSet<(ObjectRef, String)>,
+    /// Those of them that must be told from others of another kind, with the hostnames shared.
+    pub(super) hosts: BTreeMap<(ObjectRef, String), BTreeSet<HostPattern>>,
+    /// The route's creation time in seconds since 1970.
+    pub(super) created: i64,
     /// Their Gateways.
     pub(super) gateways: BTreeSet<ObjectName>,
     /// The ports of Services that it names and may use.
@@ -139,7 +144,7 @@ fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Em
         let Some((holder, attachable)) = holder_of(reader, &meta.name.namespace, parent) else { continue };
         let accepted = match (&hostnames, unusable) {
             (Ok(hostnames), None) => {
-                let take = Taking { reader, route: &route, holder: &holder, parent };
+                let take = Taking { reader, route: &route, created: meta.created, holder: &holder, parent };
                 let taken = take.attach(attachable, hostnames, &mut attached);
                 gateways.extend(taken.is_ok().then(|| attachable.gateway.clone()));
                 taken
@@ -156,6 +161,8 @@ fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Em
     let is_attached = !attached.is_empty();
     let view = RouteView {
         attached: attached.listeners(),
+        hosts: if rival_of(written.kind()).is_some() { attached.hosts() } else { BTreeMap::new() },
+        created: meta.created,
         gateways,
         backends: if is_attached { rules.backends.clone() } else { BTreeSet::new() },
     };
@@ -207,7 +214,7 @@ fn problems(rules: &Rules, hostnames: Option<&Fault>, parents: &[ParentStatus]) 
     for (index, parent) in parents.iter().enumerate() {
         let accepted = parent.conditions.iter().find(|condition| condition.kind == ACCEPTED);
         let refused = accepted.filter(|condition| {
-            ["NoMatchingParent", "NotAllowedByListeners", "NoMatchingListenerHostname"]
+            ["NoMatchingParent", "NotAllowedByListeners", "NoMatchingListenerHostname", HOSTNAME_TAKEN]
                 .contains(&condition.reason)
         });
         problems.extend(refused.map(|condition| Problem {
