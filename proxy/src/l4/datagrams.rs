@@ -259,5 +259,7 @@ async fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
         if endpoint.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(endpoint).await?;
+    // Else the first datagram would be lost: a new socket is not known to have room yet.
+    socket.writable().await?;
     Ok(socket)
 }

@@ -102,6 +102,10 @@ impl Certificates for Current {
         let http = port.chosen_by(sni)?.protocol == Protocol::Https;
         Some(Terms { certificate: port.certificate(sni)?, http })
     }
+
+    fn tells_unknown_names(&self, local: SocketAddr) -> bool {
+        self.0.load().port(local).is_some_and(|port| port.protocol() == Protocol::Https)
+    }
 }
 
 /// What the connections of one worker share.

@@ -35,6 +35,10 @@ pub trait Certificates: Send + Sync {
     /// The terms for a server name on an address and port, in the configuration of this moment; `sni` is
     /// lower case.
     fn terms(&self, local: SocketAddr, sni: Option<&str>) -> Option<Terms>;
+
+    /// Whether a client whose name nobody serves is told so by an alert. Where streams are told apart by
+    /// name it is not: what ends there is nobody's TLS (Gateway API `TLSRoute`: the connection is closed).
+    fn tells_unknown_names(&self, local: SocketAddr) -> bool;
 }
 
 /// On what terms a handshake is made.
@@ -163,7 +167,9 @@ impl Tls {
         let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
         let Some(terms) = self.certificates.terms(local, sni.as_deref()) else {
             // The connection ends either way, so a client that is gone already does not matter.
-            let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
+            if self.certificates.tells_unknown_names(local) {
+                let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
+            }
             let _ = start.io.shutdown().await;
             return Err(HandshakeError::UnknownName { name: sni });
         };

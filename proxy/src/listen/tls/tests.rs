@@ -29,6 +29,10 @@ impl Certificates for ByName {
         let certificate = by_name.get(&sni.map(Into::into)).or_else(|| by_name.get(&None)).cloned()?;
         Some(Terms { certificate, http: true })
     }
+
+    fn tells_unknown_names(&self, _: SocketAddr) -> bool {
+        true
+    }
 }
 
 fn certificate(subject: &str) -> Arc<CertifiedKey> {

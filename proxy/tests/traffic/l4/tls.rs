@@ -89,6 +89,8 @@ async fn the_most_specific_server_name_decides_to_whom_tls_is_passed_on() {
     assert_eq!(asked(&rig, "a.example.com").await, answer("exact.example.com"));
     assert_eq!(asked(&rig, "b.example.com").await, answer("wild.example.com"));
     assert_eq!(asked(&rig, "b.example.org").await, None, "no listener has the name");
+    let error = Trust.connect(rig.https, "b.example.org", &[]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "closed, and no word of TLS: {error}");
 }
 
 #[tokio::test]

@@ -82,6 +82,21 @@ async fn each_client_has_a_session_of_its_own() {
 }
 
 #[tokio::test]
+async fn the_first_datagram_of_a_session_arrives() {
+    let (address, _server) = server("one").await;
+    let rig = Rig::start(1).await;
+    hold(&rig, one(address)).await;
+    ask(&client(&rig).await, "until it is listened for").await;
+    for round in 0..20 {
+        let (client, text) = (client(&rig).await, round.to_string());
+        client.send(text.as_bytes()).await.unwrap();
+        let mut reply = vec![0; 64];
+        let length = timeout(PATIENCE, client.recv(&mut reply)).await.expect("a reply").unwrap();
+        assert!(String::from_utf8_lossy(&reply[..length]).ends_with(&text));
+    }
+}
+
+#[tokio::test]
 async fn sessions_are_shared_by_weight() {
     let (one, _one) = server("one").await;
     let (two, _two) = server("two").await;
