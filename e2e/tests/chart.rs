@@ -147,7 +147,6 @@ fn refuses_wrong_values(scene: &Scene) -> Result<()> {
     for (values, said) in [
         ("controller.replicas=many", "replicas"),
         ("addressProvider.type=cloud", "type"),
-        ("addressProvider.type=pool", "cidrs"),
         ("proxi.workers=1", "proxi"),
     ] {
         let message = refused(values)?;
