@@ -38,13 +38,16 @@ spec:
     )
 }
 
-/// The class, and a Gateway `edge` that listens for HTTP on port 80 and takes routes of its own namespace.
-pub const GATEWAY: &str = r#"
+/// The class.
+pub const CLASS: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: portreeve}
 spec: {controllerName: portreeve.dev/gateway-controller}
----
+---"#;
+
+/// A Gateway `edge` of that class, which listens for HTTP on port 80 and takes routes of its own namespace.
+pub const GATEWAY: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge}

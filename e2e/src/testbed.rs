@@ -62,6 +62,7 @@ impl Testbed {
         let everything = [
             manifests::backend("blue", 2),
             manifests::backend("green", 2),
+            manifests::CLASS.to_owned(),
             manifests::GATEWAY.to_owned(),
             manifests::route(&[("blue", 1), ("green", 0)]),
         ];
@@ -72,8 +73,20 @@ impl Testbed {
         for deployment in ["deployment/blue", "deployment/green"] {
             self.cluster.kubectl(&["rollout", "status", deployment, "--timeout=60s"])?;
         }
+        self.all_serve("blue").await
+    }
+
+    /// Gives all traffic of [`manifests::HOST`] to `blue` or to `green`, and waits until each node serves that.
+    pub async fn moves_to(&self, deployment: &str) -> Result<()> {
+        let share = |name| (name, u32::from(name == deployment));
+        self.cluster.apply(&manifests::route(&[share("blue"), share("green")]))?;
+        self.all_serve(deployment).await
+    }
+
+    /// Waits until each node answers with a pod of `deployment`.
+    pub async fn all_serve(&self, deployment: &str) -> Result<()> {
         for node in 0..self.proxies.len() {
-            self.serves(node, "blue").await?;
+            self.serves(node, deployment).await?;
         }
         Ok(())
     }

@@ -29,17 +29,6 @@ const IMAGE: &str = "docker.io/local/portreeve";
 /// How long something may take that a test waits for.
 const SOON: Duration = Duration::from_secs(90);
 
-/// What a Gateway needs besides its class, which the chart brings.
-const GATEWAY: &str = r#"
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge}
-spec:
-  gatewayClassName: portreeve
-  listeners:
-  - {name: http, port: 80, protocol: HTTP}
----"#;
-
 struct Scene {
     cluster: Cluster,
     helm: PathBuf,
@@ -116,7 +105,8 @@ async fn play(scene: &Scene) -> Result<()> {
     let cluster = &scene.cluster;
     refuses_wrong_values(scene)?;
     scene.install(&["--wait", "--timeout", "120s"])?;
-    let everything = [manifests::backend("blue", 2), GATEWAY.to_owned(), manifests::route(&[("blue", 1)])];
+    let everything =
+        [manifests::backend("blue", 2), manifests::GATEWAY.to_owned(), manifests::route(&[("blue", 1)])];
     cluster.apply(&everything.concat())?;
     let client = Client::new(cluster.add_machine("client")?.namespace);
     for node in cluster.nodes() {

@@ -143,20 +143,20 @@ impl Cluster {
 
     /// Gives all nodes an image called `tag` that holds `program`, one of [`Cluster::binaries`], and runs it.
     pub fn load_image(&self, program: &str, tag: &str) -> Result<()> {
-        let images = self.binaries.images();
-        let (archive, new) =
-            (images.join(format!("{program}.tar")), images.join(format!(".{program}.{}", self.id())));
-        image::write(&self.binaries.path(program), &[tag], &new)?;
-        std::fs::rename(&new, &archive)?;
-        self.nodes.iter().try_for_each(|node| node.load_image(&archive))
+        self.load(|archive| image::write(&self.binaries.path(program), &[tag], archive))
     }
 
     /// Gives all nodes the images of a docker archive.
     pub fn load_archive(&self, archive: &Path) -> Result<()> {
-        let copy = self.binaries.images().join(format!("{}.tar", self.id()));
-        std::fs::copy(archive, &copy)?;
-        let loaded = self.nodes.iter().try_for_each(|node| node.load_image(&copy));
-        std::fs::remove_file(copy)?;
+        self.load(|copy| Ok(std::fs::copy(archive, copy).map(|_| ())?))
+    }
+
+    /// Has an archive made where the nodes see it, loads it, and takes it away.
+    fn load(&self, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let archive = self.binaries.images().join(format!("{}.tar", self.id()));
+        make(&archive)?;
+        let loaded = self.nodes.iter().try_for_each(|node| node.load_image(&archive));
+        std::fs::remove_file(archive)?;
         loaded
     }
 

@@ -106,10 +106,7 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
             Ok(())
         })
         .await?;
-        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-        for node in 0..2 {
-            testbed.serves(node, "green").await?;
-        }
+        testbed.moves_to("green").await?;
 
         sleeper.resume()?;
         let leader_name = testbed.controllers[new].name();

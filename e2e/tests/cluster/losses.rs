@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use e2e::manifests::route;
 use e2e::stage::play;
 use e2e::wait::until;
 
@@ -20,20 +19,14 @@ fn the_leader_killed_costs_no_request_and_another_leads_within_its_time() -> Res
 
         testbed.controllers[leader].kill()?;
         let next = testbed.new_leader(leader, FAILOVER).await?;
-        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-        for node in 0..2 {
-            testbed.serves(node, "green").await?;
-        }
+        testbed.moves_to("green").await?;
 
         // The one that comes back follows; a clean end of the leader is quicker than a death.
         testbed.controllers[leader].start(&testbed.cluster)?;
         let status = testbed.controllers[next].terminate(Duration::from_secs(10))?;
         assert!(status.success(), "a clean shutdown: {status}");
         testbed.new_leader(next, HAND_OVER).await?;
-        testbed.cluster.apply(&route(&[("blue", 1), ("green", 0)]))?;
-        for node in 0..2 {
-            testbed.serves(node, "blue").await?;
-        }
+        testbed.moves_to("blue").await?;
 
         for load in loads {
             assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
@@ -66,10 +59,7 @@ fn a_proxy_that_restarts_without_a_control_plane_serves_its_last_good_config() -
         for controller in &testbed.controllers {
             controller.start(&testbed.cluster)?;
         }
-        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-        for node in 0..2 {
-            testbed.serves(node, "green").await?;
-        }
+        testbed.moves_to("green").await?;
         assert_eq!(other.stop().await?.faults(), Vec::<String>::new());
         Ok(())
     })
@@ -85,10 +75,7 @@ fn traffic_goes_on_while_the_api_server_is_down_for_a_minute() -> Result<()> {
 
         testbed.cluster.api_server().start()?;
         testbed.cluster.wait_ready().await?;
-        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-        for node in 0..2 {
-            testbed.serves(node, "green").await?;
-        }
+        testbed.moves_to("green").await?;
         for load in loads {
             assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
         }
@@ -105,10 +92,7 @@ fn traffic_goes_on_while_the_api_server_hangs_and_changes_follow_when_it_wakes()
         testbed.all_live()?;
         testbed.cluster.api_server().resume()?;
         testbed.cluster.wait_ready().await?;
-        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-        for node in 0..2 {
-            testbed.serves(node, "green").await?;
-        }
+        testbed.moves_to("green").await?;
         for load in loads {
             assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
         }

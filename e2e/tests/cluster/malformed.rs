@@ -4,7 +4,7 @@ use std::io::Write;
 
 use actors_api::crds;
 use anyhow::{Result, ensure};
-use e2e::manifests::{route, route_named};
+use e2e::manifests::route_named;
 use e2e::stage::play;
 use e2e::testbed::{SOON, Testbed};
 use e2e::wait::until;
@@ -143,10 +143,7 @@ fn annotate(testbed: &Testbed, annotation: &str) -> Result<()> {
 
 /// The good Gateway and route still serve, still follow changes, and no process died.
 async fn the_others_do_not_notice(testbed: &Testbed, loads: [e2e::traffic::Load; 2]) -> Result<()> {
-    testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-    for node in 0..2 {
-        testbed.serves(node, "green").await?;
-    }
+    testbed.moves_to("green").await?;
     for load in loads {
         assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
     }

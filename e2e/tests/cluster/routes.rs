@@ -14,10 +14,7 @@ fn a_change_of_weights_reaches_every_node_and_loses_no_request() -> Result<()> {
     play(async |testbed| {
         let loads = [testbed.load(0), testbed.load(1)];
 
-        testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
-        for node in 0..2 {
-            testbed.serves(node, "green").await?;
-        }
+        testbed.moves_to("green").await?;
         testbed.cluster.apply(&route(&[("blue", 1), ("green", 3)]))?;
         for node in 0..2 {
             until("both backends get their share", SOON, async || {
@@ -83,9 +80,7 @@ fn endpoints_come_and_go_without_a_lost_request() -> Result<()> {
             .await?;
         }
         testbed.cluster.kubectl(&["scale", "deployment", "blue", "--replicas", "1"])?;
-        for node in 0..2 {
-            testbed.serves(node, "blue").await?;
-        }
+        testbed.all_serve("blue").await?;
         Ok(())
     })
 }
