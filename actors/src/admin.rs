@@ -21,6 +21,7 @@ use crate::tree::edges::Edges;
 mod accept;
 mod control;
 mod enrol;
+mod secured;
 mod status;
 
 /// What it can be told.

@@ -2,9 +2,6 @@
 //! and the full resync.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,38 +11,22 @@ use axum::routing::{get, post};
 use proxy_config::name::UnitKind;
 use proxy_config::unit::EncodedUnit;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 
-use super::accept::{CONNECTION_WITHIN, accept, answer_for};
+use super::accept::accept;
+use super::secured::Port;
 use crate::observe::{resync, watch};
 use crate::push::identity::Role;
 use crate::push::mtls;
 use crate::tree::edges::Edges;
 
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// The port.
+const PORT: Port = Port { name: "admin", tls: |identity| mtls::server(identity, &Role::Controller) };
 
 /// Serves the port until it is dropped.
 pub(super) async fn serve(listener: TcpListener, edges: Edges) -> io::Result<()> {
-    accept(listener, |stream, peer| connection(stream, peer, edges.clone())).await
-}
-
-async fn connection(stream: TcpStream, peer: SocketAddr, edges: Edges) {
-    // As it is now: a new certificate serves from the next connection on.
-    let Some(identity) = edges.identity.borrow().clone() else { return };
-    let tls = match mtls::server(&identity, &Role::Controller) {
-        Ok(tls) => TlsAcceptor::from(Arc::new(tls)),
-        Err(error) => {
-            tracing::error!(%error, "the admin port has no identity that can be used");
-            return;
-        }
-    };
-    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => answer_for(CONNECTION_WITHIN, stream, peer, router(edges)).await,
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake on the admin port failed"),
-        Err(_) => tracing::debug!(%peer, "a handshake on the admin port took too long"),
-    }
+    let router = router(edges.clone());
+    accept(listener, |stream, peer| PORT.serve(stream, peer, edges.clone(), router.clone())).await
 }
 
 fn router(edges: Edges) -> Router {

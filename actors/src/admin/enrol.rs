@@ -2,9 +2,6 @@
 //! it knows them.
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -12,41 +9,25 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 
-use super::accept::{CONNECTION_WITHIN, accept, answer_for};
+use super::accept::accept;
+use super::secured::Port;
 use crate::push::enrolment::{Enrolment, EnrolmentError};
 use crate::push::mtls;
 use crate::retry::chain;
 use crate::tree::edges::Edges;
 
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// The largest request, in bytes.
 const REQUEST: usize = 16 << 10;
+
+/// The port.
+const PORT: Port = Port { name: "enrolment", tls: mtls::open_server };
 
 /// Serves the port until it is dropped.
 pub(super) async fn serve(listener: TcpListener, edges: Edges, enrolment: Enrolment) -> io::Result<()> {
     let router = router(enrolment);
-    accept(listener, |stream, peer| connection(stream, peer, edges.clone(), router.clone())).await
-}
-
-async fn connection(stream: TcpStream, peer: SocketAddr, edges: Edges, router: Router) {
-    // As it is now: a new certificate serves from the next connection on.
-    let Some(identity) = edges.identity.borrow().clone() else { return };
-    let tls = match mtls::open_server(&identity) {
-        Ok(tls) => TlsAcceptor::from(Arc::new(tls)),
-        Err(error) => {
-            tracing::error!(%error, "the enrolment port has no identity that can be used");
-            return;
-        }
-    };
-    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => answer_for(CONNECTION_WITHIN, stream, peer, router).await,
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake on the enrolment port failed"),
-        Err(_) => tracing::debug!(%peer, "a handshake on the enrolment port took too long"),
-    }
+    accept(listener, |stream, peer| PORT.serve(stream, peer, edges.clone(), router.clone())).await
 }
 
 fn router(enrolment: Enrolment) -> Router {
