@@ -37,7 +37,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
     let status_bind: Option<SocketAddr> = values.get("status-bind");
     let state_dir = values.get("state-dir");
     let workers = values.get("workers");
-    let enrolment = tls.clone().and_then(|folder| enrolment(&mut values, folder));
+    let tls = tls.and_then(|folder| tls_source(&mut values, folder));
     let read = identity.zip(node_address).zip(tls).zip(port).zip(status_bind);
     let Some(((((identity, node_address), tls), port), status_bind)) =
         values.into_problems().into_result(read)?
@@ -49,8 +49,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
         node_address,
         admin_bind: SocketAddr::new(admin.unwrap_or(node_address), port),
         status_bind,
-        tls: if enrolment.is_some() { TlsSource::Enrolled(tls) } else { TlsSource::Files(tls) },
-        enrolment,
+        tls,
         state_dir,
         workers: workers.unwrap_or_else(default_workers),
         limits: Limits::new(connection_budget()),
@@ -58,14 +57,14 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
     })
 }
 
-/// Where the identity is got, if it is not put into `folder` by someone else.
-fn enrolment(values: &mut Values, folder: PathBuf) -> Option<Enrolment> {
+/// Whether the identity in `folder` is got from a controller, or put there by someone else.
+fn tls_source(values: &mut Values, folder: PathBuf) -> Option<TlsSource> {
     let controllers: Vec<String> = values.all("enrol-at");
     if controllers.is_empty() {
-        return None;
+        return Some(TlsSource::Files(folder));
     }
     let (token, authorities) = (values.require("token-file"), values.require("ca-file"));
-    Some(Enrolment { controllers, token: token?, authorities: authorities?, folder })
+    Some(TlsSource::Enrolled(Enrolment { controllers, token: token?, authorities: authorities?, folder }))
 }
 
 /// Serves until a signal asks for the end, then drains; a second signal stops at once.

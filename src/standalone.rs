@@ -106,7 +106,6 @@ fn proxy_settings(wanted: &Wanted) -> Result<Settings> {
         admin_bind: (Ipv4Addr::LOCALHOST, 0).into(),
         status_bind: wanted.status,
         tls: crate::proxies::held(issued),
-        enrolment: None,
         state_dir: wanted.state_dir.clone(),
         workers: wanted.workers,
         limits: Limits::new(connection_budget()),

@@ -106,7 +106,6 @@ async fn start_proxy(node: Ipv4Addr, authority: &Authority) -> Proxy {
         admin_bind: (node, 0).into(),
         status_bind: (node, 0).into(),
         tls: TlsSource::Held(tokio::sync::watch::Sender::new(Arc::new(held)).subscribe()),
-        enrolment: None,
         state_dir: None,
         workers: 2,
         limits: proxy::limits::Limits::new(200),

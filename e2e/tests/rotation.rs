@@ -58,7 +58,6 @@ async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
         admin_bind: (node, 0).into(),
         status_bind: (node, 0).into(),
         tls: TlsSource::Held(identity.subscribe()),
-        enrolment: None,
         state_dir: None,
         workers: 1,
         limits: proxy::limits::Limits::new(100),

@@ -34,7 +34,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 const AT_MOST_EVERY: Duration = Duration::from_secs(60);
 
 /// Where a proxy gets its identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Enrolment {
     /// Controllers as `HOST:PORT`; any of them will do.
     pub controllers: Vec<String>,

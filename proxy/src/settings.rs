@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::admin::identity::TlsSource;
-use crate::enrolment::Enrolment;
 use crate::limits::Limits;
 use crate::listen::drain::DrainSettings;
 
@@ -22,8 +21,6 @@ pub struct Settings {
     pub status_bind: SocketAddr,
     /// Certificate, key and authority of the admin port.
     pub tls: TlsSource,
-    /// Where the identity comes from, if it is to be got from a controller.
-    pub enrolment: Option<Enrolment>,
     /// Where the last good configuration is kept; `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     /// How many workers: threads that serve connections, fixed for the life of the process.

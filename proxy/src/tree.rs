@@ -19,6 +19,7 @@ use supervisor::{
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::admin::identity::TlsSource;
 use crate::admin::{self, Admin};
 use crate::config_store::in_force::InForce;
 use crate::config_store::{self, ConfigStore};
@@ -168,9 +169,12 @@ fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, 
         live,
         myself: Address::new(),
     };
-    let enrolment = settings.enrolment.clone();
-    let enrolment =
-        enrolment.map(|enrolment| enrolment::Args { identity, enrolment, myself: Address::new() });
+    let enrolment = match settings.tls.clone() {
+        TlsSource::Enrolled(enrolment) => {
+            Some(enrolment::Args { identity, enrolment, myself: Address::new() })
+        }
+        TlsSource::Files(_) | TlsSource::Held(_) => None,
+    };
     Ok(Beside { admin, store, shared: Arc::new(shared), listen, enrolment })
 }
 
@@ -290,8 +294,7 @@ mod tests {
             node_address: [127, 0, 0, 2].into(),
             admin_bind: ([127, 0, 0, 1], 0).into(),
             status_bind: ([127, 0, 0, 1], 0).into(),
-            tls: admin::identity::TlsSource::Files("unused".into()),
-            enrolment: None,
+            tls: TlsSource::Files("unused".into()),
             state_dir: None,
             workers: 2,
             limits: crate::limits::Limits::new(100),

@@ -107,7 +107,6 @@ impl World {
             admin_bind: admin(node),
             status_bind: SocketAddr::new(node, STATUS),
             tls: crate::proxies::held(issued),
-            enrolment: None,
             state_dir: Some(self.state_dir(&name)),
             workers: 1,
             limits: proxy::limits::Limits::new(proxy::listen::socket::connection_budget()),

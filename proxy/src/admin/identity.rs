@@ -25,6 +25,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use x509_parser::extensions::GeneralName;
 
+use crate::enrolment::Enrolment;
+
 /// The one name, as a URI in the subject alternative names, that may use the admin port.
 pub const CONTROLLER_URI: &str = "urn:portreeve:controller";
 
@@ -53,8 +55,9 @@ impl fmt::Debug for Identity {
 pub enum TlsSource {
     /// A folder with `ca.crt`, `tls.crt` and `tls.key`, looked at every second.
     Files(PathBuf),
-    /// The same, but there may be none at first: until then the admin port answers nobody.
-    Enrolled(PathBuf),
+    /// The same in the enrolment's folder, but there may be none at first: until one is got the admin port
+    /// answers nobody.
+    Enrolled(Enrolment),
     /// This process: the demo and tests.
     Held(watch::Receiver<Arc<Identity>>),
 }
@@ -95,7 +98,7 @@ impl TlsSource {
     /// Where a file can't be read.
     pub fn read(&self) -> Result<Identity, IdentityError> {
         match self {
-            Self::Files(folder) | Self::Enrolled(folder) => read_files(folder),
+            Self::Files(folder) | Self::Enrolled(Enrolment { folder, .. }) => read_files(folder),
             Self::Held(held) => Ok((**held.borrow()).clone()),
         }
     }
@@ -159,7 +162,7 @@ pub fn follow(source: TlsSource) -> Result<Followed, IdentityError> {
     let (sender, config) = watch::channel(first);
     let task = tokio::spawn(async move {
         match source {
-            TlsSource::Files(folder) | TlsSource::Enrolled(folder) => {
+            TlsSource::Files(folder) | TlsSource::Enrolled(Enrolment { folder, .. }) => {
                 follow_files(&folder, known, &sender).await
             }
             TlsSource::Held(held) => follow_held(held, &sender).await,
@@ -335,7 +338,8 @@ mod tests {
     async fn an_identity_that_is_yet_to_be_got_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         assert!(follow(TlsSource::Files(folder.path().to_owned())).is_err());
-        let mut followed = follow(TlsSource::Enrolled(folder.path().to_owned())).unwrap();
+        let enrolment = Enrolment { folder: folder.path().to_owned(), ..Enrolment::default() };
+        let mut followed = follow(TlsSource::Enrolled(enrolment)).unwrap();
         assert!(followed.config.borrow().is_none());
         write(folder.path(), &identity());
         let got = followed.config.wait_for(Option::is_some);

@@ -97,7 +97,6 @@ impl Rig {
             admin_bind: ANY,
             status_bind: ANY,
             tls: TlsSource::Files(self.folder.path().join("tls")),
-            enrolment: None,
             state_dir: Some(self.folder.path().join("state")),
             workers: 2,
             limits: Limits::new(1000),

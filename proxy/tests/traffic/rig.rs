@@ -50,7 +50,6 @@ impl Rig {
             admin_bind: SocketAddr::new(NODE, 0),
             status_bind: SocketAddr::new(NODE, 0),
             tls: TlsSource::Held(watch::channel(Arc::new(identity())).1),
-            enrolment: None,
             state_dir: None,
             workers,
             limits,

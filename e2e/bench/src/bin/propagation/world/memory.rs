@@ -149,7 +149,6 @@ fn proxy_settings(
         admin_bind: (address(number), ADMIN).into(),
         status_bind: (address(number), 0).into(),
         tls: TlsSource::Held(watch::Sender::new(Arc::new(identity)).subscribe()),
-        enrolment: None,
         state_dir: Some(folder.join(name(number))),
         workers: 1,
         limits: Limits::new(1_000),
