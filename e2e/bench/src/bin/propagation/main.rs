@@ -3,7 +3,7 @@
 //! In one process, by real TCP and TLS over loopback: a controller with its Lease, proxies that take its
 //! pushes by mutual TLS, and a visitor. Only the API server is in memory: it answers and watches as the real
 //! one does, without its disk. With `--real`, a real API server and a process for each controller and proxy,
-//! each in a network namespace of its own. A time begins at the API server's answer to a patch and ends when
+//! each in a network namespace of its own, and with `--traefik` the same of a peer. A time begins at the API server's answer to a patch and ends when
 //! the last proxy has answered a visitor with what was patched.
 
 mod counters;
@@ -22,10 +22,10 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::counters::Counters;
-use crate::figures::Figures;
-use crate::objects::Objects;
+use crate::figures::{Changes, Figures};
+use crate::objects::{Objects, Sizes, What};
 use crate::visitor::Visitor;
-use crate::world::World;
+use crate::world::{Contender, World};
 
 /// What the API server and all proxies together may take for all routes.
 const ALL_ROUTES: Duration = Duration::from_secs(300);
@@ -33,8 +33,10 @@ const ALL_ROUTES: Duration = Duration::from_secs(300);
 const ONE_CHANGE: Duration = Duration::from_secs(30);
 /// What the statuses of all routes may take: 100 are written a second.
 const STATUSES: Duration = Duration::from_secs(600);
+/// What Traefik is measured with: it takes no second change for this long. Its default is 2 s.
+const THROTTLE: Duration = Duration::from_millis(50);
 
-/// Measures the time from a change of a route to the last proxy that serves it.
+/// Measures the time from a change to the last proxy that serves it.
 #[derive(Parser)]
 struct Arguments {
     /// How many HTTPRoutes there are; more numbers measure one after the other.
@@ -43,10 +45,16 @@ struct Arguments {
     /// How many routes a Gateway has.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     per_gateway: u16,
+    /// How many routes a Service has.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    per_service: u16,
     /// How many proxies.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
     proxies: u8,
-    /// How many changes, each of one route.
+    /// What is changed, one kind after the other.
+    #[arg(long, value_delimiter = ',', default_value = "route,endpoints,certificate")]
+    what: Vec<What>,
+    /// How many changes of each kind, each of one object.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     changes: u32,
     /// How long to wait after a change before the next, in milliseconds. A controller leaves 50 ms between
@@ -59,78 +67,111 @@ struct Arguments {
     /// How many controllers there are with --real; one of them leads.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     controllers: u8,
-    /// Which routes are changed follows from this number.
+    /// Measure one Traefik too, after Portreeve, with these numbers of HTTPRoutes (with --real; builds it once).
+    #[arg(long, value_delimiter = ',', requires = "real")]
+    traefik: Vec<usize>,
+    /// Which objects are changed follows from this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+impl Arguments {
+    fn sizes(&self, routes: usize) -> Result<Sizes> {
+        ensure!(routes > 0, "--routes must be at least 1");
+        let services = routes.div_ceil(self.per_service.into());
+        Ok(Sizes { routes, services, per_gateway: self.per_gateway.into() })
+    }
+
+    /// Who is measured, and with how many routes.
+    fn runs(&self) -> Result<Vec<(Contender, Sizes)>> {
+        let proxies = self.proxies;
+        let portreeve = if self.real {
+            Contender::Portreeve { proxies, controllers: self.controllers }
+        } else {
+            Contender::Memory { proxies }
+        };
+        let mut runs = Vec::new();
+        for routes in &self.routes {
+            runs.push((portreeve.clone(), self.sizes(*routes)?));
+        }
+        if !self.traefik.is_empty() {
+            let traefik = Contender::Traefik { program: world::traefik::build()?, throttle: Some(THROTTLE) };
+            for routes in &self.traefik {
+                runs.push((traefik.clone(), self.sizes(*routes)?));
+            }
+        }
+        Ok(runs)
+    }
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt().with_env_filter("warn,kube_client=off").with_writer(std::io::stderr).init();
     let mut all = Vec::new();
-    for routes in &arguments.routes {
-        all.push(measure(*routes, &arguments)?);
+    for (contender, sizes) in arguments.runs()? {
+        eprintln!("{contender}, {} routes", sizes.routes);
+        all.push(measure(&contender, sizes, &arguments)?);
     }
     println!("{}", figures::render(&all));
     Ok(())
 }
 
-/// Everything from nothing to the figures of one number of routes.
-fn measure(routes: usize, arguments: &Arguments) -> Result<Figures> {
-    ensure!(routes > 0, "--routes must be at least 1");
-    let world = if arguments.real {
-        World::real(arguments.proxies, arguments.controllers)?
-    } else {
-        World::in_memory(arguments.proxies)?
-    };
-    let mut objects = Objects::new(&world, routes, arguments.per_gateway.into());
+/// Everything from nothing to the figures of one contender with one number of routes.
+fn measure(contender: &Contender, sizes: Sizes, arguments: &Arguments) -> Result<Figures> {
+    let world = World::start(contender)?;
+    let mut objects = Objects::new(&world, sizes)?;
     let mut visitor = Visitor::new(world.proxies(), world.visitors().as_ref());
     objects.prepare()?;
     let began = Instant::now();
     objects.create_routes()?;
     let created = began.elapsed();
-    eprintln!("{routes} routes made in {created:?}");
+    eprintln!("all routes made in {created:?}");
     // Watches keep the order of changes: who serves the last route serves all.
-    visitor.wait_for(&objects.host(routes - 1), "0", Instant::now() + ALL_ROUTES)?;
+    visitor.wait_for(&objects.first_sign(sizes.routes - 1), Instant::now() + ALL_ROUTES)?;
     let served = began.elapsed();
     eprintln!("served by all proxies {served:?} after the first was made");
-    for route in 0..routes {
-        visitor.check(route, &objects.host(route), "0")?;
+    for route in 0..sizes.routes {
+        visitor.check(route, &objects.first_sign(route))?;
     }
     let statuses = world.wait_for_statuses(began, STATUSES)?;
-    eprintln!("all statuses written {statuses:?} after the first was made");
+    if let Some(statuses) = statuses {
+        eprintln!("all statuses written {statuses:?} after the first was made");
+    }
     let whole = world.units().map(|units| push_size(&UnitSet::default(), &units));
-    let mut changes = changes(&world, &mut objects, &mut visitor, arguments)?;
-    changes.sort();
-    Ok(Figures { routes, created, served, statuses, whole, ..changes })
+    let mut changes = Vec::new();
+    for what in &arguments.what {
+        changes.push(change(&world, *what, &mut objects, &mut visitor, arguments)?);
+        eprintln!("{what:?}: {} changes", arguments.changes);
+    }
+    let (contender, resident) = (contender.to_string(), world.resident());
+    Ok(Figures { contender, sizes, created, served, statuses, whole, resident, changes })
 }
 
-/// Changes one route after the other; what is not measured here is left at nothing.
-fn changes(
+/// Changes one object after the other.
+fn change(
     world: &World,
+    what: What,
     objects: &mut Objects<'_>,
     visitor: &mut Visitor,
     arguments: &Arguments,
-) -> Result<Figures> {
+) -> Result<Changes> {
     let mut random = StdRng::seed_from_u64(arguments.seed);
-    let mut figures = Figures::default();
     let before = (Counters::read(world)?, world.units());
+    let (mut first, mut last, mut delta) = (Vec::new(), Vec::new(), None);
     for number in 1..=arguments.changes {
         std::thread::sleep(Duration::from_millis(arguments.pause));
-        let route = random.random_range(0..objects.routes());
-        let value = number.to_string();
-        objects.change(route, &value)?;
+        let sign = objects.change(what, random.random_range(0..usize::MAX), &number.to_string())?;
         let answered = Instant::now();
-        let served = visitor.wait_for(&objects.host(route), &value, answered + ONE_CHANGE)?;
-        figures.first.push(served.first - answered);
-        figures.last.push(served.last - answered);
+        let served = visitor.wait_for(&sign, answered + ONE_CHANGE)?;
+        first.push(served.first - answered);
+        last.push(served.last - answered);
         if number == 1 {
-            figures.delta = before.1.as_ref().zip(world.units()).map(|(old, new)| push_size(old, &new));
+            delta = before.1.as_ref().zip(world.units()).map(|(old, new)| push_size(old, &new));
         }
     }
-    figures.counted = Counters::read(world)?.since(&before.0);
-    figures.changes = arguments.changes;
-    Ok(figures)
+    first.sort_unstable();
+    last.sort_unstable();
+    Ok(Changes { what, delta, first, last, counted: Counters::read(world)?.since(&before.0) })
 }
 
 /// The bytes of a push that leads from some units to others.

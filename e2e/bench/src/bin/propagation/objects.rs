@@ -1,146 +1,166 @@
-//! What the API server holds: Gateways, their HTTPRoutes and a backend, and how a route is changed.
+//! What the API server holds: Gateways, their HTTPRoutes, Services and certificates, and how each is changed.
 //! Called by the story in `main.rs`. It knows the API server alone.
 
-use std::net::SocketAddr;
+mod manifests;
 
 use anyhow::{Context, Result};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 
+use crate::visitor::Sign;
 use crate::world::World;
+use manifests::{Certificate, gateway, route, rules, secret, service, slice};
 
-/// The namespace of everything that is measured.
-const NAMESPACE: &str = "bench";
-/// The port of all Gateways' listeners.
+pub(crate) use manifests::{base, node};
+
+/// The port of all Gateways' HTTP listeners.
 pub(crate) const HTTP: u16 = 8080;
-/// The header that a visitor reads the value of.
-pub(crate) const HEADER: &str = "x-bench";
+/// The port of all Gateways' HTTPS listeners.
+pub(crate) const HTTPS: u16 = 8443;
+/// The field that a route sets.
+pub(crate) const ROUTE_HEADER: &str = "x-bench";
+/// The field in which a backend tells its port.
+pub(crate) const BACKEND_HEADER: &str = "x-backend";
+
+/// What is changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum What {
+    /// The field that an HTTPRoute sets.
+    Route,
+    /// The endpoint of a Service.
+    Endpoints,
+    /// The certificate of a Gateway.
+    Certificate,
+}
+
+/// How many there are of each.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// HTTPRoutes.
+    pub(crate) routes: usize,
+    /// Services, which the routes have in turn.
+    pub(crate) services: usize,
+    /// HTTPRoutes of a Gateway.
+    pub(crate) per_gateway: usize,
+}
+
+impl Sizes {
+    /// Gateways.
+    pub(crate) fn gateways(&self) -> usize {
+        self.routes.div_ceil(self.per_gateway)
+    }
+}
 
 /// The objects of a run.
 pub(crate) struct Objects<'a> {
     world: &'a World,
-    routes: usize,
-    per_gateway: usize,
-    api: Api<DynamicObject>,
+    sizes: Sizes,
+    key: KeyPair,
+    /// Which of the two backends each Service has.
+    endpoints: Vec<usize>,
 }
 
 impl<'a> Objects<'a> {
-    /// Nothing is made yet. `per_gateway` is at least 1.
-    pub(crate) fn new(world: &'a World, routes: usize, per_gateway: usize) -> Self {
-        let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "httproutes");
-        let api = Api::namespaced_with(world.client(), NAMESPACE, &resource);
-        Self { world, routes, per_gateway, api }
-    }
-
-    /// How many routes there are.
-    pub(crate) fn routes(&self) -> usize {
-        self.routes
+    /// Nothing is made yet. All sizes are at least 1.
+    pub(crate) fn new(world: &'a World, sizes: Sizes) -> Result<Self> {
+        Ok(Self { world, sizes, key: KeyPair::generate()?, endpoints: vec![0; sizes.services] })
     }
 
     /// The host that a route answers.
     pub(crate) fn host(&self, route: usize) -> String {
-        format!("r{route}.g{}.bench.example", route / self.per_gateway)
+        format!("r{route}.{}", self.domain(route / self.sizes.per_gateway))
+    }
+
+    /// What shows that a route is served as it was made.
+    pub(crate) fn first_sign(&self, route: usize) -> Sign {
+        Sign::Field { host: self.host(route), name: ROUTE_HEADER, value: "0".to_owned() }
+    }
+
+    fn domain(&self, gateway: usize) -> String {
+        format!("g{gateway}.bench.example")
+    }
+
+    fn certificate(&self, gateway: usize) -> Result<Certificate> {
+        Certificate::new(&format!("*.{}", self.domain(gateway)), &self.key)
     }
 
     /// Makes everything but the routes.
-    pub(crate) fn prepare(&mut self) -> Result<()> {
-        self.world.apply(self.world.manifests()?.into_iter().chain(self.gateways()).collect())
-    }
-
-    fn gateways(&self) -> impl Iterator<Item = Value> + use<> {
-        (0..self.routes.div_ceil(self.per_gateway)).map(|number| {
-            json!({
-                "apiVersion": "gateway.networking.k8s.io/v1",
-                "kind": "Gateway",
-                "metadata": {"name": format!("g{number}"), "namespace": NAMESPACE},
-                "spec": {"gatewayClassName": "portreeve", "listeners": [{
-                    "name": "http", "port": HTTP, "protocol": "HTTP",
-                    "hostname": format!("*.g{number}.bench.example"),
-                }]},
-            })
-        })
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let mut objects = self.world.manifests()?;
+        let [backend, _] = self.world.backends();
+        for number in 0..self.sizes.services {
+            objects.extend([service(number), slice(number, backend)]);
+        }
+        for number in 0..self.sizes.gateways() {
+            let hostname = format!("*.{}", self.domain(number));
+            objects.extend([secret(number, &self.certificate(number)?), gateway(number, &hostname)]);
+        }
+        self.world.apply(objects)
     }
 
     /// Makes all routes, one after the other.
-    pub(crate) fn create_routes(&mut self) -> Result<()> {
-        for route in 0..self.routes {
-            let object: DynamicObject = serde_json::from_value(json!({
-                "apiVersion": "gateway.networking.k8s.io/v1",
-                "kind": "HTTPRoute",
-                "metadata": {"name": name(route), "namespace": NAMESPACE},
-                "spec": {
-                    "parentRefs": [{"name": format!("g{}", route / self.per_gateway)}],
-                    "hostnames": [self.host(route)],
-                    "rules": rules("0"),
-                },
-            }))?;
-            let made = self.world.block_on(self.api.create(&PostParams::default(), &object));
-            made.with_context(|| format!("making HTTPRoute {}", name(route)))?;
+    pub(crate) fn create_routes(&self) -> Result<()> {
+        let api = self.api("gateway.networking.k8s.io", "v1", "HTTPRoute");
+        for number in 0..self.sizes.routes {
+            let (gateway, service) = (number / self.sizes.per_gateway, number % self.sizes.services);
+            let object = serde_json::from_value(route(number, gateway, service, &self.host(number)))?;
+            let made = self.world.block_on(api.create(&PostParams::default(), &object));
+            made.with_context(|| format!("making HTTPRoute r{number}"))?;
         }
         Ok(())
     }
 
-    /// Patches the header of one route; the API server has answered when this returns.
-    pub(crate) fn change(&mut self, route: usize, value: &str) -> Result<()> {
-        let patch = Patch::Merge(json!({"spec": {"rules": rules(value)}}));
-        let patched = self.world.block_on(self.api.patch(&name(route), &PatchParams::default(), &patch));
-        patched.with_context(|| format!("patching HTTPRoute {}", name(route)))?;
+    /// Changes one object, which `chosen` chooses; the API server has answered when this returns what shows it.
+    pub(crate) fn change(&mut self, what: What, chosen: usize, value: &str) -> Result<Sign> {
+        match what {
+            What::Route => self.change_route(chosen % self.sizes.routes, value),
+            What::Endpoints => self.change_endpoints(chosen % self.sizes.services),
+            What::Certificate => self.change_certificate(chosen % self.sizes.gateways()),
+        }
+    }
+
+    fn change_route(&self, route: usize, value: &str) -> Result<Sign> {
+        let api = self.api("gateway.networking.k8s.io", "v1", "HTTPRoute");
+        let rules = rules(route % self.sizes.services, value);
+        self.patch(&api, &format!("r{route}"), json!({"spec": {"rules": rules}}))?;
+        Ok(Sign::Field { host: self.host(route), name: ROUTE_HEADER, value: value.to_owned() })
+    }
+
+    fn change_endpoints(&mut self, service: usize) -> Result<Sign> {
+        let other = 1 - self.endpoints.get(service).context("a Service that was made")?;
+        let backend = *self.world.backends().get(other).context("there are two backends")?;
+        let api = self.api("discovery.k8s.io", "v1", "EndpointSlice");
+        let mut patch = slice(service, backend);
+        patch.as_object_mut().context("an object")?.retain(|name, _| name == "ports" || name == "endpoints");
+        self.patch(&api, &format!("s{service}-1"), patch)?;
+        self.endpoints[service] = other;
+        // The first route of the Service stands for all of its routes.
+        let value = backend.port().to_string();
+        Ok(Sign::Field { host: self.host(service), name: BACKEND_HEADER, value })
+    }
+
+    fn change_certificate(&self, gateway: usize) -> Result<Sign> {
+        let certificate = self.certificate(gateway)?;
+        let api = self.api("", "v1", "Secret");
+        self.patch(
+            &api,
+            &format!("g{gateway}"),
+            json!({"stringData": secret(gateway, &certificate)["stringData"]}),
+        )?;
+        let host = self.host(gateway * self.sizes.per_gateway);
+        Ok(Sign::Certificate { port: HTTPS, host, der: certificate.der })
+    }
+
+    fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.world.client(), manifests::NAMESPACE, &resource)
+    }
+
+    fn patch(&self, api: &Api<DynamicObject>, name: &str, patch: Value) -> Result<()> {
+        let patched = self.world.block_on(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)));
+        patched.with_context(|| format!("patching {name}"))?;
         Ok(())
     }
-}
-
-fn name(route: usize) -> String {
-    format!("r{route}")
-}
-
-fn rules(value: &str) -> Value {
-    json!([{
-        "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
-        "filters": [{
-            "type": "ResponseHeaderModifier",
-            "responseHeaderModifier": {"set": [{"name": HEADER, "value": value}]},
-        }],
-        "backendRefs": [{"name": "backend", "port": 80}],
-    }])
-}
-
-/// What is there before Gateways and routes.
-pub(crate) fn base(backend: SocketAddr) -> Vec<Value> {
-    let service = "kubernetes.io/service-name";
-    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-    vec![
-        json!({
-            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
-            "metadata": {"name": "portreeve"},
-            "spec": {"controllerName": "portreeve.dev/gateway-controller"},
-        }),
-        namespace("portreeve-system"),
-        namespace(NAMESPACE),
-        json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "backend", "namespace": NAMESPACE},
-            "spec": {"ports": [{"port": 80, "protocol": "TCP"}]},
-        }),
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": "backend-1", "namespace": NAMESPACE, "labels": {service: "backend"}},
-            "addressType": "IPv4",
-            "ports": [{"port": backend.port(), "protocol": "TCP"}],
-            "endpoints": [{"addresses": [backend.ip().to_string()], "conditions": {"ready": true}}],
-        }),
-    ]
-}
-
-/// A node of the cluster at an address.
-pub(crate) fn node(name: &str, address: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name},
-        "status": {
-            "addresses": [{"type": "InternalIP", "address": address}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    })
 }

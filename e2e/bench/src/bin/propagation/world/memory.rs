@@ -33,7 +33,7 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Everything that runs. It ends with this value, as a killed process would.
 pub(crate) struct Memory {
     sandbox: Sandbox,
-    backend: SocketAddr,
+    backends: [SocketAddr; 2],
     /// The visitor's side: what the API server is asked here is no controller's request.
     own: Runtime,
     controller: Process<Controller>,
@@ -90,15 +90,16 @@ impl Memory {
         let api = sandbox.clone();
         let tree = async move { actors::tree::run(controller_settings(&api, authority, &nodes)).await };
         let controller = Process::start("controller", tree)?;
-        Ok(Self { sandbox, backend: start_backend()?, own, controller, proxies, _folder: folder })
+        let backends = [start_backend()?, start_backend()?];
+        Ok(Self { sandbox, backends, own, controller, proxies, _folder: folder })
     }
 
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         (1..).take(self.proxies.len()).map(address).collect()
     }
 
-    pub(super) fn backend(&self) -> SocketAddr {
-        self.backend
+    pub(super) fn backends(&self) -> [SocketAddr; 2] {
+        self.backends
     }
 
     pub(super) fn client(&self) -> kube::Client {

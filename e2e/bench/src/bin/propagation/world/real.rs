@@ -1,30 +1,34 @@
-//! The world as it really is: a real API server, and a process for each controller and proxy.
-//! Called by `world.rs`. It uses Portreeve by its command line and its ports alone. Needs root.
+//! The world as it really is: a real API server, and the processes of a contender beside it.
+//! Called by `world.rs`. It uses contenders by their command lines and their ports alone. Needs root.
+
+mod portreeve;
+pub(crate) mod traefik;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster::namespace::Namespace;
-use cluster::process::{Process, run};
+use cluster::process::Process;
 use cluster::{Channel, Cluster, Machine};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{ADMIN, backend, name};
+use super::{Contender, PORTREEVE, Resident, backend, name, resident_of};
 
-/// Where a process tells about itself, in its own namespace.
+/// Where a process of Portreeve tells about itself, in its own namespace.
 const STATUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9902);
 /// What such an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The port of the backend.
-const BACKEND: u16 = 8080;
+/// The ports of the backends.
+const BACKENDS: [u16; 2] = [8080, 8081];
 
 /// Everything that runs.
 pub(crate) struct Real {
+    contender: Contender,
+    /// Proxies first, then controllers, as the machines are.
     processes: Vec<Process>,
     controllers: Vec<Machine>,
     proxies: Vec<Machine>,
@@ -36,7 +40,7 @@ pub(crate) struct Real {
 }
 
 impl Real {
-    pub(super) fn start(proxies: u8, controllers: u8) -> Result<Self> {
+    pub(super) fn start(contender: &Contender) -> Result<Self> {
         let own = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let builder = Cluster::builder().nodes(0).without_controllers().channel(Channel::Standard);
         let cluster = own.block_on(builder.up())?;
@@ -45,54 +49,72 @@ impl Real {
                 .map(|number| cluster.add_machine(&format!("{role}{number}")))
                 .collect::<Result<Vec<_>>>()
         };
+        let (proxies, controllers) = match contender {
+            Contender::Memory { proxies } => (*proxies, 0),
+            Contender::Portreeve { proxies, controllers } => (*proxies, *controllers),
+            Contender::Traefik { .. } => (1, 0),
+        };
         let (proxies, controllers) = (plug("p", proxies)?, plug("c", controllers)?);
         let (backend, visitors) = (cluster.add_machine("backend")?, cluster.add_machine("visitors")?);
-        let on = SocketAddr::from((backend.address, BACKEND));
-        backend::serve(backend.namespace.enter(|| TcpListener::bind(on).map_err(Into::into))?);
-        let folder = tempfile::tempdir()?;
+        for port in BACKENDS {
+            let on = SocketAddr::from((backend.address, port));
+            backend::serve(backend.namespace.enter(|| TcpListener::bind(on).map_err(Into::into))?);
+        }
+        let (processes, folder) = (Vec::new(), tempfile::tempdir()?);
+        let contender = contender.clone();
         let mut real =
-            Self { processes: Vec::new(), controllers, proxies, backend, visitors, cluster, folder, own };
+            Self { contender, processes, controllers, proxies, backend, visitors, cluster, folder, own };
         real.processes = real.start_processes()?;
         Ok(real)
     }
 
     fn start_processes(&self) -> Result<Vec<Process>> {
-        let (program, folder) = (program()?, self.folder.path());
-        let names: Vec<String> = (1..).map(name).take(self.proxies.len()).collect();
-        let mut certificates = Command::new(&program);
-        certificates.arg("certificates").arg("--tls-dir").arg(folder);
-        run(certificates.args(names.iter().flat_map(|name| ["--proxy", name])))?;
-        let proxies = names.iter().zip(&self.proxies).map(|(name, machine)| {
-            self.start_process(&program, machine, name, proxy_arguments(name, machine.address, folder))
-        });
-        let proxies = proxies.collect::<Result<Vec<_>>>()?;
-        let known: Vec<String> = (names.iter().zip(&self.proxies))
-            .map(|(name, machine)| format!("--proxy={name}={}:{ADMIN}", machine.address))
-            .collect();
-        let controllers = self.controllers.iter().map(|machine| {
-            let mut arguments = vec![
-                "controller".to_owned(),
-                format!("--kubeconfig={}", self.cluster.inner_kubeconfig().display()),
-                format!("--name={}", machine.name),
-                format!("--tls-dir={}", folder.join("controller").display()),
-                "--log=warn".to_owned(),
-            ];
-            arguments.extend(known.iter().cloned());
-            self.start_process(&program, machine, &machine.name, arguments)
-        });
-        Ok(proxies.into_iter().chain(controllers.collect::<Result<Vec<_>>>()?).collect())
+        match &self.contender {
+            Contender::Traefik { program, throttle } => {
+                let [machine] = &*self.proxies else { anyhow::bail!("there is one Traefik") };
+                let mut command = machine.namespace.command(program);
+                command.args(traefik::arguments(machine.address, *throttle));
+                command.env("KUBECONFIG", self.cluster.inner_kubeconfig());
+                Ok(vec![self.start_process(&machine.name, command)?])
+            }
+            Contender::Memory { .. } | Contender::Portreeve { .. } => self.start_portreeve(),
+        }
     }
 
-    fn start_process(
-        &self,
-        program: &Path,
-        machine: &Machine,
-        name: &str,
-        arguments: Vec<String>,
-    ) -> Result<Process> {
-        let mut command = machine.namespace.command(program);
-        command.args(arguments);
+    fn start_portreeve(&self) -> Result<Vec<Process>> {
+        let (program, folder) = (portreeve::program()?, self.folder.path());
+        let names: Vec<String> = (1..).map(name).take(self.proxies.len()).collect();
+        portreeve::certificates(&program, folder, &names)?;
+        let mut processes = Vec::new();
+        for (name, machine) in names.iter().zip(&self.proxies) {
+            let mut command = machine.namespace.command(&program);
+            command.args(portreeve::proxy(name, machine.address, folder));
+            processes.push(self.start_process(name, command)?);
+        }
+        let known: Vec<_> = names.iter().zip(self.proxies.iter().map(|machine| machine.address)).collect();
+        for machine in &self.controllers {
+            let mut command = machine.namespace.command(&program);
+            command.args(portreeve::controller(
+                &machine.name,
+                &self.cluster.inner_kubeconfig(),
+                folder,
+                &known,
+            ));
+            processes.push(self.start_process(&machine.name, command)?);
+        }
+        Ok(processes)
+    }
+
+    fn start_process(&self, name: &str, command: Command) -> Result<Process> {
         self.cluster.start_process(name, command, &self.cluster.logs().join(format!("{name}.log")))
+    }
+
+    /// The name by which classes know the contender.
+    pub(super) fn controller_name(&self) -> &'static str {
+        match self.contender {
+            Contender::Traefik { .. } => traefik::CONTROLLER,
+            Contender::Memory { .. } | Contender::Portreeve { .. } => PORTREEVE,
+        }
     }
 
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
@@ -103,8 +125,8 @@ impl Real {
         self.visitors.namespace.clone()
     }
 
-    pub(super) fn backend(&self) -> SocketAddr {
-        (self.backend.address, BACKEND).into()
+    pub(super) fn backends(&self) -> [SocketAddr; 2] {
+        BACKENDS.map(|port| (self.backend.address, port).into())
     }
 
     pub(super) fn client(&self) -> kube::Client {
@@ -130,25 +152,12 @@ impl Real {
     pub(super) fn processes(&self) -> Vec<u32> {
         self.processes.iter().map(Process::id).collect()
     }
-}
 
-/// The command, beside this program.
-fn program() -> Result<PathBuf> {
-    let program = std::env::current_exe()?.with_file_name("portreeve");
-    ensure!(program.exists(), "{} is not there: cargo build --release -p portreeve", program.display());
-    Ok(program)
-}
-
-fn proxy_arguments(name: &str, address: Ipv4Addr, folder: &Path) -> Vec<String> {
-    vec![
-        "proxy".to_owned(),
-        format!("--name={name}"),
-        format!("--node-address={address}"),
-        format!("--tls-dir={}", folder.join(format!("proxy-{name}")).display()),
-        format!("--state-dir={}", folder.join(format!("state-{name}")).display()),
-        "--workers=1".to_owned(),
-        "--log=warn".to_owned(),
-    ]
+    pub(super) fn resident(&self) -> Option<Resident> {
+        let sizes: Vec<u64> = self.processes.iter().filter_map(|process| resident_of(process.id())).collect();
+        let (proxies, controllers) = sizes.split_at_checked(self.proxies.len())?;
+        Some(Resident { proxy: *proxies.iter().max()?, controller: controllers.iter().max().copied() })
+    }
 }
 
 /// What a process tells about itself.
