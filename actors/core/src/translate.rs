@@ -30,7 +30,7 @@ mod conditions;
 mod derived;
 mod durations;
 mod emission;
-mod features;
+pub mod features;
 mod filters;
 mod frontend;
 mod gateway_status;

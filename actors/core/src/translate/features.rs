@@ -1,4 +1,5 @@
-//! What is supported, as the conformance suite names it: one table, from which GatewayClasses publish.
+//! What is supported, as the conformance suite names it: one table, from which GatewayClasses publish and
+//! docs/reference/gateway-api.md is made.
 //!
 //! A line here is a claim that tests hold: the suite runs the tests of every feature that is published.
 
@@ -7,19 +8,24 @@ use super::reader::{Definition, Reader};
 
 /// Where the fields that a feature needs are defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Channel {
+pub enum Channel {
+    /// In the standard channel of the CRDs.
     Standard,
+    /// In the experimental channel alone.
     Experimental,
 }
 
 /// A feature.
-struct Feature {
-    name: &'static str,
-    /// The kind that must be installed.
-    kind: &'static str,
-    channel: Channel,
-    /// Whether the proxies serve it.
-    served: bool,
+#[derive(Debug)]
+pub struct Feature {
+    /// Its name in the suite and in `status.supportedFeatures`.
+    pub name: &'static str,
+    /// The kind that must be installed: its plural.
+    pub kind: &'static str,
+    /// The channel that its fields need.
+    pub channel: Channel,
+    /// Whether the proxies serve it, and so whether it is published.
+    pub served: bool,
 }
 
 const fn served(name: &'static str, kind: &'static str) -> Feature {
@@ -42,7 +48,7 @@ const GATEWAY: &str = "gateways";
 const HTTP: &str = "httproutes";
 
 /// All features of Gateway API v1.6.1 but those of meshes, sorted.
-const FEATURES: &[Feature] = &[
+pub const FEATURES: &[Feature] = &[
     later("BackendTLSPolicy", "backendtlspolicies"),
     later("BackendTLSPolicySANValidation", "backendtlspolicies"),
     served("GRPCRoute", "grpcroutes"),
