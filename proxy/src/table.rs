@@ -17,6 +17,7 @@ use proxy_config::wire::Version;
 use crate::listen::socket::Bind;
 use crate::upstream::balance::Backend;
 
+pub mod authority;
 mod certificate;
 pub mod compile;
 mod condition;
@@ -86,9 +87,14 @@ impl Table {
         ports.chain(self.datagrams.iter().map(|(address, port)| (Bind::udp(*address), port.protocol())))
     }
 
-    /// The backend that a rule names; `None` where its unit is missing or can't be read, or where the rule
-    /// is of an older table: requests are answered by 500.
+    /// The backend that a rule names; `None` where its unit is missing or can't be read, where its policy for
+    /// TLS can't be used, or where the rule is of an older table: requests are answered by 500.
     pub fn backend(&self, slot: Slot) -> Option<&Arc<Backend>> {
+        self.backends.get(slot).filter(|backend| !backend.is_unreachable())
+    }
+
+    /// As [`Self::backend`], for TLS that is passed on as it comes: a policy has no say in that.
+    pub fn backend_of_passthrough(&self, slot: Slot) -> Option<&Arc<Backend>> {
         self.backends.get(slot)
     }
 }

@@ -6,7 +6,9 @@
 pub mod balance;
 pub mod budget;
 pub mod h2;
+pub mod link;
 pub mod pool;
 pub mod registry;
 pub mod retries;
 pub mod stream;
+pub mod tls;

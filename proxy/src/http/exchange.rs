@@ -49,6 +49,8 @@ pub struct Facts {
 pub enum Failure {
     /// No connection could be made.
     Connect,
+    /// The endpoint did not prove what its policy says that it must, or speaks no TLS that we do.
+    Tls,
     /// The endpoint serves as many requests as it may.
     EndpointFull,
     /// There are as many connections to endpoints as may be.
@@ -69,6 +71,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Connect(_) => Self::Connect,
+            OpenError::Tls(_) => Self::Tls,
             OpenError::Exhausted => Self::Exhausted,
         }
     }
@@ -242,7 +245,7 @@ impl Exchange {
             return Next::Cut;
         }
         let safe = match failure {
-            Failure::Connect | Failure::EndpointFull => true,
+            Failure::Connect | Failure::Tls | Failure::EndpointFull => true,
             Failure::Unprocessed => !had_answered,
             Failure::Reset => {
                 reused && !had_answered && (self.facts.method.is_idempotent() || !self.has_sent)
@@ -254,6 +257,7 @@ impl Exchange {
         }
         Next::Answer(match failure {
             Failure::Connect => Reason::ConnectFailed,
+            Failure::Tls => Reason::UpstreamTlsFailed,
             Failure::EndpointFull => Reason::EndpointsFull,
             Failure::Exhausted => Reason::UpstreamExhausted,
             Failure::Reset | Failure::Unprocessed => Reason::UpstreamReset,

@@ -176,13 +176,15 @@ impl Delivery {
         let (mut from, mut to) = tokio::io::split(opened.stream);
         let write = async {
             to.write_all(&head).await?;
+            to.flush().await?;
             while let Some(piece) = self.pieces.recv().await {
                 match piece {
                     Piece::Data(bytes) => {
                         to.write_all(&bytes).await?;
+                        to.flush().await?;
                         self.waiting.set(self.waiting.get().saturating_sub(bytes.len() + OVERHEAD));
                     }
-                    Piece::End => return to.flush().await,
+                    Piece::End => return Ok(()),
                 }
             }
             Err(io::ErrorKind::ConnectionAborted.into())

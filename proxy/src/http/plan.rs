@@ -15,6 +15,7 @@ use super::respond::Reason;
 use super::session::Bound;
 use crate::listen::context::Client;
 use crate::table::Table;
+use crate::table::port::Port;
 use crate::table::request::{Refusal, RequestView};
 use crate::table::route::Routed;
 use crate::upstream::balance::Backend;
@@ -98,7 +99,7 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     }
     match port.route(request, client.sni.as_deref()) {
         Ok(routed) => {
-            let plan = follow(table, &routed, request);
+            let plan = follow((table, port), &routed, request);
             Planned::Routed(routed, plan)
         }
         Err(Refusal::NotFound) => Planned::Unrouted(Reason::RouteNotFound),
@@ -106,7 +107,7 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     }
 }
 
-fn follow<R: RequestView>(table: &Table, routed: &Routed, request: &R) -> Plan {
+fn follow<R: RequestView>((table, port): (&Table, &Port), routed: &Routed, request: &R) -> Plan {
     let rule = routed.rule();
     if rule.invalid.is_some() {
         return Plan::Answer(Reason::InvalidRule);
@@ -120,12 +121,16 @@ fn follow<R: RequestView>(table: &Table, routed: &Routed, request: &R) -> Plan {
     if rule.filters.redirect.is_some() {
         return Plan::Redirect(None, extra(None));
     }
+    // Which certificate its Gateway shows matters to a backend over TLS alone.
+    let backend = |slot| {
+        let backend = table.backend(slot)?;
+        let shown = if backend.is_secure() { port.shown(request.host()) } else { None };
+        Some(backend.seen_with(shown))
+    };
     let session = policies.and_then(|policies| policies.session.as_ref()).map(|session| {
-        let backends = rule
-            .backends
-            .iter()
-            .enumerate()
-            .filter_map(|(index, share)| Some((index, table.backend(*share.target.as_ref().ok()?)?)));
+        let shares = rule.backends.iter().enumerate();
+        let backends =
+            shares.filter_map(|(index, share)| Some((index, backend(*share.target.as_ref().ok()?)?)));
         session.find(request, backends, SystemTime::now())
     });
     let (bound_to, session) = session.unzip();
@@ -135,19 +140,19 @@ fn follow<R: RequestView>(table: &Table, routed: &Routed, request: &R) -> Plan {
     if rule.backends[share].filters.redirect.is_some() {
         return Plan::Redirect(Some(share), extra(Some(share)));
     }
-    let Some(backend) = table.backend(slot) else { return Plan::Answer(Reason::InvalidRule) };
+    let Some(to) = backend(slot) else { return Plan::Answer(Reason::InvalidRule) };
     let protocol = |backend: &Backend| match routed.route.needs_http2 {
         true => BackendProtocol::H2c,
         false => backend.protocol,
     };
     let mirrors = policies.map_or(&[][..], |policies| &policies.mirrors);
-    let due = mirrors.iter().filter_map(|mirror| table.backend(mirror.due(share)?));
+    let due = mirrors.iter().filter_map(|mirror| backend(mirror.due(share)?));
     Plan::Forward(Target {
         share,
-        protocol: protocol(backend),
+        protocol: protocol(&to),
         extra: extra(Some(share)),
-        copied: due.map(|to| Copied { protocol: protocol(to), backend: Arc::clone(to) }).collect(),
+        copied: due.map(|to| Copied { protocol: protocol(&to), backend: to.into_owned() }).collect(),
         session: session.map(Box::new),
-        backend: Arc::clone(backend),
+        backend: to.into_owned(),
     })
 }

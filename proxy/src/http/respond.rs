@@ -58,6 +58,8 @@ pub enum Reason {
     NoEndpoint,
     /// No endpoint could be connected to.
     ConnectFailed,
+    /// No endpoint proved what its policy says that it must.
+    UpstreamTlsFailed,
     /// Every endpoint that was tried serves as many requests as it may.
     EndpointsFull,
     /// There are as many connections to endpoints as may be.
@@ -80,7 +82,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::MalformedRequestLine,
         Self::MalformedField,
         Self::MalformedLineEnd,
@@ -106,6 +108,7 @@ impl Reason {
         Self::InvalidRule,
         Self::NoEndpoint,
         Self::ConnectFailed,
+        Self::UpstreamTlsFailed,
         Self::EndpointsFull,
         Self::UpstreamExhausted,
         Self::UpstreamReset,
@@ -142,7 +145,7 @@ impl Reason {
             Self::ClientGone | Self::ResponseCut => 499,
             Self::InvalidRule => 500,
             Self::UnknownTransferCoding => 501,
-            Self::UpstreamReset | Self::UpstreamMalformed => 502,
+            Self::UpstreamTlsFailed | Self::UpstreamReset | Self::UpstreamMalformed => 502,
             Self::NoEndpoint
             | Self::ConnectFailed
             | Self::EndpointsFull
@@ -200,6 +203,7 @@ impl Reason {
             Self::InvalidRule => "invalid_rule",
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectFailed => "connect_failed",
+            Self::UpstreamTlsFailed => "upstream_tls_failed",
             Self::EndpointsFull => "endpoints_full",
             Self::UpstreamExhausted => "upstream_exhausted",
             Self::UpstreamReset => "upstream_reset",
@@ -221,6 +225,7 @@ impl Reason {
                 | Self::InvalidRule
                 | Self::NoEndpoint
                 | Self::ConnectFailed
+                | Self::UpstreamTlsFailed
                 | Self::EndpointsFull
                 | Self::UpstreamExhausted
                 | Self::UpstreamReset

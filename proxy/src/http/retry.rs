@@ -79,7 +79,7 @@ impl<'a> Retries<'a> {
     pub fn after_failure(&mut self, failure: Failure, replayable: bool) -> Option<Duration> {
         let is_worth_it = matches!(
             failure,
-            Failure::Connect | Failure::Reset | Failure::Unprocessed | Failure::AttemptTimeout
+            Failure::Connect | Failure::Tls | Failure::Reset | Failure::Unprocessed | Failure::AttemptTimeout
         );
         if is_worth_it && replayable { self.again() } else { None }
     }

@@ -6,6 +6,7 @@
 //! Called by the plan and by the codecs of both protocols.
 //! Source: GEP-1619, RFC 6265.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -75,10 +76,10 @@ impl Session {
     }
 
     /// The session of a request among the backends of its rule, with the index of the one that it is at.
-    pub fn find<'b, R: RequestView>(
+    pub fn find<R: RequestView>(
         &self,
         request: &R,
-        backends: impl Iterator<Item = (usize, &'b Arc<Backend>)>,
+        backends: impl Iterator<Item = (usize, impl Borrow<Arc<Backend>>)>,
         now: SystemTime,
     ) -> (Option<usize>, Bound) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs);
@@ -94,6 +95,7 @@ impl Session {
             return (None, new);
         };
         for (share, backend) in backends {
+            let backend = backend.borrow();
             let mut endpoints = backend.ready.iter().chain(&backend.fallback);
             if let Some(endpoint) = endpoints.find(|endpoint| endpoint.token() == carried.token) {
                 let endpoint = Some(Arc::clone(endpoint));

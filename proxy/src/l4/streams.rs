@@ -26,6 +26,8 @@ struct Aim {
     route: Arc<L4Route>,
     slot: Slot,
     backend: Arc<Backend>,
+    /// What is passed on is the client's own TLS.
+    passthrough: bool,
 }
 
 /// Passes a stream on to an endpoint of its route, until both sides have ended. One for which there is no
@@ -56,12 +58,18 @@ fn aim(client: &Client, context: &Context) -> Option<Aim> {
     context.table(|table| {
         let chosen = table.port(client.local)?.chosen_by(client.sni.as_deref())?;
         let route = chosen.route?;
-        let backend = route.choose().and_then(|slot| Some((slot, Arc::clone(table.backend(slot)?))));
+        let backend = route.choose().and_then(|slot| {
+            let backend = match chosen.passthrough {
+                true => table.backend_of_passthrough(slot)?,
+                false => table.backend(slot)?,
+            };
+            Some((slot, backend.seen_with(chosen.shown).into_owned()))
+        });
         let Some((slot, backend)) = backend else {
             route.metrics.record(Outcome::NoBackend);
             return None;
         };
-        Some(Aim { route: Arc::clone(route), slot, backend })
+        Some(Aim { route: Arc::clone(route), slot, backend, passthrough: chosen.passthrough })
     })
 }
 
@@ -71,7 +79,7 @@ async fn connect(aim: &Aim, context: &Context) -> Result<(Stream, InFlight), Out
     for _ in 0..MAX_ATTEMPTS {
         let endpoint = aim.backend.pick(&failed).ok_or(Outcome::NoEndpoint)?;
         if let Some(in_flight) = endpoint.enter() {
-            match context.pool.connect(endpoint).await {
+            match context.pool.connect(endpoint, aim.passthrough).await {
                 Ok(stream) => return Ok((stream, in_flight)),
                 Err(error) => debug!(endpoint = %endpoint.address(), %error, "no stream"),
             }

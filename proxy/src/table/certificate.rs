@@ -12,11 +12,12 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::host::{Host, key};
+use crate::upstream::tls::Shown;
 
 /// A certificate chain with its key.
 #[derive(Debug)]
 pub(super) struct ServerCertificate {
-    key: Arc<CertifiedKey>,
+    shown: Arc<Shown>,
     /// The host keys that it covers.
     names: Box<[Box<[u8]>]>,
 }
@@ -52,11 +53,16 @@ impl ServerCertificate {
         let signing = any_supported_type(&der).map_err(CertificateError::KeyKind)?;
         let certified = CertifiedKey::new(chain, signing);
         certified.keys_match().map_err(CertificateError::Mismatch)?;
-        Ok(Self { key: Arc::new(certified), names })
+        Ok(Self { shown: Arc::new(Shown::new(Arc::new(certified))), names })
     }
 
     pub(super) fn key(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.key)
+        Arc::clone(self.shown.key())
+    }
+
+    /// As what is shown to endpoints.
+    pub(super) fn shown(&self) -> &Arc<Shown> {
+        &self.shown
     }
 
     /// Whether its names cover a host. A wildcard of a certificate stands for one label (RFC 9525 6.3).

@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use proxy_config::backend::Backend;
 use proxy_config::listener::{Listener, Protocol};
 use proxy_config::name::{UnitId, UnitKind};
 use proxy_config::set::RootHash;
@@ -22,12 +21,14 @@ use crate::listen::socket::{Bind, Transport};
 use crate::metrics::Metrics;
 use crate::upstream::registry::Registry;
 
+mod authorities;
 mod backends;
 mod certificates;
 mod l4;
 mod ports;
 mod routes;
 
+use authorities::AuthorityStage;
 use backends::BackendStage;
 use certificates::CertificateStage;
 use l4::L4Stage;
@@ -40,6 +41,7 @@ type Problems = BTreeMap<UnitId, String>;
 /// The compiler. What it holds is always one whole configuration.
 #[derive(Debug)]
 pub struct Compiler {
+    authorities: AuthorityStage,
     certificates: CertificateStage,
     backends: BackendStage,
     routes: RouteStage,
@@ -54,6 +56,7 @@ impl Compiler {
     /// A compiler that holds nothing. `node_address` is where listeners of `Address::Node` are bound.
     pub fn new(node_address: IpAddr, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
         Self {
+            authorities: AuthorityStage::default(),
             certificates: CertificateStage::default(),
             backends: BackendStage::new(registry),
             routes: RouteStage::new(metrics.clone()),
@@ -154,7 +157,12 @@ impl Compiler {
                 self.routes.put(id, None, &mut self.backends, &mut self.broken);
                 self.streams.put(id, stream, &mut self.backends);
             }
-            (Some(UnitKind::Authority) | None, _) => {}
+            (Some(UnitKind::Authority), Ok(Some(Unit::Authority(unit)))) => {
+                self.authorities.put(id, &unit, &mut self.broken);
+            }
+            (Some(UnitKind::Authority), Ok(_)) => self.authorities.delete(id),
+            // As with certificates, what it was last stays in force.
+            (Some(UnitKind::Authority), Err(Undecodable)) | (None, _) => {}
         }
     }
 
@@ -173,10 +181,12 @@ impl Compiler {
     }
 
     fn rebuild(&mut self) -> Arc<Table> {
+        let authorities = self.authorities.rebuild();
         let certificates = self.certificates.rebuild(&mut self.broken);
         let mut listeners = self.routes.rebuild();
         listeners.extend(self.streams.rebuild());
-        self.backends.rebuild(&mut self.table.backends);
+        let trusted = (&self.authorities, &authorities);
+        self.backends.rebuild(trusted, &mut self.table.backends, &mut self.broken);
         let context =
             ports::Context { certificates: &self.certificates, routes: &self.routes, streams: &self.streams };
         let (ports, datagrams) = (&mut self.table.ports, &mut self.table.datagrams);
@@ -224,8 +234,6 @@ fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
 fn lacking(unit: &Unit) -> Option<&'static str> {
     match unit {
         Unit::Listener(Listener { client_validation: Some(_), .. }) => Some("client certificates"),
-        Unit::Backend(Backend { tls: Some(_), .. }) => Some("backends over TLS"),
-        Unit::Authority(_) => Some("bundles of authorities"),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@ use super::l4::{L4Route, ServerNames};
 use super::path::Paths;
 use super::request::{Refusal, RequestView};
 use super::route::{Route, Routed};
+use crate::upstream::tls::Shown;
 
 /// What is served at one address and port.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Listener {
     pub(super) passthrough: bool,
     /// The certificates that can be used, first one preferred.
     pub(super) certificates: Box<[Arc<ServerCertificate>]>,
+    /// What backends over TLS are shown.
+    pub(super) shown: Option<Arc<Shown>>,
     pub(super) hosts: Hosts,
     /// What it serves where it knows nothing of HTTP.
     pub(super) names: ServerNames,
@@ -47,6 +50,8 @@ pub struct Chosen<'t> {
     pub passthrough: bool,
     /// Who takes a stream of that name, where it is not HTTP.
     pub route: Option<&'t Arc<L4Route>>,
+    /// What backends over TLS are shown.
+    pub shown: Option<&'t Arc<Shown>>,
 }
 
 /// What one host of a port serves.
@@ -106,6 +111,11 @@ impl Port {
         listener.hosts.find(&host, |paths| paths.route(request)).ok_or(Refusal::NotFound)
     }
 
+    /// What the listener of a host shows to backends over TLS.
+    pub fn shown(&self, host: &[u8]) -> Option<&Arc<Shown>> {
+        self.listener(&Host::new(host)?)?.1.shown.as_ref()
+    }
+
     /// What a handshake with this server name chooses; without TLS there is none.
     pub fn chosen_by(&self, sni: Option<&str>) -> Option<Chosen<'_>> {
         let name = Host::new(sni.unwrap_or_default().as_bytes())?;
@@ -115,6 +125,7 @@ impl Port {
             protocol: listener.protocol,
             passthrough: listener.passthrough,
             route: listener.names.covering(&name),
+            shown: listener.shown.as_ref(),
         })
     }
 

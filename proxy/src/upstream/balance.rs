@@ -2,13 +2,15 @@
 //!
 //! Pure but for the shared counters of the registry. Called once per attempt; knows nothing of HTTP.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use proxy_config::backend::BackendProtocol;
 use proxy_config::name::UnitId;
 
-use super::registry::{BackendState, Endpoint};
+use super::registry::{BackendState, Endpoint, EndpointKey, Registry};
+use super::tls::{Peer, Shown};
 
 /// A backend as a table knows it: which of its endpoints take requests now.
 #[derive(Debug)]
@@ -23,9 +25,89 @@ pub struct Backend {
     pub ready: Vec<Arc<Endpoint>>,
     /// Those that are terminating but still serve: used where none is ready.
     pub fallback: Vec<Arc<Endpoint>>,
+    /// Whether it is reached over TLS, and how.
+    pub reached: Reached,
+}
+
+/// How a backend is reached.
+#[derive(Debug)]
+pub enum Reached {
+    /// In clear.
+    Plainly,
+    /// Over TLS.
+    Securely(Secured),
+    /// Not at all: its policy for TLS can't be used.
+    Never,
+}
+
+/// A backend over TLS, and what it is to Gateways that show a certificate to it.
+#[derive(Debug)]
+pub struct Secured {
+    peer: Arc<Peer>,
+    registry: Arc<Registry>,
+    /// By certificate, made when it is first asked for; one that is replaced is forgotten.
+    showing: RwLock<Vec<(Weak<Shown>, Arc<Backend>)>>,
+}
+
+impl Secured {
+    /// As `peer` says.
+    pub fn new(peer: Arc<Peer>, registry: Arc<Registry>) -> Self {
+        Self { peer, registry, showing: RwLock::default() }
+    }
+
+    fn known(&self, shown: &Shown) -> Option<Arc<Backend>> {
+        // The list is whole after every step, so a panic elsewhere does not make it unusable.
+        let showing = self.showing.read().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |known: &Weak<Shown>| known.upgrade().is_some_and(|known| *known == *shown);
+        showing.iter().find(|(known, _)| is_same(known)).map(|(_, backend)| Arc::clone(backend))
+    }
+
+    fn remember(&self, shown: &Arc<Shown>, backend: &Arc<Backend>) {
+        let mut showing = self.showing.write().unwrap_or_else(PoisonError::into_inner);
+        showing.retain(|(known, _)| known.strong_count() > 0);
+        showing.push((Arc::downgrade(shown), Arc::clone(backend)));
+    }
 }
 
 impl Backend {
+    /// Whether no request can be sent to it.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.reached, Reached::Never)
+    }
+
+    /// Whether it is reached over TLS.
+    pub fn is_secure(&self) -> bool {
+        matches!(self.reached, Reached::Securely(_))
+    }
+
+    /// What it is to a Gateway that shows a certificate: the same endpoints, over connections of their own.
+    pub fn seen_with<'b>(self: &'b Arc<Self>, shown: Option<&Arc<Shown>>) -> Cow<'b, Arc<Self>> {
+        let (Reached::Securely(secured), Some(shown)) = (&self.reached, shown) else {
+            return Cow::Borrowed(self);
+        };
+        Cow::Owned(secured.known(shown).unwrap_or_else(|| {
+            let made = Arc::new(self.showing(secured, shown));
+            secured.remember(shown, &made);
+            made
+        }))
+    }
+
+    fn showing(&self, secured: &Secured, shown: &Shown) -> Self {
+        let peer = Arc::new(secured.peer.showing(shown));
+        let endpoints = |of: &[Arc<Endpoint>]| {
+            let key = |address| EndpointKey { address, tls: Some(Arc::clone(&peer)) };
+            of.iter().map(|endpoint| secured.registry.endpoint(key(endpoint.address()))).collect()
+        };
+        Self {
+            id: self.id.clone(),
+            protocol: self.protocol,
+            state: Arc::clone(&self.state),
+            ready: endpoints(&self.ready),
+            fallback: endpoints(&self.fallback),
+            reached: Reached::Securely(Secured::new(Arc::clone(&peer), Arc::clone(&secured.registry))),
+        }
+    }
+
     /// An endpoint for a request: of two neighbours in turn the one with less in flight.
     ///
     /// The turn makes an idle backend go round exactly; the comparison moves load away from an endpoint
@@ -109,7 +191,6 @@ mod tests {
     use proxy_config::name::ObjectName;
 
     use super::*;
-    use crate::upstream::registry::{EndpointKey, Registry};
 
     fn backend(registry: &Registry, ready: &[u16], fallback: &[u16]) -> Backend {
         let id = UnitId::backend(&ObjectName::new("shop", "cart"), 80);
@@ -124,6 +205,7 @@ mod tests {
             protocol: BackendProtocol::Http1,
             ready: endpoints(ready),
             fallback: endpoints(fallback),
+            reached: Reached::Plainly,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Owns the connections to endpoints that speak HTTP/2 (h2c): at most [`MAX_CONNECTIONS`] to each, shared
+//! Owns the connections to endpoints that speak HTTP/2, in clear or over TLS: at most [`MAX_CONNECTIONS`] to each, shared
 //! by all workers.
 //!
 //! Called by [`pool`](super::pool) for an exchange, which gets a stand-in for a connection of HTTP/1: the
@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::pool::{Connection, OpenError, Pool};
 use super::registry::Endpoint;
 use super::stream::{Exchange, Stream};
+use super::tls::Inside;
 
 mod keep;
 mod translate;
@@ -54,6 +55,8 @@ struct Shared {
 struct Ready {
     sender: SendRequest<Bytes>,
     made: Instant,
+    /// What requests say of the connection that they come on: RFC 9113 section 8.3.1.
+    scheme: &'static str,
 }
 
 impl Shared {
@@ -113,7 +116,8 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<Connec
         let ready = timeout(READY_TIMEOUT, sender.ready()).await;
         match ready.map_err(io::Error::from)? {
             Ok(sender) => {
-                let stream = Stream::Exchange(translated(Ready { sender, made }, exchanges));
+                let scheme = if endpoint.tls().is_some() { "https" } else { "http" };
+                let stream = Stream::Exchange(translated(Ready { sender, made, scheme }, exchanges));
                 return Ok(Connection { stream, reused });
             }
             // It has ended, or is about to: another one is picked or made.
@@ -143,7 +147,7 @@ async fn dial(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<(Shared, bool), O
     if let Some(shared) = multiplexed.pick() {
         return Ok((shared, true));
     }
-    let (stream, share) = pool.dial(endpoint).await?;
+    let (stream, share) = pool.dial(endpoint, Some(Inside::Http2)).await?;
     let received = Rc::<Cell<u64>>::default();
     let stream = Counted::new(stream, received.clone());
     let mut builder = Builder::new();

@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use proxy_config::backend::BackendProtocol;
 use rapidhash::fast::GlobalState;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tracing::debug;
 
 use super::budget::{Budget, Share};
 use super::h2;
+use super::link::Link;
 use super::registry::Endpoint;
 use super::stream::Stream;
+use super::tls::Inside;
 use crate::listen::socket::tune;
 
 /// The idle connections that a process keeps to one endpoint.
@@ -46,13 +48,16 @@ pub enum OpenError {
     /// Its own fault, or the network's.
     #[error("the endpoint can't be connected to")]
     Connect(#[from] io::Error),
+    /// It does not prove what it must, or speaks no TLS that we do.
+    #[error("the endpoint can't be spoken with over TLS")]
+    Tls(#[source] io::Error),
     /// Ours.
     #[error("there are as many connections to endpoints as may be: raise the limit on open files")]
     Exhausted,
 }
 
 /// A connection that is made, and the right to it.
-type Held = (TcpStream, Share);
+type Held = (Link, Share);
 
 /// Idle connections to one endpoint that one worker left to the others.
 #[derive(Debug, Default)]
@@ -119,9 +124,9 @@ impl Pool {
 
     /// A connection that was used before and is not known to be closed.
     fn reuse(&self, endpoint: &Arc<Endpoint>) -> Option<Held> {
-        while let Some((stream, share)) = self.take(endpoint) {
-            if is_quiet(&stream) {
-                return Some((stream, share));
+        while let Some((mut link, share)) = self.take(endpoint) {
+            if link.is_quiet() {
+                return Some((link, share));
             }
         }
         while let Some((stream, share)) = endpoint.stash().take() {
@@ -129,7 +134,7 @@ impl Pool {
             let is_quiet =
                 matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
             if let (true, Ok(stream)) = (is_quiet, TcpStream::from_std(stream)) {
-                return Some((stream, share));
+                return Some((Link::Plain(stream), share));
             }
         }
         None
@@ -145,7 +150,8 @@ impl Pool {
     /// A way to an endpoint: one that was used before, if that may be, or a new one.
     ///
     /// # Errors
-    /// Where it can't be made, not within [`CONNECT_TIMEOUT`], or where there are too many already.
+    /// Where it can't be made, not within [`CONNECT_TIMEOUT`], or where there are too many already. Where the
+    /// endpoint must speak TLS and prove who it is, and does not.
     pub async fn open(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -159,31 +165,46 @@ impl Pool {
         let reused = pooled.is_some();
         let (stream, share) = match pooled {
             Some(pooled) => pooled,
-            None => self.dial(endpoint).await?,
+            None => self.dial(endpoint, Some(Inside::Http1)).await?,
         };
         Ok(Connection { stream: Stream::Connection(stream, share), reused })
     }
 
-    /// A new connection for a stream that is not HTTP: it is never used again.
+    /// A new connection for a stream that is not HTTP: it is never used again. `passthrough`: what is said on
+    /// it is TLS already, and TLS of ours has no place there.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub async fn connect(&self, endpoint: &Endpoint) -> Result<Stream, OpenError> {
-        let (stream, share) = self.dial(endpoint).await?;
-        Ok(Stream::Connection(stream, share))
+    pub async fn connect(&self, endpoint: &Endpoint, passthrough: bool) -> Result<Stream, OpenError> {
+        let inside = (!passthrough).then_some(Inside::Stream);
+        let (link, share) = self.dial(endpoint, inside).await?;
+        Ok(Stream::Connection(link, share))
     }
 
-    /// A new connection. Where there are as many as may be, an idle one of this worker makes room.
+    /// A new connection, over TLS where the endpoint wants it; `None` inside: whatever it wants. Where there
+    /// are as many as may be, an idle one of this worker makes room.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub(super) async fn dial(&self, endpoint: &Endpoint) -> Result<Held, OpenError> {
+    pub(super) async fn dial(&self, endpoint: &Endpoint, inside: Option<Inside>) -> Result<Held, OpenError> {
         let share = self.budget.take().or_else(|| {
             self.give_one_up();
             self.budget.take()
         });
         let share = share.ok_or(OpenError::Exhausted)?;
-        Ok((dial(endpoint).await?, share))
+        let stream = dial(endpoint).await?;
+        let link = match endpoint.tls().zip(inside) {
+            None => Link::Plain(stream),
+            Some(((peer, config), inside)) => {
+                // On the heap: every connection of a client has room for what stands here.
+                let secured = Box::pin(peer.handshake(config, stream, inside)).await;
+                let secured = secured.inspect_err(|error| {
+                    debug!(endpoint = %endpoint.address(), ?peer, %error, "no TLS with an endpoint");
+                });
+                Link::Secured(secured.map_err(OpenError::Tls)?)
+            }
+        };
+        Ok((link, share))
     }
 
     /// Closes an idle connection, to whichever endpoint.
@@ -202,14 +223,14 @@ impl Pool {
 
     /// Keeps a connection whose last exchange has ended cleanly; what served one exchange alone ends.
     pub fn keep(&self, endpoint: &Arc<Endpoint>, stream: Stream, now: Instant) {
-        if let Stream::Connection(stream, share) = stream
+        if let Stream::Connection(link, share) = stream
             && !self.budget.is_scarce()
         {
-            self.keep_connection(endpoint, (stream, share), now);
+            self.keep_connection(endpoint, (link, share), now);
         }
     }
 
-    fn keep_connection(&self, endpoint: &Arc<Endpoint>, (stream, share): Held, now: Instant) {
+    fn keep_connection(&self, endpoint: &Arc<Endpoint>, (link, share): Held, now: Instant) {
         let stash = endpoint.stash();
         if stash.idle.fetch_add(1, Ordering::Relaxed) >= MAX_IDLE_PER_ENDPOINT {
             stash.idle.fetch_sub(1, Ordering::Relaxed);
@@ -219,13 +240,13 @@ impl Pool {
         let entry = idle
             .entry(name(endpoint))
             .or_insert_with(|| Idle { endpoint: Arc::clone(endpoint), streams: Vec::new() });
-        if entry.streams.len() < self.keep {
-            entry.streams.push(((stream, share), now));
+        if entry.streams.len() < self.keep || !link.can_move() {
+            entry.streams.push(((link, share), now));
             return;
         }
-        match stream.into_std() {
-            Ok(stream) => stash.put(stream, share, now),
-            Err(_) => {
+        match link.into_std() {
+            Some(stream) => stash.put(stream, share, now),
+            None => {
                 stash.idle.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -236,7 +257,7 @@ impl Pool {
         let Some(oldest) = now.checked_sub(IDLE_TIMEOUT) else { return };
         self.idle.borrow_mut().retain(|_, idle| {
             let before = idle.streams.len();
-            idle.streams.retain(|((stream, _), since)| *since > oldest && is_quiet(stream));
+            idle.streams.retain_mut(|((link, _), since)| *since > oldest && link.is_quiet());
             let closed = (before - idle.streams.len()) as u32;
             idle.endpoint.stash().idle.fetch_sub(closed, Ordering::Relaxed);
             // Whoever has put into a stash remembers its endpoint until that is empty.
@@ -261,12 +282,6 @@ impl Drop for Pool {
 
 fn name(endpoint: &Arc<Endpoint>) -> usize {
     Arc::as_ptr(endpoint) as usize
-}
-
-/// Whether nothing has arrived since the last exchange; an end or unasked bytes make a connection
-/// useless. Reads what the runtime knows, without a system call and without waiting for more.
-fn is_quiet(stream: &TcpStream) -> bool {
-    matches!(stream.try_io(Interest::READABLE, || Ok(())), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A new connection.

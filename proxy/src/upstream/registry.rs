@@ -12,21 +12,25 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proxy_config::backend::BackendVerification;
 use proxy_config::name::UnitId;
+use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest as _, Sha256};
 
 use super::h2::Multiplexed;
 use super::pool::Stash;
 use super::retries::RetryBudget;
+use super::tls::{Authorities, Peer, PeerError, system_roots};
 use crate::limits::REQUESTS_PER_ENDPOINT;
+use crate::table::authority::Bundle;
 
 /// What tells endpoints apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointKey {
     /// Where it listens.
     pub address: SocketAddr,
-    /// The name that its certificate must prove; `None`: no TLS.
-    pub tls: Option<Arc<str>>,
+    /// What it must prove; `None`: it is reached in clear.
+    pub tls: Option<Arc<Peer>>,
 }
 
 /// An endpoint, shared by all workers and all tables.
@@ -38,11 +42,14 @@ pub struct Endpoint {
     stash: Stash,
     multiplexed: Multiplexed,
     token: OnceLock<Box<str>>,
+    /// Its means of TLS, with the sessions that it gave.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Endpoint {
     fn new(key: EndpointKey, most_in_flight: u32) -> Self {
         Self {
+            tls: key.tls.as_ref().map(|peer| peer.config()),
             key,
             in_flight: AtomicU32::new(0),
             most_in_flight,
@@ -60,6 +67,11 @@ impl Endpoint {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.key.address
+    }
+
+    /// How a connection to it is made secure; `None`: not at all.
+    pub(super) fn tls(&self) -> Option<(&Peer, &Arc<ClientConfig>)> {
+        self.key.tls.as_deref().zip(self.tls.as_ref())
     }
 
     /// What clients carry of it: a digest of its address, the same in all proxies.
@@ -143,6 +155,8 @@ pub struct Registry {
     requests_per_endpoint: u32,
     endpoints: Mutex<HashMap<EndpointKey, Weak<Endpoint>>>,
     backends: Mutex<HashMap<UnitId, Weak<BackendState>>>,
+    peers: Mutex<HashMap<[u8; 32], Weak<Peer>>>,
+    system: OnceLock<Arc<RootCertStore>>,
 }
 
 impl Default for Registry {
@@ -154,7 +168,18 @@ impl Default for Registry {
 impl Registry {
     /// An empty one, whose endpoints get at most so many requests at a time.
     pub fn new(requests_per_endpoint: u32) -> Self {
-        Self { requests_per_endpoint, endpoints: Mutex::default(), backends: Mutex::default() }
+        Self {
+            requests_per_endpoint,
+            endpoints: Mutex::default(),
+            backends: Mutex::default(),
+            peers: Mutex::default(),
+            system: OnceLock::new(),
+        }
+    }
+
+    /// One whose system trusts these authorities.
+    pub fn trusting(system: RootCertStore) -> Self {
+        Self { system: Arc::new(system).into(), ..Self::default() }
     }
 
     /// The endpoint of a key: the one that is there, or a new one.
@@ -167,10 +192,35 @@ impl Registry {
         entry(&self.backends, id, BackendState::default)
     }
 
+    /// What endpoints must prove by a policy, under these bundles or, without any, those of the system.
+    ///
+    /// # Errors
+    /// Where nothing could ever be verified by it.
+    pub fn peer(
+        &self,
+        policy: &BackendVerification,
+        bundles: Option<Vec<Arc<Bundle>>>,
+    ) -> Result<Arc<Peer>, PeerError> {
+        let authorities = match bundles {
+            Some(bundles) => Authorities::Bundles(bundles),
+            None => Authorities::System(Arc::clone(self.system.get_or_init(system_roots))),
+        };
+        let digest = Peer::digest_of(policy, &authorities);
+        let known = lock(&self.peers).get(&digest).and_then(Weak::upgrade);
+        match known {
+            Some(peer) => Ok(peer),
+            None => {
+                let peer = Peer::compile(policy, &authorities)?;
+                Ok(entry(&self.peers, &digest, || peer))
+            }
+        }
+    }
+
     /// Forgets what nothing points to any more; called after a swap.
     pub fn sweep(&self) {
         lock(&self.endpoints).retain(|_, endpoint| endpoint.strong_count() > 0);
         lock(&self.backends).retain(|_, backend| backend.strong_count() > 0);
+        lock(&self.peers).retain(|_, peer| peer.strong_count() > 0);
     }
 
     /// How many endpoints are remembered.

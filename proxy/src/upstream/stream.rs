@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::budget::Share;
+use super::link::Link;
 
 /// A way to an endpoint, for one exchange after the other or for one alone.
 #[derive(Debug)]
 pub enum Stream {
     /// A connection of HTTP/1.
-    Connection(TcpStream, Share),
+    Connection(Link, Share),
     /// One exchange; its translator ends with it.
     Exchange(Exchange),
 }

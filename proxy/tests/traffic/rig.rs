@@ -9,7 +9,7 @@ use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::settings::Settings;
 use proxy::tree::{Proxy, run};
-use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::backend::{Backend, BackendProtocol, BackendTls, Endpoint, EndpointPort, EndpointSlice};
 use proxy_config::certificate::{Certificate, PrivateKey};
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{HostPattern, ObjectName, UnitId};
@@ -109,6 +109,12 @@ pub struct Site {
     pub protocol: BackendProtocol,
     /// What is else about the route.
     pub shape: fn(&mut RouteUnit),
+    /// How the endpoints are reached over TLS.
+    pub tls: Option<BackendTls>,
+    /// The subject of the certificate that they are shown.
+    pub shown: Option<&'static str>,
+    /// Units besides.
+    pub more: Vec<EncodedUnit>,
 }
 
 impl Site {
@@ -121,16 +127,20 @@ impl Site {
             generation: None,
             protocol: BackendProtocol::Http1,
             shape: |_| (),
+            tls: None,
+            shown: None,
+            more: Vec::new(),
         }
     }
 
     pub fn units(&self) -> UnitSet {
-        let mut units = vec![listener("http", self.http, Protocol::Http, None, None)];
+        let mut units = vec![listener("http", self.http, Protocol::Http, None, None, self.shown)];
+        units.extend(self.more.iter().cloned());
         for (hostname, subject) in &self.certificates {
             let name = format!("https-{subject}");
             units.extend(certificate(subject));
             let hostname = (!hostname.is_empty()).then(|| HostPattern::new(hostname));
-            units.push(listener(&name, self.https, Protocol::Https, hostname, Some(subject)));
+            units.push(listener(&name, self.https, Protocol::Https, hostname, Some(subject), self.shown));
         }
         let listeners = units.iter().filter(|unit| unit.id.as_str().starts_with("listener/"));
         let attachments =
@@ -154,7 +164,8 @@ impl Site {
 
     /// The backend and its endpoints alone; their zone follows the generation.
     pub fn backend(&self) -> Vec<EncodedUnit> {
-        backend(&self.origins, self.protocol, self.generation.map(|generation| generation.to_string()))
+        let zone = self.generation.map(|generation| generation.to_string());
+        backend(&self.origins, (self.protocol, self.tls.clone()), zone)
     }
 }
 
@@ -168,11 +179,12 @@ fn listener(
     protocol: Protocol,
     hostname: Option<HostPattern>,
     certificate: Option<&str>,
+    shown: Option<&str>,
 ) -> EncodedUnit {
     let unit = Listener {
         passthrough: false,
         client_validation: None,
-        backend_certificate: None,
+        backend_certificate: shown.map(|subject| UnitId::certificate(&name(subject))),
         bind: Bind { address: Address::Ip(address.ip()), port: address.port() },
         further: Vec::new(),
         protocol,
@@ -221,9 +233,13 @@ fn route(attachments: Vec<Attachment>, generation: Option<u64>, shape: fn(&mut R
     EncodedUnit::new(UnitId::route("HTTPRoute", &name("route")), &Unit::Route(route))
 }
 
-fn backend(endpoints: &[SocketAddr], protocol: BackendProtocol, zone: Option<String>) -> Vec<EncodedUnit> {
+fn backend(
+    endpoints: &[SocketAddr],
+    (protocol, tls): (BackendProtocol, Option<BackendTls>),
+    zone: Option<String>,
+) -> Vec<EncodedUnit> {
     let service = name("backend");
-    let unit = Backend { tls: None, service: service.clone(), port: 80, port_name: None, protocol };
+    let unit = Backend { tls, service: service.clone(), port: 80, port_name: None, protocol };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, 80), &Unit::Backend(unit))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

@@ -106,6 +106,8 @@ fn an_attempt_is_repeated_only_where_the_request_can_not_have_acted() {
     check(Method::Other, Failure::Unprocessed, false, true, Next::Retry);
     check(Method::Other, Failure::Unprocessed, true, false, reset);
     check(Method::Other, Failure::Connect, false, true, Next::Retry);
+    check(Method::Other, Failure::Tls, false, true, Next::Retry);
+    check(Method::Other, Failure::Tls, false, false, Next::Answer(Reason::UpstreamTlsFailed));
     check(Method::Get, Failure::AttemptTimeout, true, true, Next::Answer(Reason::UpstreamTimeout));
     check(Method::Get, Failure::RequestTimeout, true, true, Next::Answer(Reason::RequestTimeout));
     check(Method::Get, Failure::Malformed, true, true, Next::Answer(Reason::UpstreamMalformed));
@@ -153,6 +155,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let failure = prop::sample::select(&[
         Failure::Connect,
+        Failure::Tls,
         Failure::Reset,
         Failure::Malformed,
         Failure::AttemptTimeout,
@@ -206,7 +209,8 @@ proptest! {
                     let next = exchange.upstream_failed(failure, true, true);
                     prop_assert_eq!(next == Next::Cut, has_begun);
                     if next == Next::Retry {
-                        prop_assert!(failure == Failure::Connect || idempotent || !has_sent);
+                        let is_before_all = matches!(failure, Failure::Connect | Failure::Tls);
+                        prop_assert!(is_before_all || idempotent || !has_sent);
                     }
                 }
             }

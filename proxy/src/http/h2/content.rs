@@ -130,6 +130,8 @@ impl<'a> Sending<'a> {
                     }
                 }
             }
+            // TLS may still hold what it took.
+            ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(|_| Stopped::Upstream)?;
             if self.is_ended {
                 return Poll::Ready(Ok(()));
             }

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use proxy_config::backend::{Backend as BackendUnit, Endpoint, EndpointSlice};
+use proxy_config::backend::{Backend as BackendUnit, BackendTls, Endpoint, EndpointSlice};
 use proxy_config::name::{ObjectName, UnitId};
 
-use super::Dirty;
+use super::authorities::AuthorityStage;
+use super::{Dirty, Problems};
 use crate::table::slot::{Backends, Slot, Slots};
-use crate::upstream::balance::Backend;
+use crate::upstream::balance::{Backend, Reached, Secured};
 use crate::upstream::registry::{EndpointKey, Registry};
+use crate::upstream::tls::{Peer, PeerError};
 
 #[derive(Debug)]
 pub(super) struct BackendStage {
@@ -18,6 +20,7 @@ pub(super) struct BackendStage {
     units: HashMap<UnitId, BackendUnit>,
     slices: HashMap<UnitId, EndpointSlice>,
     services: HashMap<ObjectName, Service>,
+    by_authority: HashMap<UnitId, BTreeSet<UnitId>>,
     slots: Slots,
     dirty: Dirty<UnitId>,
     /// Slots that no route names any more.
@@ -39,6 +42,7 @@ impl BackendStage {
             units: HashMap::new(),
             slices: HashMap::new(),
             services: HashMap::new(),
+            by_authority: HashMap::new(),
             slots: Slots::default(),
             dirty: Dirty::new(),
             freed: Vec::new(),
@@ -50,8 +54,19 @@ impl BackendStage {
         self.dirty.insert(id.clone());
         if let Some(old) = self.units.remove(id) {
             self.leave(&old.service, |service| &mut service.backends, id);
+            for authority in authorities(&old) {
+                if let Some(backends) = self.by_authority.get_mut(authority) {
+                    backends.remove(id);
+                    if backends.is_empty() {
+                        self.by_authority.remove(authority);
+                    }
+                }
+            }
         }
         if let Some(unit) = unit {
+            for authority in authorities(&unit) {
+                self.by_authority.entry(authority.clone()).or_default().insert(id.clone());
+            }
             self.services.entry(unit.service.clone()).or_default().backends.insert(id.clone());
             self.units.insert(id.clone(), unit);
         }
@@ -98,7 +113,10 @@ impl BackendStage {
 
     /// Gives a slot back for a route.
     pub(super) fn release(&mut self, id: &UnitId) {
-        self.freed.extend(self.slots.release(id));
+        if let Some(slot) = self.slots.release(id) {
+            self.freed.push(slot);
+            self.dirty.insert(id.clone());
+        }
     }
 
     pub(super) fn without_endpoints(&mut self, without: bool) {
@@ -112,22 +130,60 @@ impl BackendStage {
         self.without_endpoints
     }
 
-    /// Compiles what changed into the slots. Backends that no route names are not compiled.
-    pub(super) fn rebuild(&mut self, backends: &mut Backends) {
+    /// Compiles what changed into the slots, or whose authorities did. Backends that no route names are not
+    /// compiled.
+    pub(super) fn rebuild(
+        &mut self,
+        (authorities, changed): (&AuthorityStage, &Dirty<UnitId>),
+        backends: &mut Backends,
+        broken: &mut Problems,
+    ) {
+        let renewed = changed.iter().filter_map(|id| self.by_authority.get(id)).flatten();
+        self.dirty.extend(renewed.cloned());
         // First: a slot that was freed may have been taken again, under another tag.
         for slot in self.freed.drain(..) {
             backends.set(slot, None);
         }
         for id in std::mem::take(&mut self.dirty) {
+            let unit = self.units.get(&id);
+            if unit.is_some() {
+                broken.remove(&id);
+            }
             if let Some(slot) = self.slots.get(&id) {
-                backends.set(slot, self.units.get(&id).map(|unit| Arc::new(self.compile(&id, unit))));
+                let compiled = unit.map(|unit| {
+                    let tls = self.peer(unit, authorities).unwrap_or_else(|error| {
+                        broken.insert(id.clone(), error.to_string());
+                        Tls::Unusable
+                    });
+                    Arc::new(self.compile(&id, unit, tls))
+                });
+                backends.set(slot, compiled);
             }
         }
     }
 
-    fn compile(&self, id: &UnitId, unit: &BackendUnit) -> Backend {
+    /// What the endpoints of a backend must prove.
+    fn peer(&self, unit: &BackendUnit, authorities: &AuthorityStage) -> Result<Tls, PeerError> {
+        match &unit.tls {
+            None => Ok(Tls::None),
+            Some(BackendTls::Invalid(_)) => Ok(Tls::Unusable),
+            Some(BackendTls::Verified(policy)) => {
+                let bundles = policy.authorities.iter().filter_map(|id| authorities.get(id).cloned());
+                let bundles = (!policy.authorities.is_empty()).then(|| bundles.collect());
+                self.registry.peer(policy, bundles).map(Tls::Peer)
+            }
+        }
+    }
+
+    fn compile(&self, id: &UnitId, unit: &BackendUnit, tls: Tls) -> Backend {
         let (mut ready, mut fallback) = (BTreeMap::new(), BTreeMap::new());
-        let service = self.services.get(&unit.service).filter(|_| !self.without_endpoints);
+        let peer = match &tls {
+            Tls::Peer(peer) => Some(peer),
+            Tls::None | Tls::Unusable => None,
+        };
+        // Who has to prove who it is can be no stranger that has got an old address.
+        let are_known = !self.without_endpoints || peer.is_some();
+        let service = self.services.get(&unit.service).filter(|_| are_known);
         for slice in service.into_iter().flat_map(|service| &service.slices) {
             let slice = &self.slices[slice];
             let named = slice.ports.iter().find(|port| port.name == unit.port_name);
@@ -135,8 +191,8 @@ impl BackendStage {
                 let Some(port) = named else { continue };
                 let address = SocketAddr::new(endpoint.address, port.port);
                 if let Some(list) = list_of(endpoint, &mut ready, &mut fallback) {
-                    list.entry(address)
-                        .or_insert_with(|| self.registry.endpoint(EndpointKey { address, tls: None }));
+                    let key = || EndpointKey { address, tls: peer.cloned() };
+                    list.entry(address).or_insert_with(|| self.registry.endpoint(key()));
                 }
             }
         }
@@ -146,7 +202,27 @@ impl BackendStage {
             state: self.registry.backend(id),
             ready: ready.into_values().collect(),
             fallback: fallback.into_values().collect(),
+            reached: match tls {
+                Tls::None => Reached::Plainly,
+                Tls::Peer(peer) => Reached::Securely(Secured::new(peer, Arc::clone(&self.registry))),
+                Tls::Unusable => Reached::Never,
+            },
         }
+    }
+}
+
+/// What a backend's TLS comes to.
+enum Tls {
+    None,
+    Peer(Arc<Peer>),
+    Unusable,
+}
+
+/// The bundles that a backend names.
+fn authorities(unit: &BackendUnit) -> &[UnitId] {
+    match &unit.tls {
+        Some(BackendTls::Verified(policy)) => &policy.authorities,
+        Some(BackendTls::Invalid(_)) | None => &[],
     }
 }
 

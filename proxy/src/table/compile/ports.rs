@@ -63,7 +63,7 @@ impl PortStage {
                 self.dirty.insert(address);
                 leave(&mut self.by_address, &address, id);
             }
-            for certificate in &old.certificates {
+            for certificate in old.certificates.iter().chain(&old.backend_certificate) {
                 if let Some(listeners) = self.by_certificate.get_mut(certificate) {
                     listeners.remove(id);
                     if listeners.is_empty() {
@@ -77,7 +77,7 @@ impl PortStage {
                 self.dirty.insert(address);
                 self.by_address.entry(address).or_default().insert(id.clone());
             }
-            for certificate in &unit.certificates {
+            for certificate in unit.certificates.iter().chain(&unit.backend_certificate) {
                 self.by_certificate.entry(certificate.clone()).or_default().insert(id.clone());
             }
             self.units.insert(id.clone(), unit);
@@ -193,8 +193,10 @@ fn refresh(port: &mut Arc<Port>, id: &UnitId, unit: &ListenerUnit, context: &Con
 
 fn listener(id: &UnitId, unit: &ListenerUnit, context: &Context<'_>) -> Listener {
     let certificates = unit.certificates.iter().filter_map(|id| context.certificates.get(id));
+    let shown = unit.backend_certificate.as_ref().and_then(|id| context.certificates.get(id));
     Listener {
         id: id.clone(),
+        shown: shown.map(|certificate| Arc::clone(certificate.shown())),
         protocol: unit.protocol,
         passthrough: unit.passthrough,
         certificates: certificates.map(Arc::clone).collect(),

@@ -40,7 +40,7 @@ pub(super) async fn exchange(codec: DuplexStream, mut endpoint: Ready, is_unproc
     let (mut from, mut to) = split(codec);
     let carried = async {
         let mut read = Vec::new();
-        let told = read_head(&mut from, &mut read).await?;
+        let told = read_head(&mut from, &mut read, endpoint.scheme).await?;
         if let Some(key) = told.websocket.as_deref() {
             return websocket::carry((from, &mut to), (told.request, key), endpoint).await;
         }
@@ -69,7 +69,11 @@ pub(super) async fn exchange(codec: DuplexStream, mut endpoint: Ready, is_unproc
 }
 
 /// Reads the head; what follows it stays in `read`.
-async fn read_head(from: &mut ReadHalf<DuplexStream>, read: &mut Vec<u8>) -> io::Result<Told> {
+async fn read_head(
+    from: &mut ReadHalf<DuplexStream>,
+    read: &mut Vec<u8>,
+    scheme: &'static str,
+) -> io::Result<Told> {
     let mut head = Head::default();
     let length = loop {
         match head.parse(read).map_err(|reason| io::Error::other(reason.label()))? {
@@ -78,12 +82,12 @@ async fn read_head(from: &mut ReadHalf<DuplexStream>, read: &mut Vec<u8>) -> io:
             None => {}
         }
     };
-    let told = told(&head, &read[..length])?;
+    let told = told(&head, &read[..length], scheme)?;
     read.drain(..length);
     Ok(told)
 }
 
-fn told(head: &Head, bytes: &[u8]) -> io::Result<Told> {
+fn told(head: &Head, bytes: &[u8], scheme: &'static str) -> io::Result<Told> {
     let broken = |reason: crate::http::respond::Reason| io::Error::other(reason.label());
     let line = head.request_line(bytes).map_err(broken)?;
     let (mut framing, mut headers, mut host) = (FramingFields::default(), HeaderMap::new(), &b""[..]);
@@ -104,7 +108,7 @@ fn told(head: &Head, bytes: &[u8]) -> io::Result<Told> {
     }
     let key = headers.get("sec-websocket-key").filter(|_| is_websocket);
     let websocket = key.map(|key| key.as_bytes().to_vec());
-    let uri = Uri::builder().scheme("http").authority(host).path_and_query(line.target);
+    let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(line.target);
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(line.method).map_err(io::Error::other)?;
     *request.uri_mut() = uri.build().map_err(io::Error::other)?;

@@ -30,12 +30,12 @@ impl Server {
     /// A connection to it, and its side of that.
     async fn connected(&self) -> (Held, TcpStream) {
         let ours = dial(&self.endpoint).await.unwrap();
-        ((ours, self.budget.take().unwrap()), self.listener.accept().await.unwrap().0)
+        ((Link::Plain(ours), self.budget.take().unwrap()), self.listener.accept().await.unwrap().0)
     }
 }
 
 fn port(connection: Option<Held>) -> u16 {
-    connection.unwrap().0.local_addr().unwrap().port()
+    connection.unwrap().0.socket().local_addr().unwrap().port()
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn what_was_used_last_is_used_first() {
     let server = Server::new().await;
     let pool = server.pool(1);
     let ((one, _theirs), (two, _also)) = (server.connected().await, server.connected().await);
-    let ports = [&one, &two].map(|(stream, _)| stream.local_addr().unwrap().port());
+    let ports = [&one, &two].map(|(link, _)| link.socket().local_addr().unwrap().port());
     pool.keep_connection(&server.endpoint, one, Instant::now());
     pool.keep_connection(&server.endpoint, two, Instant::now());
     assert_eq!(server.endpoint.stash().idle(), 2);
@@ -58,7 +58,7 @@ async fn a_worker_leaves_what_is_beyond_its_share_to_the_others() {
     let server = Server::new().await;
     let (mine, theirs) = (server.pool(32), server.pool(32));
     let ((one, _a), (two, _b)) = (server.connected().await, server.connected().await);
-    let second = two.0.local_addr().unwrap().port();
+    let second = two.0.socket().local_addr().unwrap().port();
     mine.keep_connection(&server.endpoint, one, Instant::now());
     mine.keep_connection(&server.endpoint, two, Instant::now());
     assert_eq!(port(theirs.reuse(&server.endpoint)), second);
@@ -75,7 +75,7 @@ async fn what_its_endpoint_closed_or_wrote_to_unasked_is_not_used_again() {
         let mut kept = Vec::new();
         for _ in 0..3 {
             let (ours, theirs) = server.connected().await;
-            ours.0.writable().await.unwrap();
+            ours.0.socket().writable().await.unwrap();
             pool.keep_connection(&server.endpoint, ours, Instant::now());
             kept.push(theirs);
         }
@@ -136,11 +136,14 @@ async fn an_idle_connection_makes_room_for_a_new_one() {
     for workers in [1, 32] {
         let pool = Pool::new(workers, Budget::new(2));
         for _ in 0..2 {
-            let held = pool.dial(&server.endpoint).await.unwrap();
+            let held = pool.dial(&server.endpoint, None).await.unwrap();
             pool.keep_connection(&server.endpoint, held, Instant::now());
         }
-        let _two = (pool.dial(&other.endpoint).await.unwrap(), pool.dial(&other.endpoint).await.unwrap());
-        assert!(matches!(pool.dial(&other.endpoint).await, Err(OpenError::Exhausted)));
+        let _two = (
+            pool.dial(&other.endpoint, None).await.unwrap(),
+            pool.dial(&other.endpoint, None).await.unwrap(),
+        );
+        assert!(matches!(pool.dial(&other.endpoint, None).await, Err(OpenError::Exhausted)));
         assert_eq!(server.endpoint.stash().idle(), 0);
     }
 }
