@@ -19,6 +19,7 @@ use crate::upstream::balance::Backend;
 
 pub mod authority;
 mod certificate;
+pub mod clients;
 pub mod compile;
 mod condition;
 mod host;

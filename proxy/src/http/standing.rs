@@ -4,9 +4,13 @@
 //! something away was put in force. An endpoint that goes changes nothing here: what is under way at it
 //! finishes.
 
+use std::sync::Arc;
+
 use crate::listen::context::Client;
 use crate::table::Table;
+use crate::table::clients::Clients;
 use crate::table::l4::L4Route;
+use crate::table::port::Chosen;
 use crate::table::route::Routed;
 use crate::table::slot::Slot;
 
@@ -25,10 +29,18 @@ pub enum Standing {
 pub fn of_connection(table: &Table, client: &Client) -> Standing {
     let serves = table.port(client.local).is_some_and(|port| {
         let is_secure = port.is_secure();
-        let chosen = || port.chosen_by(client.sni.as_deref()).map(|chosen| chosen.listener);
-        is_secure == client.secure && (!is_secure || chosen() == client.listener.as_ref())
+        let is_chosen = || port.chosen_by(client.sni.as_deref()).is_some_and(|now| is_let_in(client, &now));
+        is_secure == client.secure && (!is_secure || is_chosen())
     });
     if serves { Standing::Stays } else { Standing::Ends }
+}
+
+/// Whether a client's handshake would have led to this, as far as it went.
+fn is_let_in(client: &Client, now: &Chosen<'_>) -> bool {
+    let is_validated = |asked: &Arc<Clients>| {
+        client.validated.as_ref().is_some_and(|validated| validated.asks_the_same_as(asked))
+    };
+    Some(now.listener) == client.listener.as_ref() && now.clients.is_none_or(is_validated)
 }
 
 /// How an exchange stands that went to a share of a rule by this host.

@@ -18,6 +18,7 @@ use tracing::debug;
 use super::context::{Client, Context};
 use super::handoff::Handed;
 use super::tls::{Secured, Spoken};
+use crate::http::standing::{self, Standing};
 use crate::http::{h1, h1::HEAD_TIMEOUT, h2};
 use crate::l4::hello::{self, Hello};
 use crate::l4::replay::Replay;
@@ -37,7 +38,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
     let Handed { stream, local, peer, at, held: _held } = handed;
     let _open = Open::new(context.metrics());
-    let client = Client { peer, local, secure: false, sni: None, listener: None, accepted: at };
+    let client =
+        Client { peer, local, secure: false, sni: None, listener: None, validated: None, accepted: at };
     match TcpStream::from_std(stream) {
         Ok(stream) => speak(stream, client, &context).await,
         Err(error) => debug!(%peer, %local, %error, "can't watch a connection"),
@@ -112,9 +114,13 @@ fn listener(client: &Client, context: &Context) -> Option<UnitId> {
 async fn speak_securely(stream: Replay<TcpStream>, client: Client, context: &Context) {
     match context.shared().tls.accept(stream, client.local, client.accepted).await {
         Ok(secured) => {
-            let Secured { stream, sni, protocol } = secured;
-            let client = Client { secure: true, sni, ..client };
+            let Secured { stream, sni, protocol, validated } = secured;
+            let client = Client { secure: true, sni, validated, ..client };
             let client = Client { listener: listener(&client, context), ..client };
+            // Who was told to look for losses during the handshake was not this connection.
+            if context.table(|table| standing::of_connection(table, &client)) != Standing::Stays {
+                return debug!(peer = %client.peer, "what it was validated by has changed meanwhile");
+            }
             match protocol {
                 Spoken::Http2 => h2::serve(stream, client, context).await,
                 Spoken::Http1 => h1::serve(stream, client, context).await,

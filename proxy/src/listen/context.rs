@@ -24,6 +24,7 @@ use crate::http::standing::Standing;
 use crate::http::timers::Timers;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, WorkerMetrics};
+use crate::table::clients::Clients;
 use crate::table::{SharedTable, Table};
 use crate::upstream::budget::Budget;
 use crate::upstream::pool::Pool;
@@ -41,6 +42,8 @@ pub struct Client {
     pub sni: Option<Arc<str>>,
     /// The listener that its TLS handshake chose.
     pub listener: Option<UnitId>,
+    /// How it was validated, where it was.
+    pub validated: Option<Arc<Clients>>,
     /// When it was accepted: the timeout of the first head counts from here.
     pub accepted: Instant,
 }
@@ -99,8 +102,9 @@ impl Certificates for Current {
     fn terms(&self, local: SocketAddr, sni: Option<&str>) -> Option<Terms> {
         let table = self.0.load();
         let port = table.port(local)?;
-        let http = port.chosen_by(sni)?.protocol == Protocol::Https;
-        Some(Terms { certificate: port.certificate(sni)?, http })
+        let chosen = port.chosen_by(sni)?;
+        let http = chosen.protocol == Protocol::Https;
+        Some(Terms { certificate: port.certificate(sni)?, http, clients: chosen.clients.cloned() })
     }
 
     fn tells_unknown_names(&self, local: SocketAddr) -> bool {

@@ -1,7 +1,7 @@
 //! TLS that ends here: who may speak it, with which certificate, and how long a handshake may take.
 //!
 //! Owns the keys of the session tickets (one set per process, so that a swap of the configuration does not
-//! end resumption), the rustls configuration and the limit on handshakes that run at once. Called by a
+//! end resumption; where clients are validated each rule has its own), the rustls configuration and the limit on handshakes that run at once. Called by a
 //! worker for a connection of an HTTPS port. The certificate is looked up in the table of the moment of
 //! the handshake, through [`Certificates`]. Refuses to know HTTP, but for the names in ALPN.
 
@@ -12,15 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection, version};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::table::clients::Clients;
 
 /// A fatal alert `unrecognized_name` (RFC 6066 section 3) as a TLS record that is not encrypted, for no key
 /// has been agreed yet: type alert, version 3.3, length 2, level fatal, description 112.
@@ -48,6 +51,8 @@ pub struct Terms {
     pub certificate: Arc<CertifiedKey>,
     /// Whether HTTP is spoken inside.
     pub http: bool,
+    /// How the client is validated, where it is.
+    pub clients: Option<Arc<Clients>>,
 }
 
 /// Limits on handshakes.
@@ -77,6 +82,9 @@ pub enum HandshakeError {
     /// The client was too slow, or too many others were at it.
     #[error("the handshake did not end in time")]
     TimedOut,
+    /// The client resumed a session, but would not be let in today.
+    #[error("the certificate of the session that was resumed is not valid any more")]
+    Stale(#[source] rustls::Error),
     /// TLS says why.
     #[error("the handshake failed")]
     Failed(#[source] io::Error),
@@ -91,6 +99,8 @@ pub struct Secured<S> {
     pub sni: Option<Arc<str>>,
     /// What is spoken inside.
     pub protocol: Spoken,
+    /// How the client was validated, where it was.
+    pub validated: Option<Arc<Clients>>,
 }
 
 /// What is spoken inside TLS.
@@ -125,7 +135,7 @@ impl Tls {
     /// Where the system gives no randomness.
     pub fn new(certificates: Arc<dyn Certificates>, settings: TlsSettings) -> Result<Self, rustls::Error> {
         let tickets = aws_lc_rs::Ticketer::new()?;
-        let base = server_config(tickets)?;
+        let base = server_config(tickets, None)?;
         Ok(Self {
             certificates,
             base,
@@ -173,27 +183,52 @@ impl Tls {
             let _ = start.io.shutdown().await;
             return Err(HandshakeError::UnknownName { name: sni });
         };
-        let mut config = self.base.clone();
-        config.cert_resolver = Arc::new(Chosen(terms.certificate));
-        if !terms.http {
-            config.alpn_protocols = Vec::new();
-        }
+        let config = self.config(&terms).map_err(|error| HandshakeError::Failed(io::Error::other(error)))?;
         let stream = start.into_stream(Arc::new(config)).await.map_err(HandshakeError::Failed)?;
+        if let Some(clients) = &terms.clients {
+            check_resumed(clients, stream.get_ref().1)?;
+        }
         let protocol = match stream.get_ref().1.alpn_protocol() {
             Some(H2) => Spoken::Http2,
             _ if terms.http => Spoken::Http1,
             _ => Spoken::Stream,
         };
-        Ok(Secured { stream, sni: sni.map(Into::into), protocol })
+        Ok(Secured { stream, sni: sni.map(Into::into), protocol, validated: terms.clients })
+    }
+
+    /// What rustls is told for a handshake on these terms.
+    fn config(&self, terms: &Terms) -> Result<ServerConfig, rustls::Error> {
+        let mut config = match &terms.clients {
+            None => self.base.clone(),
+            Some(clients) => server_config(clients.tickets(), Some(clients.verifier()))?,
+        };
+        config.cert_resolver = Arc::new(Chosen(Arc::clone(&terms.certificate)));
+        if !terms.http {
+            config.alpn_protocols = Vec::new();
+        }
+        Ok(config)
     }
 }
 
-fn server_config(tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, rustls::Error> {
+fn check_resumed(clients: &Clients, connection: &ServerConnection) -> Result<(), HandshakeError> {
+    match connection.handshake_kind() {
+        Some(HandshakeKind::Resumed) => clients.check_resumed(connection).map_err(HandshakeError::Stale),
+        _ => Ok(()),
+    }
+}
+
+fn server_config(
+    tickets: Arc<dyn ProducesTickets>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(NotChosen));
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(NotChosen));
     config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
     config.ticketer = tickets;
     // Tickets carry all that resumption needs; nothing is kept per session.

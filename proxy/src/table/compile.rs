@@ -1,7 +1,7 @@
 //! The compiler: from units that changed to the next table, at the cost of what depends on the change.
 //!
 //! Owns the decoded units and their compiled forms. Each stage keeps its own indices and says what
-//! depends on it: certificates and routes touch listeners, listeners touch ports, endpoints touch
+//! depends on it: certificates, authorities and routes touch listeners, listeners touch ports, endpoints touch
 //! backends. A unit that can't be used is reported as broken and changes no other unit's answers.
 //! Called by `config_store` only. No I/O and no clock; the endpoint registry is the one thing shared.
 
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use proxy_config::listener::{Listener, Protocol};
+use proxy_config::listener::Protocol;
 use proxy_config::name::{UnitId, UnitKind};
 use proxy_config::set::RootHash;
 use proxy_config::unit::{EncodedUnit, Unit};
@@ -182,16 +182,21 @@ impl Compiler {
 
     fn rebuild(&mut self) -> Arc<Table> {
         let authorities = self.authorities.rebuild();
-        let certificates = self.certificates.rebuild(&mut self.broken);
+        let mut credentials = self.certificates.rebuild(&mut self.broken);
         let mut listeners = self.routes.rebuild();
         listeners.extend(self.streams.rebuild());
         let trusted = (&self.authorities, &authorities);
         self.backends.rebuild(trusted, &mut self.table.backends, &mut self.broken);
-        let context =
-            ports::Context { certificates: &self.certificates, routes: &self.routes, streams: &self.streams };
+        credentials.extend(authorities);
+        let context = ports::Context {
+            authorities: &self.authorities,
+            certificates: &self.certificates,
+            routes: &self.routes,
+            streams: &self.streams,
+        };
         let (ports, datagrams) = (&mut self.table.ports, &mut self.table.datagrams);
-        self.ports.rebuild(&certificates, &listeners, &context, ports, &mut self.broken);
-        self.datagrams.rebuild(&certificates, &listeners, &context, datagrams, &mut self.broken);
+        self.ports.rebuild(&credentials, &listeners, &context, ports, &mut self.broken);
+        self.datagrams.rebuild(&credentials, &listeners, &context, datagrams, &mut self.broken);
         Arc::new(self.table.clone())
     }
 }
@@ -223,19 +228,7 @@ fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
         Unit::Route(_) | Unit::L4Route(_) => UnitKind::Route,
         Unit::Authority(_) => UnitKind::Authority,
     };
-    if let Some(lacking) = lacking(&unit) {
-        return Err(format!("this proxy can't serve {lacking}"));
-    }
     if actual == kind { Ok(unit) } else { Err(format!("the unit is a {} by its content", actual.prefix())) }
-}
-
-/// What a unit asks for that this proxy can't do: it takes its specified failure instead of being served
-/// otherwise than it says.
-fn lacking(unit: &Unit) -> Option<&'static str> {
-    match unit {
-        Unit::Listener(Listener { client_validation: Some(_), .. }) => Some("client certificates"),
-        _ => None,
-    }
 }
 
 /// What changed since the last rebuild.

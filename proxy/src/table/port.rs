@@ -7,6 +7,7 @@ use proxy_config::name::UnitId;
 use rustls::sign::CertifiedKey;
 
 use super::certificate::ServerCertificate;
+use super::clients::Clients;
 use super::host::{Host, Hostnames, Hosts};
 use super::l4::{L4Route, ServerNames};
 use super::path::Paths;
@@ -34,6 +35,8 @@ pub(super) struct Listener {
     pub(super) certificates: Box<[Arc<ServerCertificate>]>,
     /// What backends over TLS are shown.
     pub(super) shown: Option<Arc<Shown>>,
+    /// How clients are validated, where they are.
+    pub(super) clients: Option<Arc<Clients>>,
     pub(super) hosts: Hosts,
     /// What it serves where it knows nothing of HTTP.
     pub(super) names: ServerNames,
@@ -48,6 +51,8 @@ pub struct Chosen<'t> {
     pub protocol: Protocol,
     /// TLS ends at the backend.
     pub passthrough: bool,
+    /// How clients are validated, where they are.
+    pub clients: Option<&'t Arc<Clients>>,
     /// Who takes a stream of that name, where it is not HTTP.
     pub route: Option<&'t Arc<L4Route>>,
     /// What backends over TLS are shown.
@@ -124,6 +129,7 @@ impl Port {
             listener: &listener.id,
             protocol: listener.protocol,
             passthrough: listener.passthrough,
+            clients: listener.clients.as_ref(),
             route: listener.names.covering(&name),
             shown: listener.shown.as_ref(),
         })

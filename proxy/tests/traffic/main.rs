@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking, and nobody imports it")]
 
 mod backend_tls;
+mod clients;
 mod drain;
 mod grpc;
 mod h2c;

@@ -27,7 +27,7 @@ impl Certificates for ByName {
     fn terms(&self, _: SocketAddr, sni: Option<&str>) -> Option<Terms> {
         let by_name = self.0.lock().unwrap();
         let certificate = by_name.get(&sni.map(Into::into)).or_else(|| by_name.get(&None)).cloned()?;
-        Some(Terms { certificate, http: true })
+        Some(Terms { certificate, http: true, clients: None })
     }
 
     fn tells_unknown_names(&self, _: SocketAddr) -> bool {

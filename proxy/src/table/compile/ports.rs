@@ -4,16 +4,19 @@
 //! the translator, which knows who came first, leaves no such pair.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use proxy_config::listener::{Address, Listener as ListenerUnit, Protocol};
 use proxy_config::name::UnitId;
 
+use super::authorities::AuthorityStage;
 use super::certificates::CertificateStage;
 use super::l4::L4Stage;
 use super::routes::RouteStage;
 use super::{Dirty, Problems};
+use crate::table::clients::{Clients, ClientsError};
 use crate::table::host::{Hostnames, key};
 use crate::table::port::{Listener, Port};
 
@@ -22,7 +25,8 @@ pub(super) struct PortStage {
     node_address: IpAddr,
     units: HashMap<UnitId, ListenerUnit>,
     by_address: BTreeMap<SocketAddr, BTreeSet<UnitId>>,
-    by_certificate: HashMap<UnitId, BTreeSet<UnitId>>,
+    /// Listeners by the certificates and authorities that they name.
+    by_credential: BTreeMap<UnitId, BTreeSet<UnitId>>,
     dirty: Dirty<SocketAddr>,
     /// A listener is gone, or is another one.
     has_lost: bool,
@@ -30,6 +34,7 @@ pub(super) struct PortStage {
 
 /// What listeners are made of.
 pub(super) struct Context<'a> {
+    pub(super) authorities: &'a AuthorityStage,
     pub(super) certificates: &'a CertificateStage,
     pub(super) routes: &'a RouteStage,
     pub(super) streams: &'a L4Stage,
@@ -41,7 +46,7 @@ impl PortStage {
             node_address,
             units: HashMap::new(),
             by_address: BTreeMap::new(),
-            by_certificate: HashMap::new(),
+            by_credential: BTreeMap::new(),
             dirty: Dirty::new(),
             has_lost: false,
         }
@@ -56,20 +61,15 @@ impl PortStage {
         if let Some(old) = self.units.remove(id) {
             let place = |unit: &ListenerUnit| {
                 let at = (unit.bind, unit.further.clone());
-                (at, unit.protocol, unit.passthrough, unit.hostname.clone())
+                (at, unit.protocol, unit.passthrough, unit.hostname.clone(), unit.client_validation.clone())
             };
             self.has_lost |= unit.as_ref().is_none_or(|unit| place(unit) != place(&old));
             for address in addresses(self.node_address, &old) {
                 self.dirty.insert(address);
                 leave(&mut self.by_address, &address, id);
             }
-            for certificate in old.certificates.iter().chain(&old.backend_certificate) {
-                if let Some(listeners) = self.by_certificate.get_mut(certificate) {
-                    listeners.remove(id);
-                    if listeners.is_empty() {
-                        self.by_certificate.remove(certificate);
-                    }
-                }
+            for credential in credentials(&old) {
+                leave(&mut self.by_credential, credential, id);
             }
         }
         if let Some(unit) = unit {
@@ -77,8 +77,8 @@ impl PortStage {
                 self.dirty.insert(address);
                 self.by_address.entry(address).or_default().insert(id.clone());
             }
-            for certificate in unit.certificates.iter().chain(&unit.backend_certificate) {
-                self.by_certificate.entry(certificate.clone()).or_default().insert(id.clone());
+            for credential in credentials(&unit) {
+                self.by_credential.entry(credential.clone()).or_default().insert(id.clone());
             }
             self.units.insert(id.clone(), unit);
         }
@@ -88,17 +88,17 @@ impl PortStage {
         self.by_address.get(&address).into_iter().flatten()
     }
 
-    /// Builds the ports that changed, or whose certificates or routes did.
+    /// Builds the ports that changed, or whose credentials or routes did.
     pub(super) fn rebuild(
         &mut self,
-        certificates: &Dirty<UnitId>,
+        credentials: &Dirty<UnitId>,
         listeners: &Dirty<UnitId>,
         context: &Context<'_>,
         ports: &mut BTreeMap<SocketAddr, Arc<Port>>,
         broken: &mut Problems,
     ) {
         let mut dirty = std::mem::take(&mut self.dirty);
-        let renewed = certificates.iter().filter_map(|id| self.by_certificate.get(id)).flatten();
+        let renewed = credentials.iter().filter_map(|id| self.by_credential.get(id)).flatten();
         let renewed = renewed.filter_map(|id| self.units.get(id));
         dirty.extend(renewed.flat_map(|unit| addresses(self.node_address, unit)));
         self.spread(&mut dirty);
@@ -109,7 +109,8 @@ impl PortStage {
         for address in &dirty {
             match self.by_address.get(address) {
                 Some(ids) => {
-                    ports.insert(*address, Arc::new(self.port(ids, context, broken)));
+                    let port = self.port(ids, ports.get(address), context, broken);
+                    ports.insert(*address, Arc::new(port));
                 }
                 None => {
                     ports.remove(address);
@@ -139,7 +140,13 @@ impl PortStage {
         }
     }
 
-    fn port(&self, ids: &BTreeSet<UnitId>, context: &Context<'_>, broken: &mut Problems) -> Port {
+    fn port(
+        &self,
+        ids: &BTreeSet<UnitId>,
+        before: Option<&Arc<Port>>,
+        context: &Context<'_>,
+        broken: &mut Problems,
+    ) -> Port {
         let mut hostnames = Hostnames::default();
         let mut listeners: Vec<Arc<Listener>> = Vec::with_capacity(ids.len());
         let mut protocol = None;
@@ -154,13 +161,13 @@ impl PortStage {
                 let first = &listeners[place].id;
                 broken.insert(id.clone(), format!("its hostname is served on its port by {first}"));
             } else {
-                let listener = listener(id, unit, context);
+                let before = before.and_then(|port| port.listeners.iter().find(|known| known.id == *id));
+                let (listener, unusable) = listener(id, unit, before, context);
+                if let Some(reason) = unusable {
+                    broken.insert(id.clone(), reason);
+                }
                 if unit.protocol == Protocol::Tls {
                     protocol = Some(Protocol::Tls);
-                }
-                let ends_tls = begins_with_tls(unit.protocol) && !unit.passthrough;
-                if ends_tls && listener.certificates.is_empty() {
-                    broken.insert(id.clone(), "none of its certificates can be used".to_owned());
                 }
                 hostnames.insert(name, listeners.len());
                 listeners.push(Arc::new(listener));
@@ -186,23 +193,65 @@ fn refresh(port: &mut Arc<Port>, id: &UnitId, unit: &ListenerUnit, context: &Con
     // Not so for one that lost its hostname to another listener.
     if port.listeners[place].id == *id {
         let mut listeners = port.listeners.clone();
-        listeners[place] = Arc::new(listener(id, unit, context));
+        let (listener, _) = listener(id, unit, Some(&listeners[place]), context);
+        listeners[place] = Arc::new(listener);
         *port = Arc::new(Port { protocol: port.protocol, hostnames: Arc::clone(&port.hostnames), listeners });
     }
 }
 
-fn listener(id: &UnitId, unit: &ListenerUnit, context: &Context<'_>) -> Listener {
+/// A listener, and why nobody can connect to it where that is so. What is the same as it was before is kept.
+fn listener(
+    id: &UnitId,
+    unit: &ListenerUnit,
+    before: Option<&Arc<Listener>>,
+    context: &Context<'_>,
+) -> (Listener, Option<String>) {
     let certificates = unit.certificates.iter().filter_map(|id| context.certificates.get(id));
     let shown = unit.backend_certificate.as_ref().and_then(|id| context.certificates.get(id));
-    Listener {
+    let mut certificates: Box<[_]> = certificates.map(Arc::clone).collect();
+    let ends_tls = begins_with_tls(unit.protocol) && !unit.passthrough;
+    let lacks = ends_tls && certificates.is_empty();
+    let mut unusable = lacks.then(|| "none of its certificates can be used".to_owned());
+    let clients = clients(unit, before, context).unwrap_or_else(|error| {
+        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        unusable = Some(format!("{error}{cause}"));
+        // Nobody is let in who can't be validated.
+        certificates = Box::default();
+        None
+    });
+    let listener = Listener {
         id: id.clone(),
         shown: shown.map(|certificate| Arc::clone(certificate.shown())),
         protocol: unit.protocol,
         passthrough: unit.passthrough,
-        certificates: certificates.map(Arc::clone).collect(),
+        certificates,
+        clients,
         hosts: context.routes.hosts(id),
         names: context.streams.names(id),
+    };
+    (listener, unusable)
+}
+
+/// How the clients of a listener are validated, where they are.
+fn clients(
+    unit: &ListenerUnit,
+    before: Option<&Arc<Listener>>,
+    context: &Context<'_>,
+) -> Result<Option<Arc<Clients>>, ClientsError> {
+    let Some(rule) = &unit.client_validation else { return Ok(None) };
+    let bundles = rule.authorities.iter().filter_map(|id| context.authorities.get(id));
+    let bundles: Vec<_> = bundles.map(Arc::clone).collect();
+    let known = before.and_then(|before| before.clients.as_ref());
+    match known.filter(|known| known.is_of(rule, &bundles)) {
+        Some(known) => Ok(Some(Arc::clone(known))),
+        None => Ok(Some(Arc::new(Clients::compile(rule, bundles)?))),
     }
+}
+
+/// The certificates and authorities that a listener names.
+fn credentials(unit: &ListenerUnit) -> impl Iterator<Item = &UnitId> {
+    let authorities = unit.client_validation.iter().flat_map(|clients| &clients.authorities);
+    unit.certificates.iter().chain(&unit.backend_certificate).chain(authorities)
 }
 
 /// Whether listeners of this protocol are told apart by the server name of a handshake: those share a port.
@@ -215,11 +264,11 @@ fn share_a_port(one: Protocol, other: Protocol) -> bool {
     one == other || (begins_with_tls(one) && begins_with_tls(other))
 }
 
-fn leave(index: &mut BTreeMap<SocketAddr, BTreeSet<UnitId>>, address: &SocketAddr, id: &UnitId) {
-    if let Some(ids) = index.get_mut(address) {
+fn leave<K: Ord>(index: &mut BTreeMap<K, BTreeSet<UnitId>>, key: &K, id: &UnitId) {
+    if let Some(ids) = index.get_mut(key) {
         ids.remove(id);
         if ids.is_empty() {
-            index.remove(address);
+            index.remove(key);
         }
     }
 }
