@@ -152,7 +152,7 @@ pub struct Elector {
     reign: Option<(u64, Moment)>,
     /// The highest term seen on a Lease.
     highest: u64,
-    /// The highest term claimed by a proxy, if credible.
+    /// The highest term in which a proxy was told what we are not to change, if credible.
     claimed: u64,
     next: Moment,
 }
@@ -265,10 +265,11 @@ impl Elector {
         }
     }
 
-    /// A proxy refuses our pushes because it has seen this term.
+    /// A proxy refuses our pushes because of what it was told in this term. Where that is our own term somebody else has
+    /// had it before: the Lease was deleted, and begins anew.
     pub fn refused(&mut self, term: u64, now: Moment) {
         let own = self.highest.max(self.claimed);
-        if term <= own || term - own > CREDIBLE {
+        if term <= self.claimed || term < own || term - own > CREDIBLE {
             return;
         }
         self.claimed = term;
@@ -348,7 +349,7 @@ impl Elector {
         let above = self.highest.max(self.claimed).saturating_add(1);
         let transitions = record.map_or(0, |record| record.transitions);
         let ours = record.is_some_and(|record| record.holder.as_deref() == Some(&*self.identity));
-        let held = self.reign.map(|(term, _)| term).filter(|&term| term >= self.claimed);
+        let held = self.reign.map(|(term, _)| term).filter(|&term| term > self.claimed);
         Claim {
             holder: Some(self.identity.clone()),
             duration: self.timing.lease,

@@ -280,7 +280,7 @@ impl State {
                     }
                     higher
                 });
-                self.fail(format!("the proxy has seen term {term}, which is later than ours"), true);
+                self.fail(format!("the proxy was told in term {term} what is not older than this"), true);
                 "superseded"
             }
             Outcome::Refused(nack) => {

@@ -53,7 +53,8 @@ pub enum Outcome {
     Acked(Ack),
     /// It holds another base: the next push carries what differs.
     Differs,
-    /// A later term than ours is in force there: who sent the push may lead no longer.
+    /// What is in force there is of this term and not older than what was sent: who sent the push may lead no longer, or
+    /// has a term that somebody else has had before.
     Superseded(u64),
     /// Refused as a whole.
     Refused(Nack),
@@ -178,9 +179,7 @@ impl Session {
                 self.kept = need.kept;
                 Outcome::Differs
             }
-            Reply::Nack(nack)
-                if nack.reason == NackReason::Stale && nack.version.term > sent.version.term =>
-            {
+            Reply::Nack(nack) if nack.reason == NackReason::Stale && nack.version >= sent.version => {
                 Outcome::Superseded(nack.version.term)
             }
             Reply::Nack(nack) => {

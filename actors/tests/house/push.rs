@@ -131,6 +131,18 @@ async fn a_proxy_of_a_later_term_refuses_and_the_term_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_term_that_another_leader_has_had_is_told() {
+    let stage = Stage::new(1).await;
+    stage.apply(GROUND).await;
+    stage.proxy(0).held.lock().unwrap().version = Version { term: 3, generation: 1000 };
+    let controller = stage.leader("c", 3).await;
+    until("the term", || *controller.edges.highest_term.borrow() == 3).await;
+    lead(&controller, 4);
+    until("the term above", || stage.proxy(0).held().version.term == 4).await;
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_term_beyond_belief_hides_no_other() {
     let stage = Stage::new(2).await;
     stage.apply(GROUND).await;

@@ -159,6 +159,19 @@ fn a_leader_refused_by_a_higher_term_takes_one_above_if_it_still_holds_the_lease
 }
 
 #[test]
+fn a_leader_whose_term_another_one_has_had_takes_one_above() {
+    let mut elector = leader();
+    elector.refused(8, SECOND);
+    assert_eq!(elector.step(SECOND), Action::Read);
+    elector.answered(Answer::Lease(lease("2", "me", 8)), SECOND, SECOND, 0.0);
+    assert_eq!(written(&elector.step(SECOND)).term, 9);
+    elector.confirmed(lease("3", "me", 9), SECOND, SECOND, 0.0);
+    // It is told so again each time that it looks, and has done its part.
+    elector.refused(8, SECOND);
+    assert_eq!(written(&elector.step(2 * SECOND)).term, 9);
+}
+
+#[test]
 fn odd_leases_are_read_as_what_they_can_mean() {
     let mut odd = Lease::default();
     assert_eq!(Record::of(&odd).holder, None);

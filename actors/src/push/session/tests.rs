@@ -106,7 +106,10 @@ fn a_later_term_in_force_is_told_apart_from_other_refusals() {
     let target = target(5, &[(1, 1)]);
     let reply = proxy.take(session.push(&target, None));
     assert_eq!(session.take(&target, reply), Outcome::Superseded(9));
-    let version = Version { term: 1, generation: 7 };
+    proxy.version = Version { generation: 7, ..target.version };
+    let reply = proxy.take(session.push(&target, None));
+    assert_eq!(session.take(&target, reply), Outcome::Superseded(1), "another has had our term");
+    let version = Version { generation: 4, ..target.version };
     let stale = Reply::Nack(Nack { proxy: "edge".into(), version, reason: NackReason::Stale });
     assert!(matches!(session.take(&target, stale), Outcome::Refused(_)));
 }
