@@ -166,6 +166,14 @@ pub(crate) const CERTIFICATES: &[Key] = &[
     Key::one("hours", "PORTREEVE_CERTIFICATE_HOURS", "HOURS", Some("24"), "How long what is issued is valid"),
 ];
 
+/// The settings of `portreeve own-addresses`.
+pub(crate) const OWN_ADDRESSES: &[Key] = &[Key::many(
+    "range",
+    "PORTREEVE_POOL",
+    "CIDR",
+    "A range of the pool, such as 192.0.2.0/26; may be repeated",
+)];
+
 /// The whole command line.
 pub(crate) fn command() -> Command {
     let command = Command::new("portreeve")
@@ -193,6 +201,12 @@ pub(crate) fn command() -> Command {
         .subcommand(arguments(
             Command::new("certificates").about("Issue the identities of controllers and proxies outside of a cluster"),
             CERTIFICATES,
+        ))
+        .subcommand(arguments(
+            Command::new("own-addresses")
+                .about("Make the addresses of a pool this node's own, so that proxies can bind them")
+                .after_help("What an earlier run made local is given up, unless it is named again."),
+            OWN_ADDRESSES,
         ))
         .subcommand(
             Command::new("completion")

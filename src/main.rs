@@ -6,6 +6,7 @@ mod controller;
 #[cfg(feature = "demo")]
 mod demo;
 mod logging;
+mod own_addresses;
 mod proxies;
 mod proxy;
 mod runtime;
@@ -46,6 +47,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("controller", matches)) => controller::run(matches),
         Some(("proxy", matches)) => proxy::run(matches),
         Some(("certificates", matches)) => certificates::run(matches),
+        Some(("own-addresses", matches)) => own_addresses::run(matches),
         Some(("completion", matches)) => {
             let shell: &clap_complete::Shell = matches.get_one("shell").expect("clap requires it");
             clap_complete::generate(*shell, &mut cli::command(), "portreeve", &mut std::io::stdout());

@@ -1,12 +1,13 @@
-//! Portreeve's real processes beside a real cluster, and the means to judge them: what the suite `tests/cluster` is
-//! written in.
+//! Portreeve's real processes beside a real cluster, or installed on it, and the means to judge them: what the suites
+//! `tests/cluster` and `tests/chart` and the command `conformance` are written in.
 //!
 //! [`testbed`] brings everything up, [`stage`] lets tests share it, [`fleet`] starts, stops and kills Portreeve's
-//! processes, [`traffic`] sends requests as clients would and counts what comes back, [`manifests`] holds what is
-//! applied, [`pool`] is the network of an address pool. Nothing here knows how Portreeve works inside: it is used by its
-//! command line, its ports and the Kubernetes API alone.
+//! processes, [`installation`] installs the chart, [`traffic`] sends requests as clients would and counts what comes
+//! back, [`manifests`] holds what is applied, [`pool`] is the network of an address pool. Nothing here knows how Portreeve
+//! works inside: it is used by its command line, its chart, its ports and the Kubernetes API alone.
 
 pub mod fleet;
+pub mod installation;
 pub mod manifests;
 pub mod pool;
 pub mod stage;

@@ -3,141 +3,178 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use actors::observe::resource::Resource;
 use actors_core::snapshot::meta::Kind;
-use anyhow::{Context, Result, ensure};
-use cluster::binaries::GoProgram;
+use anyhow::{Context, Result, bail, ensure};
 use cluster::process::run;
 use cluster::{Channel, Cluster};
+use e2e::installation::{self, Installation, left};
+use e2e::testbed::SYSTEM;
 use e2e::traffic::Client;
-use e2e::{fleet, manifests, wait};
+use e2e::{fleet, manifests, pool, wait};
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-const HELM: GoProgram<'static> = GoProgram {
-    name: "helm",
-    module: concat!(env!("CARGO_MANIFEST_DIR"), "/helm"),
-    sources: &["tools.go"],
-    arguments: &["build", "helm.sh/helm/v3/cmd/helm"],
-};
-const NAMESPACE: &str = "portreeve-system";
-const IMAGE: &str = "docker.io/local/portreeve";
 /// How long something may take that a test waits for.
 const SOON: Duration = Duration::from_secs(90);
+/// The pools: one, and the one that it is changed to.
+const POOLS: [&str; 2] = ["172.31.8.0/29", "172.31.9.0/29"];
 
 struct Scene {
+    installation: Installation,
+    client: Client,
     cluster: Cluster,
-    helm: PathBuf,
 }
 
 impl Scene {
     async fn up() -> Result<Self> {
         let program = tokio::task::spawn_blocking(fleet::build).await??;
         let cluster = Cluster::builder().nodes(2).channel(Channel::Standard).up().await?;
-        let helm = cluster.binaries().add(&HELM, |name| eprintln!("building {name}"))?;
-        let work = tempfile::tempdir()?;
-        let archive = work.path().join("portreeve.tar");
-        let mut build = Command::new(Path::new(ROOT).join("image/build"));
-        run(build.arg("--program").arg(program).args(["--tag", &format!("{IMAGE}:test")]).arg(&archive))?;
-        cluster.load_archive(&archive)?;
-        Ok(Self { cluster, helm })
-    }
-
-    fn helm(&self, arguments: &[&str]) -> Result<String> {
-        let mut helm = Command::new(&self.helm);
-        helm.arg("--kubeconfig").arg(self.cluster.kubeconfig()).args(["--namespace", NAMESPACE]);
-        run(helm.args(arguments))
+        let installation = Installation::prepare(&cluster, &program)?;
+        let machine = cluster.add_machine("client")?.namespace;
+        for range in POOLS {
+            pool::route(&machine, range, cluster.nodes())?;
+        }
+        Ok(Self { installation, client: Client::new(machine), cluster })
     }
 
     fn install(&self, more: &[&str]) -> Result<String> {
-        let chart = format!("{ROOT}/helm/portreeve");
-        let image = format!("image.repository={IMAGE}");
-        let mut arguments = vec!["install", "portreeve", &chart, "--create-namespace", "--set", &image];
-        arguments.extend(["--set", "image.tag=test"]);
-        arguments.extend(more);
-        self.helm(&arguments)
+        self.installation.install(&[&["--wait", "--timeout", "120s"], more].concat())
     }
 
-    /// Everything of the release's namespace and of the cluster that carries its label or its name.
-    fn left(&self) -> Result<BTreeSet<String>> {
-        let mut left = BTreeSet::new();
-        let namespaced = "all,lease,secret,configmap,serviceaccount,role,rolebinding,poddisruptionbudget";
-        let cluster = "clusterrole,clusterrolebinding,flowschema,gatewayclass,edgeparameters";
-        for kinds in [namespaced, cluster] {
-            let found = self.cluster.kubectl(&["-n", NAMESPACE, "get", kinds, "-o", "name"])?;
-            left.extend(found.lines().filter(|name| name.contains("portreeve")).map(str::to_owned));
-        }
-        Ok(left)
+    /// Takes the release away and holds that nothing of it is left.
+    async fn uninstall(&self) -> Result<()> {
+        self.installation.uninstall()?;
+        wait::until("nothing is left", SOON, async || {
+            let left = left(&self.cluster)?;
+            ensure!(left.is_empty(), "there are {left:?}");
+            Ok(())
+        })
+        .await
     }
 
-    fn why(&self) -> String {
-        let get = |arguments: &[&str]| {
-            self.cluster.kubectl(arguments).unwrap_or_else(|error| format!("{error:#}\n"))
-        };
-        get(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])
-            + &get(&["-n", NAMESPACE, "get", "events"])
-            + &get(&[
-                "-n",
-                NAMESPACE,
-                "logs",
-                "--all-containers",
-                "--prefix",
-                "--tail=30",
-                "-l",
-                "app.kubernetes.io/name=portreeve",
-            ])
+    async fn serves(&self, address: IpAddr) -> Result<()> {
+        wait::until(&format!("{address} serves"), SOON, async || {
+            let answer = self.client.get((address, 80).into(), manifests::HOST, "/").await?;
+            ensure!(answer.status == 200, "it answers {}: {}", answer.status, answer.body);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The addresses of the Gateway, once it is programmed.
+    async fn programmed(&self) -> Result<Vec<IpAddr>> {
+        wait::until("the Gateway is programmed", SOON, async || {
+            let path =
+                "jsonpath={.status.conditions[?(@.type=='Programmed')].status} {.status.addresses[*].value}";
+            let said = self.cluster.kubectl(&["get", "gateway", "edge", "-o", path])?;
+            let addresses = said.strip_prefix("True ").with_context(|| format!("it says {said:?}"))?;
+            addresses.split_whitespace().map(|one| Ok(one.parse()?)).collect()
+        })
+        .await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_installs_what_serves_on_every_node_and_takes_all_of_it_away() {
     let scene = Scene::up().await.unwrap();
-    if let Err(error) = play(&scene).await {
-        panic!("{error:#}\n{}", scene.why());
+    let play = async {
+        refuses_wrong_values(&scene)?;
+        serves_at_the_nodes(&scene).await?;
+        serves_at_a_pool(&scene).await
+    };
+    if let Err(error) = play.await {
+        panic!("{error:#}\n{}", installation::evidence(&scene.cluster, 30));
     }
 }
 
-async fn play(scene: &Scene) -> Result<()> {
+async fn serves_at_the_nodes(scene: &Scene) -> Result<()> {
     let cluster = &scene.cluster;
-    refuses_wrong_values(scene)?;
-    scene.install(&["--wait", "--timeout", "120s"])?;
+    scene.install(&[])?;
     let everything =
         [manifests::backend("blue", 2), manifests::GATEWAY.to_owned(), manifests::route(&[("blue", 1)])];
     cluster.apply(&everything.concat())?;
-    let client = Client::new(cluster.add_machine("client")?.namespace);
     for node in cluster.nodes() {
-        let address = (node.internal_ip, 80).into();
-        wait::until(&format!("{} serves", node.name), SOON, async || {
-            let answer = client.get(address, manifests::HOST, "/").await?;
-            ensure!(answer.status == 200, "it answers {}: {}", answer.status, answer.body);
-            Ok(())
-        })
-        .await?;
+        scene.serves(node.internal_ip.into()).await?;
     }
-    programmed_by_both(scene).await?;
-    privileges_are_few(scene)?;
-    scene.helm(&["uninstall", "portreeve", "--wait", "--timeout", "180s"])?;
-    wait::until("nothing is left", SOON, async || {
-        let left = scene.left()?;
-        ensure!(left.is_empty(), "there are {left:?}");
+    wait::until("the Gateway names both nodes", SOON, async || {
+        let addresses = scene.programmed().await?;
+        let all = cluster.nodes().iter().all(|node| addresses.contains(&node.internal_ip.into()));
+        ensure!(all, "it names {addresses:?}");
         Ok(())
     })
-    .await
+    .await?;
+    privileges_are_few(scene)?;
+    changes_of_network(scene, &[])?;
+    scene.uninstall().await
+}
+
+/// The same Gateway, of a class that has a pool now; then the pool is another one.
+async fn serves_at_a_pool(scene: &Scene) -> Result<()> {
+    let [first, second] = POOLS;
+    let values = |range: &str| {
+        ["addressProvider.type=pool".to_owned(), format!("addressProvider.pool.cidrs={{{range}}}")]
+    };
+    let [kind, range] = values(first);
+    scene.install(&["--set", &kind, "--set", &range])?;
+    serves_within(scene, "172.31.8.").await?;
+    owned(scene, first)?;
+    changes_of_network(scene, &["own-addresses"])?;
+    privileges_are_few(scene)?;
+    let [kind, range] = values(second);
+    scene.installation.upgrade(&["--set", &kind, "--set", &range])?;
+    scene.cluster.kubectl(&[
+        "-n",
+        SYSTEM,
+        "rollout",
+        "status",
+        "daemonset/portreeve-proxy",
+        "--timeout=240s",
+    ])?;
+    serves_within(scene, "172.31.9.").await?;
+    owned(scene, second)?;
+    scene.uninstall().await
+}
+
+/// Waits until the Gateway has one address, which begins so, and serves there.
+async fn serves_within(scene: &Scene, pool: &str) -> Result<()> {
+    let address = wait::until(&format!("the Gateway has an address of {pool}"), SOON, async || {
+        let addresses = scene.programmed().await?;
+        let [address] = addresses[..] else { bail!("it has {addresses:?}") };
+        ensure!(address.to_string().starts_with(pool), "it has {address}");
+        Ok(address)
+    })
+    .await?;
+    scene.serves(address).await
+}
+
+/// Which ranges are routes of ours on each node.
+fn owned(scene: &Scene, range: &str) -> Result<()> {
+    for node in scene.cluster.nodes() {
+        let routes =
+            run(node.namespace.command("ip").args(["route", "show", "table", "local", "proto", "117"]))?;
+        let wanted = format!("local {range} dev lo");
+        ensure!(routes.trim().starts_with(&wanted) && routes.lines().count() == 1, "{}: {routes}", node.name);
+    }
+    Ok(())
 }
 
 fn refuses_wrong_values(scene: &Scene) -> Result<()> {
     let refused = |values: &str| -> Result<String> {
-        let error = scene.install(&["--dry-run", "--set", values]).err();
+        let error = scene.installation.install(&["--dry-run", "--set", values]).err();
         Ok(format!("{:#}", error.with_context(|| format!("{values} was taken"))?))
     };
     for (values, said) in [
         ("controller.replicas=many", "replicas"),
         ("addressProvider.type=cloud", "type"),
         ("proxi.workers=1", "proxi"),
+        ("addressProvider.type=pool", "addressProvider/pool/cidrs"),
+        (
+            "addressProvider.type=pool,addressProvider.pool.cidrs={192.0.2.256/24}",
+            "addressProvider/pool/cidrs/0",
+        ),
+        ("addressProvider.pool.cidrs={192.0.2.0/24}", "addressProvider/pool/cidrs"),
     ] {
         let message = refused(values)?;
         ensure!(message.contains(said), "{values}: {message}");
@@ -145,29 +182,26 @@ fn refuses_wrong_values(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-async fn programmed_by_both(scene: &Scene) -> Result<()> {
-    wait::until("the Gateway is programmed", SOON, async || {
-        let path =
-            "jsonpath={.status.conditions[?(@.type=='Programmed')].status} {.status.addresses[*].value}";
-        let said = scene.cluster.kubectl(&["get", "gateway", "edge", "-o", path])?;
-        ensure!(said.starts_with("True "), "it says {said:?}");
-        for node in scene.cluster.nodes() {
-            ensure!(said.contains(&node.internal_ip.to_string()), "it says {said:?}");
-        }
-        Ok(())
-    })
-    .await
+/// Which containers may change the network of their node.
+fn changes_of_network(scene: &Scene, allowed: &[&str]) -> Result<()> {
+    let path = "jsonpath={range .items[*]}{range .spec['initContainers','containers'][*]}\
+                {.name} {.securityContext}{\"\\n\"}{end}{end}";
+    let said = scene.cluster.kubectl(&["-n", SYSTEM, "get", "pods", "-o", path])?;
+    for line in said.lines() {
+        let (name, context) = line.split_once(' ').unwrap_or_default();
+        let may = context.contains("NET_ADMIN");
+        ensure!(may == allowed.contains(&name) && !context.contains("\"privileged\":true"), "{line}");
+    }
+    ensure!(allowed.iter().all(|name| said.contains(name)), "{said}");
+    Ok(())
 }
 
-/// What the kernel says that a proxy may do: bind low ports, and nothing besides.
+/// What RBAC says that controllers and proxies may do.
 fn privileges_are_few(scene: &Scene) -> Result<()> {
-    let path = "jsonpath={.items[*].spec.containers[*].securityContext}";
-    let said = scene.cluster.kubectl(&["-n", NAMESPACE, "get", "pods", "-o", path])?;
-    ensure!(!said.contains("NET_ADMIN") && !said.contains("\"privileged\":true"), "{said}");
     let can = |account: &str, verb: &str, what: &str| {
-        let user = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+        let user = format!("--as=system:serviceaccount:{SYSTEM}:{account}");
         // It exits with 1 where the answer is no.
-        scene.cluster.kubectl(&["auth", "can-i", verb, what, &user, "-n", NAMESPACE]).is_ok()
+        scene.cluster.kubectl(&["auth", "can-i", verb, what, &user, "-n", SYSTEM]).is_ok()
     };
     ensure!(
         can("portreeve-controller", "get", "secrets/portreeve-ca"),

@@ -71,6 +71,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::cluster::GatewayService;
 use crate::snapshot::meta::{Kind, ObjectRef};
 use crate::status::DesiredStatus;
+pub use addresses::range::Range;
 use conditions::Fault;
 use derived::{Derived, Result as Derivation};
 use emission::Emission;

@@ -27,12 +27,16 @@ pub struct Event {
     pub user: String,
     /// What was done: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` ...
     pub verb: String,
+    /// Of which API group; empty for the core's.
+    pub group: String,
     /// To which resource, with its subresource where there is one: `httproutes/status`. Empty for other paths.
     pub resource: String,
     /// Namespace and name, as far as the request names them: `default/echo`.
     pub object: String,
     /// The status that answered it.
     pub status: u16,
+    /// Whether the user had no right to it. A status of 403 may have other reasons.
+    pub denied: bool,
 }
 
 impl Event {
@@ -53,9 +57,11 @@ impl Event {
             source: text("/sourceIPs/0").to_owned(),
             user: text("/user/username").to_owned(),
             verb: text("/verb").to_owned(),
+            group: text("/objectRef/apiGroup").to_owned(),
             resource: joined("/objectRef/resource", "/objectRef/subresource"),
             object: joined("/objectRef/namespace", "/objectRef/name"),
             status: u16::try_from(status).unwrap_or_default(),
+            denied: text("/annotations/authorization.k8s.io~1decision") == "forbid",
         })
     }
 }
@@ -90,8 +96,8 @@ mod tests {
     #[test]
     fn an_event_names_who_did_what_and_a_line_that_is_half_written_is_left_for_later() {
         let line = r#"{"kind":"Event","verb":"patch","user":{"username":"admin"},"sourceIPs":["172.30.1.2"],
-            "objectRef":{"resource":"httproutes","namespace":"default","name":"echo","subresource":"status"},
-            "responseStatus":{"code":200}}"#
+            "objectRef":{"apiGroup":"gateway.networking.k8s.io","resource":"httproutes","namespace":"default","name":"echo","subresource":"status"},
+            "responseStatus":{"code":403},"annotations":{"authorization.k8s.io/decision":"forbid"}}"#
             .replace('\n', "");
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("audit.log");
@@ -99,8 +105,9 @@ mod tests {
         let events = read(&log).unwrap();
         let [event] = &events[..] else { panic!("{events:?}") };
         assert_eq!((event.resource.as_str(), event.object.as_str()), ("httproutes/status", "default/echo"));
-        assert_eq!((event.source.as_str(), event.status), ("172.30.1.2", 200));
-        assert!(event.writes());
+        assert_eq!((event.source.as_str(), event.status), ("172.30.1.2", 403));
+        assert_eq!(event.group, "gateway.networking.k8s.io");
+        assert!(event.writes() && event.denied);
         assert!(!Event { verb: "watch".into(), ..event.clone() }.writes());
     }
 }

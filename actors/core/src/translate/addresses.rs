@@ -3,7 +3,7 @@
 //! Further providers are variants of [`Provider`]; nothing outside this room tells them apart.
 
 pub(super) mod pool;
-mod range;
+pub(super) mod range;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

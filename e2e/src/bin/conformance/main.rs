@@ -1,8 +1,10 @@
 //! The command `conformance`: brings up a cluster with Portreeve on it, runs the official suite of Gateway API there,
 //! and leaves its report, its log and ours in `e2e/results/conformance/<channel>`.
 //!
-//! [`scene`] is what the suite runs against, [`suite`] the suite and what came of it. Needs root.
+//! [`scene`] is what the suite runs against, [`suite`] the suite and what came of it, [`rights`] what Portreeve was allowed
+//! to do and did. Needs root.
 
+mod rights;
 mod scene;
 mod suite;
 
@@ -65,6 +67,17 @@ async fn main() -> Result<ExitCode> {
     let verdict_file = results.join("tests.tsv");
     std::fs::write(&verdict_file, verdict.table())?;
     verdict.failed().for_each(|test| println!("FAILED {test}"));
+    let complaints = if arguments.suite.is_whole() { rights(scene).await? } else { Vec::new() };
+    complaints.iter().for_each(|complaint| println!("RIGHTS {complaint}"));
     println!("{}: see {}", verdict.summary(), results.display());
-    Ok(if verdict.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.passed() && complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is wrong with the rights that Portreeve had during a whole run. It ends for that: watches are in the audit log
+/// once they have ended.
+async fn rights(scene: Scene) -> Result<Vec<String>> {
+    let granted = rights::granted(&scene.cluster)?;
+    tokio::task::block_in_place(|| scene.installation.uninstall())?;
+    let events = scene.cluster.audit()?;
+    Ok(rights::complaints(&granted, &events))
 }

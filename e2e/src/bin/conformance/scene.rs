@@ -1,19 +1,21 @@
-//! What the suite runs against: a cluster of two nodes, three controllers, a proxy on each node, a class whose
-//! Gateways get addresses from a pool that is routed to the nodes, and a machine that the suite runs on.
+//! What the suite runs against: a cluster of two nodes on which Portreeve is installed with helm, three controllers and a
+//! proxy on each node, a class whose Gateways get addresses from a pool that is routed to the nodes, and a machine that
+//! the suite runs on.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use cluster::binaries::{Binaries, GoProgram};
 use cluster::process::run;
 use cluster::{Channel, Cluster, Machine};
-use e2e::fleet::{self, Portreeve};
+use e2e::fleet;
+use e2e::installation::{self, Installation};
 use e2e::pool;
-use e2e::testbed::{self, SOON, SYSTEM};
+use e2e::testbed::SOON;
 use e2e::wait;
 
-/// The class that the suite's Gateways are of: the suite's own default.
-const CLASS: &str = "gateway-conformance";
+/// The class that the suite's Gateways are of: the chart's own.
+pub(crate) const CLASS: &str = "portreeve";
 /// The pool: addresses of the first range are given out unasked, as long as there are any.
 const POOL: [&str; 2] = ["172.31.0.0/24", "172.31.1.0/24"];
 /// An address for the Gateway that names one: of the second range, so that no other one has it.
@@ -46,8 +48,8 @@ pub(crate) struct Scene {
     pub(crate) machine: Machine,
     /// Where everything is written.
     pub(crate) results: PathBuf,
-    /// Portreeve's processes, which end with this value.
-    _fleet: Vec<Portreeve>,
+    /// Portreeve.
+    pub(crate) installation: Installation,
     /// Dropped last: it takes the rest with it.
     pub(crate) cluster: Cluster,
 }
@@ -57,20 +59,25 @@ impl Scene {
     pub(crate) async fn up(channel: Channel, results: &Path) -> Result<Self> {
         let program = tokio::task::spawn_blocking(fleet::build).await??;
         let cluster = Cluster::builder().nodes(2).channel(channel).up().await?;
-        let suite = tokio::task::block_in_place(|| furnish(&cluster))?;
+        let (suite, installation) = tokio::task::block_in_place(|| {
+            anyhow::Ok((furnish(&cluster)?, Installation::prepare(&cluster, &program)?))
+        })?;
         let machine = cluster.add_machine("suite")?;
         for range in POOL {
-            pool::make_local(&cluster, range)?;
             pool::route(&machine.namespace, range, cluster.nodes())?;
         }
-        cluster.kubectl(&["create", "namespace", SYSTEM])?;
-        cluster.apply(&definitions()?)?;
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])?;
-        cluster.apply(&class())?;
-        let fleet = fleet(&cluster, &program, results)?;
-        let scene = Self { suite, machine, results: results.to_owned(), _fleet: fleet, cluster };
-        scene.class_is_accepted().await?;
+        let scene = Self { suite, machine, results: results.to_owned(), installation, cluster };
+        let outcome = scene.install().await;
+        outcome.inspect_err(|_| eprintln!("{}", installation::evidence(&scene.cluster, 30)))?;
         Ok(scene)
+    }
+
+    async fn install(&self) -> Result<()> {
+        let ranges = format!("addressProvider.pool.cidrs={{{}}}", POOL.join(","));
+        let values = ["--set", "addressProvider.type=pool", "--set", &ranges];
+        let wait = ["--wait", "--timeout", "180s"];
+        tokio::task::block_in_place(|| self.installation.install(&[&values[..], &wait].concat()))?;
+        self.class_is_accepted().await
     }
 
     async fn class_is_accepted(&self) -> Result<()> {
@@ -81,6 +88,12 @@ impl Scene {
             Ok(())
         })
         .await
+    }
+
+    /// Keeps what our pods have logged so far.
+    pub(crate) fn keep_logs(&self) -> Result<()> {
+        std::fs::write(self.results.join("pods.log"), installation::evidence(&self.cluster, -1))?;
+        Ok(())
     }
 
     /// Keeps what explains a failure: the Gateways and routes as they are, and the cluster's own logs.
@@ -101,50 +114,4 @@ fn furnish(cluster: &Cluster) -> Result<PathBuf> {
     binaries.add(&COREDNS, building)?;
     cluster.load_image(COREDNS.name, COREDNS_IMAGE)?;
     Ok(suite)
-}
-
-fn definitions() -> Result<String> {
-    let documents: Result<Vec<_>, _> = actors_api::crds::ours().iter().map(serde_json::to_string).collect();
-    Ok(documents?.join("\n---\n"))
-}
-
-fn class() -> String {
-    let ranges = POOL.join(", ");
-    format!(
-        r"
-apiVersion: portreeve.dev/v1alpha1
-kind: EdgeParameters
-metadata: {{name: {CLASS}}}
-spec: {{addressProvider: {{pool: {{cidrs: [{ranges}]}}}}}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: {CLASS}}}
-spec:
-  controllerName: portreeve.dev/gateway-controller
-  parametersRef: {{group: portreeve.dev, kind: EdgeParameters, name: {CLASS}}}
-"
-    )
-}
-
-/// Three controllers on machines of their own, and a proxy on each node.
-fn fleet(cluster: &Cluster, program: &Path, results: &Path) -> Result<Vec<Portreeve>> {
-    let names: Vec<&str> = cluster.nodes().iter().map(|node| node.name.as_str()).collect();
-    let identities = results.join("tls");
-    fleet::issue_certificates(program, &identities, &names)?;
-    let mut fleet = Vec::new();
-    for node in cluster.nodes() {
-        let state = results.join(format!("{}-state", node.name));
-        let arguments = testbed::proxy_arguments(&node.name, node.internal_ip, &identities, &state);
-        let name = format!("proxy-{}", node.name);
-        fleet.push(Portreeve::new(&name, node.namespace.clone(), program, arguments, results));
-    }
-    for index in 1..=3 {
-        let name = format!("controller-{index}");
-        let arguments = testbed::controller_arguments(cluster, &name, &identities);
-        let machine = cluster.add_machine(&name)?;
-        fleet.push(Portreeve::new(&name, machine.namespace, program, arguments, results));
-    }
-    fleet.iter().try_for_each(|process| process.start(cluster)).context("start Portreeve")?;
-    Ok(fleet)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{Scene, UNUSABLE, USABLE};
+use crate::scene::{CLASS, Scene, UNUSABLE, USABLE};
 
 /// How long the whole suite may take.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
@@ -26,6 +26,13 @@ pub(crate) struct Choice {
     /// Flags for the suite itself.
     #[arg(last = true)]
     flags: Vec<String>,
+}
+
+impl Choice {
+    /// Whether all of it is run.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.run.is_none() && self.profiles == PROFILES && self.flags.is_empty()
+    }
 }
 
 /// What came of a run.
@@ -85,6 +92,7 @@ pub(crate) async fn run(scene: &Scene, choice: &Choice) -> Result<Verdict> {
     let mut command = scene.machine.namespace.command(&scene.suite);
     command.env("KUBECONFIG", scene.cluster.inner_kubeconfig());
     command.args(["-test.v", "-test.timeout=60m", "-allow-crds-mismatch=false"]);
+    command.arg(format!("-gateway-class={CLASS}"));
     command.arg(format!("-conformance-profiles={}", choice.profiles));
     command.arg(format!("-usable-address={USABLE}")).arg(format!("-unusable-address={UNUSABLE}"));
     command.arg(format!("-report-output={}", scene.results.join("report.yaml").display()));
@@ -106,6 +114,7 @@ pub(crate) async fn run(scene: &Scene, choice: &Choice) -> Result<Verdict> {
         sleep(Duration::from_millis(200)).await;
     };
     let text = fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?;
+    scene.keep_logs()?;
     if !status.success() {
         scene.keep_evidence()?;
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A network: its first address and the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::translate) struct Range {
+pub struct Range {
     first: IpAddr,
     prefix: u8,
 }
@@ -19,8 +19,11 @@ impl fmt::Display for Range {
 }
 
 impl Range {
-    /// Reads a range; the error says what is wrong with it.
-    pub(in crate::translate) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a range.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let parts = text.split_once('/').and_then(|(first, prefix)| {
             Some(Self { first: first.parse().ok()?, prefix: prefix.parse().ok()? })
         });
@@ -34,6 +37,16 @@ impl Range {
             return Err(format!("`{text}` has no addresses that a listener can be bound to"));
         }
         Ok(range)
+    }
+
+    /// Its first address.
+    pub fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// How many bits all of its addresses share.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
     }
 
     /// Whether an address is in it.
