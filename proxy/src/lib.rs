@@ -14,6 +14,8 @@ pub mod table;
 
 pub mod listen;
 
+pub mod tcp;
+
 pub mod http;
 
 pub mod l4;

@@ -25,6 +25,7 @@ use crate::l4::replay::Replay;
 use crate::l4::streams;
 use crate::metrics::WorkerMetrics;
 use crate::table::Table;
+use crate::tcp::Tcp;
 
 /// What no request of HTTP/1 can begin with: the start of the preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI *";
@@ -41,7 +42,7 @@ pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
     let client =
         Client { peer, local, secure: false, sni: None, listener: None, validated: None, accepted: at };
     match TcpStream::from_std(stream) {
-        Ok(stream) => speak(stream, client, &context).await,
+        Ok(stream) => speak(stream.into(), client, &context).await,
         Err(error) => debug!(%peer, %local, %error, "can't watch a connection"),
     }
 }
@@ -63,17 +64,19 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn speak(stream: TcpStream, client: Client, context: &Context) {
+async fn speak(stream: Tcp, client: Client, context: &Context) {
     // A port that is gone since the accept has nothing to say.
     let Some(protocol) = context.table(|table| Some(table.port(client.local)?.protocol())) else { return };
     match protocol {
         Protocol::Https => speak_securely(Replay::new(Vec::new(), stream), client, context).await,
-        Protocol::Http => match timeout_at(client.accepted + HEAD_TIMEOUT, begins_http2(&stream)).await {
-            Ok(Ok(true)) => h2::serve(stream, client, context).await,
-            Ok(Ok(false)) => h1::serve(stream, client, context).await,
-            Ok(Err(error)) => debug!(peer = %client.peer, %error, "lost before its first byte"),
-            Err(_) => debug!(peer = %client.peer, "sent nothing in time"),
-        },
+        Protocol::Http => {
+            match timeout_at(client.accepted + HEAD_TIMEOUT, begins_http2(stream.as_tokio())).await {
+                Ok(Ok(true)) => h2::serve(stream, client, context).await,
+                Ok(Ok(false)) => h1::serve(stream, client, context).await,
+                Ok(Err(error)) => debug!(peer = %client.peer, %error, "lost before its first byte"),
+                Err(_) => debug!(peer = %client.peer, "sent nothing in time"),
+            }
+        }
         Protocol::Tls => speak_tls(stream, client, context).await,
         Protocol::Tcp => {
             let listener = listener(&client, context);
@@ -85,7 +88,7 @@ async fn speak(stream: TcpStream, client: Client, context: &Context) {
 }
 
 /// Looks at the server name before it is known who ends TLS.
-async fn speak_tls(stream: TcpStream, client: Client, context: &Context) {
+async fn speak_tls(stream: Tcp, client: Client, context: &Context) {
     let deadline = context.shared().tls.deadline(client.accepted);
     let (stream, hello) = match timeout_at(deadline, hello::read(stream)).await {
         Ok(Ok(read)) => read,
@@ -111,7 +114,7 @@ fn listener(client: &Client, context: &Context) -> Option<UnitId> {
     context.table(chosen)
 }
 
-async fn speak_securely(stream: Replay<TcpStream>, client: Client, context: &Context) {
+async fn speak_securely(stream: Replay<Tcp>, client: Client, context: &Context) {
     match context.shared().tls.accept(stream, client.local, client.accepted).await {
         Ok(secured) => {
             let Secured { stream, sni, protocol, validated } = secured;

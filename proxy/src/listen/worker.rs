@@ -34,7 +34,7 @@ const FINISH_WITHIN: Duration = Duration::from_millis(500);
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often a worker lets go of what has been idle for too long.
-const TIDY_EVERY: Duration = Duration::from_secs(5);
+const TIDY_EVERY: Duration = crate::upstream::pool::RECENT;
 
 /// What a worker is told.
 #[derive(Debug)]

@@ -7,17 +7,18 @@ use std::net::TcpStream as StdTcpStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
+
+use crate::tcp::Tcp;
 
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub enum Link {
     /// In clear.
-    Plain(TcpStream),
+    Plain(Tcp),
     /// Over TLS.
-    Secured(Box<TlsStream<TcpStream>>),
+    Secured(Box<TlsStream<Tcp>>),
 }
 
 impl Link {
@@ -25,12 +26,12 @@ impl Link {
     /// useless. Reads what the runtime knows, without a system call and without waiting for more.
     pub(super) fn is_quiet(&mut self) -> bool {
         match self {
-            Self::Plain(stream) => is_quiet(stream),
+            Self::Plain(stream) => stream.is_quiet(),
             Self::Secured(stream) => {
                 let (socket, session) = stream.get_mut();
                 let is_over =
                     |state: rustls::IoState| state.plaintext_bytes_to_read() > 0 || state.peer_has_closed();
-                is_quiet(socket) && session.process_new_packets().is_ok_and(|state| !is_over(state))
+                socket.is_quiet() && session.process_new_packets().is_ok_and(|state| !is_over(state))
             }
         }
     }
@@ -50,16 +51,12 @@ impl Link {
 
     /// Its socket.
     #[cfg(test)]
-    pub(super) fn socket(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> &tokio::net::TcpStream {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Secured(stream) => stream.get_ref().0,
+            Self::Plain(stream) => stream.as_tokio(),
+            Self::Secured(stream) => stream.get_ref().0.as_tokio(),
         }
     }
-}
-
-fn is_quiet(stream: &TcpStream) -> bool {
-    matches!(stream.try_io(Interest::READABLE, || Ok(())), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl AsyncRead for Link {

@@ -7,7 +7,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream as StdTcpStream;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,9 +22,15 @@ use super::registry::Endpoint;
 use super::stream::Stream;
 use super::tls::Inside;
 use crate::listen::socket::tune;
+use crate::tcp::Tcp;
 
-/// The idle connections that a process keeps to one endpoint.
-pub const MAX_IDLE_PER_ENDPOINT: u32 = 32;
+/// The idle connections that a process keeps to one endpoint beside those that were in use lately: one half
+/// for its workers, one half in the stash.
+pub const MAX_IDLE_PER_ENDPOINT: usize = 32;
+
+/// What a worker has used within this time it keeps, however many they are: it needs so many at a time, and
+/// would have to make again at once what it closed.
+pub const RECENT: Duration = Duration::from_secs(5);
 
 /// How long a connection may stay idle: shorter than what most servers allow, so that we close first.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -63,38 +68,34 @@ type Held = (Link, Share);
 #[derive(Debug, Default)]
 pub struct Stash {
     streams: Mutex<Vec<(StdTcpStream, Share, Instant)>>,
-    /// All idle ones of the process, those that workers keep included.
-    idle: AtomicU32,
 }
 
 impl Stash {
-    fn put(&self, stream: StdTcpStream, share: Share, now: Instant) {
-        self.streams().push((stream, share, now));
+    /// Leaves a connection to the others, unless there are as many as may be.
+    fn leave(&self, (link, share): Held, since: Instant) {
+        let mut streams = self.streams();
+        if streams.len() < MAX_IDLE_PER_ENDPOINT / 2
+            && let Some(stream) = link.into_std()
+        {
+            streams.push((stream, share, since));
+        }
     }
 
     fn take(&self) -> Option<(StdTcpStream, Share)> {
         let (stream, share, _) = self.streams().pop()?;
-        self.idle.fetch_sub(1, Ordering::Relaxed);
         Some((stream, share))
     }
 
     /// Closes what has been idle for too long; whether nothing is left.
     fn sweep(&self, oldest: Instant) -> bool {
         let mut streams = self.streams();
-        let before = streams.len();
         streams.retain(|(_, _, since)| *since > oldest);
-        self.idle.fetch_sub((before - streams.len()) as u32, Ordering::Relaxed);
         streams.is_empty()
     }
 
     fn streams(&self) -> MutexGuard<'_, Vec<(StdTcpStream, Share, Instant)>> {
         // The list is whole after every step, so a panic elsewhere does not make it unusable.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The idle connections of the process, those that workers keep included.
-    pub fn idle(&self) -> u32 {
-        self.idle.load(Ordering::Relaxed)
     }
 }
 
@@ -105,12 +106,28 @@ struct Idle {
     streams: Vec<(Held, Instant)>,
 }
 
+impl Idle {
+    /// Leaves to the others what is beyond `keep` and was not in use lately. What can't be left to them has
+    /// the room of both.
+    fn shrink(&mut self, keep: usize, now: Instant) {
+        let can_move = self.streams.first().is_some_and(|((link, _), _)| link.can_move());
+        let keep = if can_move { keep } else { keep * 2 };
+        // What was used longest ago lies first.
+        let unused =
+            self.streams.partition_point(|(_, since)| now.saturating_duration_since(*since) >= RECENT);
+        let beyond = self.streams.len().saturating_sub(keep).min(unused);
+        for (held, since) in self.streams.drain(..beyond) {
+            self.endpoint.stash().leave(held, since);
+        }
+    }
+}
+
 /// The idle connections of one worker. An entry holds its endpoint, so the address of an endpoint names
 /// it as long as the entry lives.
 #[derive(Debug)]
 pub struct Pool {
     idle: RefCell<HashMap<usize, Idle, GlobalState>>,
-    /// What one worker keeps of an endpoint; what is beyond goes to the stash.
+    /// What one worker keeps of an endpoint; what is beyond and was not in use lately goes to the stash.
     keep: usize,
     budget: Arc<Budget>,
 }
@@ -118,11 +135,12 @@ pub struct Pool {
 impl Pool {
     /// The pool of one of `workers` workers, which share a budget.
     pub fn new(workers: usize, budget: Arc<Budget>) -> Self {
-        let keep = (MAX_IDLE_PER_ENDPOINT as usize / workers.max(1)).max(1);
+        let keep = (MAX_IDLE_PER_ENDPOINT / 2 / workers.max(1)).max(1);
         Self { idle: RefCell::default(), keep, budget }
     }
 
-    /// A connection that was used before and is not known to be closed.
+    /// A connection that was used before. One that its endpoint has ended, or on which it says something
+    /// unasked, is useless.
     fn reuse(&self, endpoint: &Arc<Endpoint>) -> Option<Held> {
         while let Some((mut link, share)) = self.take(endpoint) {
             if link.is_quiet() {
@@ -134,7 +152,7 @@ impl Pool {
             let is_quiet =
                 matches!(stream.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
             if let (true, Ok(stream)) = (is_quiet, TcpStream::from_std(stream)) {
-                return Some((Link::Plain(stream), share));
+                return Some((Link::Plain(stream.into()), share));
             }
         }
         None
@@ -143,7 +161,6 @@ impl Pool {
     fn take(&self, endpoint: &Arc<Endpoint>) -> Option<Held> {
         let mut idle = self.idle.borrow_mut();
         let (held, _) = idle.get_mut(&name(endpoint))?.streams.pop()?;
-        endpoint.stash().idle.fetch_sub(1, Ordering::Relaxed);
         Some(held)
     }
 
@@ -215,7 +232,6 @@ impl Pool {
             }
             if !idle.streams.is_empty() {
                 idle.streams.remove(0);
-                idle.endpoint.stash().idle.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
         }
@@ -230,53 +246,25 @@ impl Pool {
         }
     }
 
-    fn keep_connection(&self, endpoint: &Arc<Endpoint>, (link, share): Held, now: Instant) {
-        let stash = endpoint.stash();
-        if stash.idle.fetch_add(1, Ordering::Relaxed) >= MAX_IDLE_PER_ENDPOINT {
-            stash.idle.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
+    fn keep_connection(&self, endpoint: &Arc<Endpoint>, held: Held, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         let entry = idle
             .entry(name(endpoint))
             .or_insert_with(|| Idle { endpoint: Arc::clone(endpoint), streams: Vec::new() });
-        if entry.streams.len() < self.keep || !link.can_move() {
-            entry.streams.push(((link, share), now));
-            return;
-        }
-        match link.into_std() {
-            Some(stream) => stash.put(stream, share, now),
-            None => {
-                stash.idle.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
+        entry.streams.push((held, now));
     }
 
-    /// Closes what has been idle for too long or was closed by its endpoint.
+    /// Closes what has been idle for too long or was closed by its endpoint, and leaves to the other workers
+    /// what this one has needed for a while and does not any more.
     pub fn sweep(&self, now: Instant) {
         let Some(oldest) = now.checked_sub(IDLE_TIMEOUT) else { return };
         self.idle.borrow_mut().retain(|_, idle| {
-            let before = idle.streams.len();
             idle.streams.retain_mut(|((link, _), since)| *since > oldest && link.is_quiet());
-            let closed = (before - idle.streams.len()) as u32;
-            idle.endpoint.stash().idle.fetch_sub(closed, Ordering::Relaxed);
+            idle.shrink(self.keep, now);
             // Whoever has put into a stash remembers its endpoint until that is empty.
             let is_stash_empty = idle.endpoint.stash().sweep(oldest);
             !(idle.streams.is_empty() && is_stash_empty)
         });
-    }
-
-    /// Closes all of them: the worker stops.
-    pub fn clear(&self) {
-        for (_, idle) in self.idle.borrow_mut().drain() {
-            idle.endpoint.stash().idle.fetch_sub(idle.streams.len() as u32, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.clear();
     }
 }
 
@@ -288,10 +276,10 @@ fn name(endpoint: &Arc<Endpoint>) -> usize {
 ///
 /// # Errors
 /// Where it can't be made, or not within [`CONNECT_TIMEOUT`].
-async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn dial(endpoint: &Endpoint) -> io::Result<Tcp> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(endpoint.address())).await??;
     tune(&socket2::SockRef::from(&stream))?;
-    Ok(stream)
+    Ok(stream.into())
 }
 
 #[cfg(test)]

@@ -19,13 +19,13 @@ use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, version};
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
 use crate::table::authority::{Bundle, roots};
+use crate::tcp::Tcp;
 
 mod verify;
 
@@ -189,9 +189,9 @@ impl Peer {
     pub(super) async fn handshake(
         &self,
         config: &Arc<ClientConfig>,
-        stream: TcpStream,
+        stream: Tcp,
         inside: Inside,
-    ) -> io::Result<Box<TlsStream<TcpStream>>> {
+    ) -> io::Result<Box<TlsStream<Tcp>>> {
         let connector = TlsConnector::from(Arc::clone(config));
         let handshake = connector.with_alpn(inside.alpn()).connect(self.name.clone(), stream);
         timeout(HANDSHAKE_TIMEOUT, handshake).await?.map(Box::new)
