@@ -5,6 +5,7 @@
 //! every answer of our own comes from [`respond`].
 
 pub mod attempts;
+pub mod authorise;
 pub mod body;
 pub mod exchange;
 pub mod filters;

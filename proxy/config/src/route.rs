@@ -173,7 +173,8 @@ pub struct ExternalAuth {
     pub target: Target,
     /// How it is asked.
     pub protocol: AuthProtocol,
-    /// How many bytes of a request's content it is shown; 0: none.
+    /// How many bytes of a request's content it is shown; 0: none. Requests with more are refused: what nobody
+    /// has looked at is not let pass.
     #[serde(default)]
     pub max_body: u32,
 }
@@ -188,7 +189,7 @@ pub enum AuthProtocol {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         allowed_headers: Vec<String>,
     },
-    /// By a request of the same method, host and header fields: status 200 lets the request pass.
+    /// By a request of the same method, host and path: status 200 lets the request pass.
     Http {
         /// Put before the request's path.
         #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -196,7 +197,8 @@ pub enum AuthProtocol {
         /// The header fields that it is shown besides `Authorization`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         allowed_headers: Vec<String>,
-        /// The header fields of its answer that the backend is shown; empty: all but framing ones.
+        /// The header fields of its answer that the backend is shown; empty: all but those about the answer
+        /// itself, its framing and its content.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         allowed_response_headers: Vec<String>,
     },

@@ -113,6 +113,16 @@ impl HeaderEdits {
         edits
     }
 
+    /// These edits, then later ones, which also act on what these append.
+    pub fn followed_by(&self, later: &Self) -> Self {
+        let mut edits = self.clone();
+        edits.appended.retain(|field| !later.drops(field.name.as_bytes()));
+        edits.dropped.extend(later.dropped.iter().filter(|name| !self.drops(name.as_bytes())).cloned());
+        edits.appended.extend_from_slice(&later.appended);
+        edits.seal();
+        edits
+    }
+
     fn seal(&mut self) {
         self.lines.clear();
         for Appended { name, value } in &self.appended {
@@ -150,8 +160,7 @@ impl Filters {
                 Filter::Redirect(redirect) => compiled.redirect = Some(Redirect::compile(redirect)?),
                 Filter::Rewrite(rewrite) => compiled.rewrite.then(rewrite)?,
                 // These are policies of a rule: see `Policies`.
-                Filter::Cors(_) | Filter::Mirror(_) => {}
-                Filter::ExternalAuth(_) => return Err(FilterError::Unsupported("external authorisation")),
+                Filter::Cors(_) | Filter::Mirror(_) | Filter::ExternalAuth(_) => {}
             }
         }
         compiled.request.seal();
@@ -187,11 +196,16 @@ const PROTECTED: [&str; 11] = [
     "http2-settings",
 ];
 
+/// Whether the proxy alone decides what a field of this name says.
+pub(super) fn is_protected(name: &[u8]) -> bool {
+    PROTECTED.iter().any(|protected| protected.as_bytes().eq_ignore_ascii_case(name))
+}
+
 fn check_name(name: &str) -> Result<(), FilterError> {
     if !is_token(name.as_bytes()) {
         return Err(FilterError::Name(name.to_owned()));
     }
-    if PROTECTED.iter().any(|protected| protected.eq_ignore_ascii_case(name)) {
+    if is_protected(name.as_bytes()) {
         return Err(FilterError::Protected(name.to_owned()));
     }
     Ok(())
@@ -252,6 +266,15 @@ mod tests {
         let rule = edits(&[], &[("x-a", "rule")], &[("x-b", "rule")]);
         let backend = edits(&["x-b"], &[("X-A", "backend")], &[("x-c", "backend")]);
         check(&[rule, backend], &[("x-a", "client")], &[("X-A", "backend"), ("x-c", "backend")]);
+    }
+
+    #[test]
+    fn edits_that_are_compiled_follow_each_other_as_they_would_have_been_compiled() {
+        let first = edits(&["x-c"], &[("x-a", "1")], &[("x-b", "1")]);
+        let second = edits(&["X-B"], &[("X-A", "2")], &[("x-c", "2")]);
+        let compile = |filters: &[Filter]| Filters::compile(filters).unwrap().request;
+        let both = compile(&[first.clone(), second.clone()]);
+        assert_eq!(compile(&[first]).followed_by(&compile(&[second])), both);
     }
 
     #[test]

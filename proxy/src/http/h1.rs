@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
 use super::body::BodyReader;
+use super::head::Head;
 use super::plan::{self, Extra, Plan, Planned};
 use super::render::Origin;
 use super::respond::{self, Reason};
@@ -23,8 +24,10 @@ use super::validate::{self, Method, Request};
 use crate::listen::context::{Client, Context};
 use crate::table::route::Routed;
 
+mod authorise;
 pub mod buffer;
 mod forward;
+mod job;
 pub mod pump;
 mod reply;
 mod view;
@@ -203,20 +206,15 @@ where
         let view = View { request: &request, head, bytes };
         let (outcome, routed) = match self.context.table(|table| plan::plan(table, &view, &self.client)) {
             Planned::Unrouted(reason) => (self.refuse(reason, &request, out).await, None),
-            Planned::Routed(routed, plan) => {
-                let outcome = match plan {
-                    Plan::Answer(reason) => self.refuse(reason, &request, out).await,
-                    Plan::Preflight(edits) => {
-                        let head = |close, out: &mut Vec<u8>| respond::preflight(&edits, close, out);
-                        self.reply(respond::PREFLIGHT, head, &request, out).await
-                    }
-                    Plan::Redirect(share, extra) => {
-                        self.redirect(&routed, (share, &extra), &request, out).await
-                    }
-                    Plan::Forward(target) => {
-                        let job = forward::Job { view, routed: &routed, target };
-                        forward::forward(self, &job, response, out, reply).await
-                    }
+            Planned::Routed(routed, asking, plan) => {
+                let planned = match asking {
+                    None => Ok(plan),
+                    // Boxed: connections on which nobody is asked have no room for it.
+                    Some(asking) => Box::pin(self.authorise((&asking, plan), view, &routed, out)).await,
+                };
+                let outcome = match planned {
+                    Ok(plan) => self.follow(plan, view, &routed, (response, out, reply)).await,
+                    Err(outcome) => outcome,
                 };
                 (outcome, Some(routed))
             }
@@ -230,6 +228,27 @@ where
             _ => {}
         }
         outcome.keep
+    }
+
+    async fn follow(
+        &mut self,
+        plan: Plan,
+        view: View<'_>,
+        routed: &Routed,
+        (response, out, reply): (&mut Head, &mut Vec<u8>, &mut Vec<u8>),
+    ) -> Outcome {
+        match plan {
+            Plan::Answer(reason) => self.refuse(reason, view.request, out).await,
+            Plan::Preflight(edits) => {
+                let head = |close, out: &mut Vec<u8>| respond::preflight(&edits, close, out);
+                self.reply(respond::PREFLIGHT, head, view.request, out).await
+            }
+            Plan::Redirect(share, extra) => self.redirect(routed, (share, &extra), view.request, out).await,
+            Plan::Forward(target) => {
+                let job = job::Job { view, routed, target };
+                forward::forward(self, &job, response, out, reply).await
+            }
+        }
     }
 
     fn record(&self, outcome: &Outcome, routed: Option<&Routed>, begun: Instant) {

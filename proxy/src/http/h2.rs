@@ -25,6 +25,7 @@ use super::h1::HEAD_TIMEOUT;
 use super::render::Origin;
 use crate::listen::context::{Client, Context};
 
+mod authorise;
 mod connect;
 mod content;
 mod forward;

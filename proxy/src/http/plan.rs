@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use proxy_config::backend::BackendProtocol;
 
-use super::filters::HeaderEdits;
+use super::authorise::{Asking, Granted};
+use super::filters::{Filters, HeaderEdits};
 use super::mirror::Copied;
 use super::respond::Reason;
 use super::session::Bound;
@@ -18,6 +19,7 @@ use crate::table::Table;
 use crate::table::port::Port;
 use crate::table::request::{Refusal, RequestView};
 use crate::table::route::Routed;
+use crate::table::slot::Slot;
 use crate::upstream::balance::Backend;
 use crate::upstream::registry::Endpoint;
 
@@ -49,12 +51,25 @@ pub struct Target {
     pub copied: Vec<Copied>,
     /// Its session, where the rule has sessions.
     pub session: Option<Box<Bound>>,
+    /// What those have said who were asked whether it may pass.
+    pub granted: Option<Box<Granted>>,
 }
 
 impl Target {
     /// The endpoint of the request's session.
     pub fn bound(&self) -> Option<&Arc<Endpoint>> {
         self.session.as_ref()?.endpoint.as_ref()
+    }
+
+    /// What is done to the request on its way to the backend.
+    pub fn filters<'a>(&'a self, routed: &'a Routed) -> &'a Filters {
+        let granted = self.granted.as_deref().map(|granted| &granted.filters);
+        granted.unwrap_or_else(|| routed.filters(Some(self.share)))
+    }
+
+    /// What is done to copies of it.
+    pub fn filters_of_copies<'a>(&'a self, routed: &'a Routed) -> &'a Filters {
+        self.granted.as_deref().map_or(&routed.rule().filters, |granted| &granted.of_rule)
     }
 
     /// How the response of an endpoint is edited. `secure`: the client came over TLS.
@@ -85,8 +100,8 @@ pub fn edits<'a>(routed: &'a Routed, share: Option<usize>, extra: &'a Extra) -> 
 pub enum Planned {
     /// No route takes the request: answer for this reason.
     Unrouted(Reason),
-    /// The route, and what it wants done.
-    Routed(Routed, Plan),
+    /// The route, whom it wants asked first, and what it wants done.
+    Routed(Routed, Option<Box<Asking>>, Plan),
 }
 
 /// Plans a request of a client.
@@ -100,14 +115,47 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     match port.route(request, client.sni.as_deref()) {
         Ok(routed) => {
             let plan = follow((table, port), &routed, request);
-            Planned::Routed(routed, plan)
+            match asking((table, port), &routed, request, plan) {
+                Ok((asking, plan)) => Planned::Routed(routed, asking, plan),
+                Err(reason) => Planned::Routed(routed, None, Plan::Answer(reason)),
+            }
         }
         Err(Refusal::NotFound) => Planned::Unrouted(Reason::RouteNotFound),
         Err(Refusal::Misdirected) => Planned::Unrouted(Reason::Misdirected),
     }
 }
 
-fn follow<R: RequestView>((table, port): (&Table, &Port), routed: &Routed, request: &R) -> Plan {
+/// A backend as the Gateway of a request sees it: which certificate that shows matters to one over TLS alone.
+fn backend<'t, R: RequestView>(
+    (table, port): (&'t Table, &Port),
+    request: &R,
+    slot: Slot,
+) -> Option<Cow<'t, Arc<Backend>>> {
+    let backend = table.backend(slot)?;
+    let shown = if backend.is_secure() { port.shown(request.host()) } else { None };
+    Some(backend.seen_with(shown))
+}
+
+/// Who is to be asked before a plan is followed.
+fn asking<R: RequestView>(
+    by: (&Table, &Port),
+    routed: &Routed,
+    request: &R,
+    plan: Plan,
+) -> Result<(Option<Box<Asking>>, Plan), Reason> {
+    let share = match &plan {
+        // A preflight bears no credentials, and is told no more than every page may know.
+        Plan::Answer(_) | Plan::Preflight(_) => return Ok((None, plan)),
+        Plan::Redirect(share, _) => *share,
+        Plan::Forward(target) => Some(target.share),
+    };
+    let Some(checks) = routed.checks(share) else { return Ok((None, plan)) };
+    let backends = checks.backends(|slot| backend(by, request, slot).map(Cow::into_owned));
+    let backends = backends.ok_or(Reason::InvalidRule)?;
+    Ok((Some(Box::new(Asking { share, backends })), plan))
+}
+
+fn follow<R: RequestView>(by: (&Table, &Port), routed: &Routed, request: &R) -> Plan {
     let rule = routed.rule();
     if rule.invalid.is_some() {
         return Plan::Answer(Reason::InvalidRule);
@@ -121,12 +169,7 @@ fn follow<R: RequestView>((table, port): (&Table, &Port), routed: &Routed, reque
     if rule.filters.redirect.is_some() {
         return Plan::Redirect(None, extra(None));
     }
-    // Which certificate its Gateway shows matters to a backend over TLS alone.
-    let backend = |slot| {
-        let backend = table.backend(slot)?;
-        let shown = if backend.is_secure() { port.shown(request.host()) } else { None };
-        Some(backend.seen_with(shown))
-    };
+    let backend = |slot| backend(by, request, slot);
     let session = policies.and_then(|policies| policies.session.as_ref()).map(|session| {
         let shares = rule.backends.iter().enumerate();
         let backends =
@@ -154,5 +197,6 @@ fn follow<R: RequestView>((table, port): (&Table, &Port), routed: &Routed, reque
         copied: due.map(|to| Copied { protocol: protocol(&to), backend: to.into_owned() }).collect(),
         session: session.map(Box::new),
         backend: to.into_owned(),
+        granted: None,
     })
 }

@@ -33,6 +33,17 @@ impl Origin {
         let lines = format!("{FOR}: {address}\r\n{PROTO}: {scheme}\r\n{HOST}: ").into();
         Self { address, scheme, lines }
     }
+
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// The fields that tell a backend who the client is.
+    pub(super) fn fields<'a>(&'a self, request: &Request<'a>) -> [(&'static str, &'a [u8]); 3] {
+        let (address, scheme) = (self.address.as_bytes(), self.scheme.as_bytes());
+        [(FOR, address), (PROTO, scheme), (HOST, request.authority.text)]
+    }
 }
 
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -108,9 +119,7 @@ fn forwarded(request: &Request<'_>, edits: &HeaderEdits, origin: &Origin, out: &
     if edits.is_empty() {
         return put(out, &[origin.lines.as_bytes(), request.authority.text, b"\r\n"]);
     }
-    let address = origin.address.as_bytes();
-    let scheme = origin.scheme.as_bytes();
-    for (name, value) in [(FOR, address), (PROTO, scheme), (HOST, request.authority.text)] {
+    for (name, value) in origin.fields(request) {
         if !edits.drops(name.as_bytes()) {
             put(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
         }

@@ -3,6 +3,7 @@
 //! [`Reason`] is shared with metrics and access logs; its answers reveal nothing but their status.
 //! Called by the codecs of both protocols; knows nothing of routes.
 
+use super::authorise::Denial;
 use super::filters::HeaderEdits;
 
 /// Why the proxy answered by itself, or cut an exchange short.
@@ -42,6 +43,8 @@ pub enum Reason {
     RequestBodyTimeout,
     /// The target is longer than the limit.
     TargetTooLong,
+    /// The content is more than the service that is to authorise the request may be shown.
+    ContentTooLarge,
     /// An expectation other than 100-continue.
     ExpectationFailed,
     /// The host is not one of those that the TLS connection was made for.
@@ -50,6 +53,12 @@ pub enum Reason {
     FieldsTooLarge,
     /// Another major version than 1, or a later minor one.
     VersionNotSupported,
+    /// The service that was asked whether the request may pass said no. What the client gets is its answer.
+    AuthorisationDenied,
+    /// That service could not be asked, or its answer can't be understood: the request does not pass.
+    AuthorisationFailed,
+    /// That service did not answer in time: the request does not pass.
+    AuthorisationTimeout,
     /// No route takes the request.
     RouteNotFound,
     /// The rule, or the share of it that the request fell to, can't be served as it is written.
@@ -82,7 +91,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 39] = [
         Self::MalformedRequestLine,
         Self::MalformedField,
         Self::MalformedLineEnd,
@@ -100,10 +109,14 @@ impl Reason {
         Self::RequestHeadTimeout,
         Self::RequestBodyTimeout,
         Self::TargetTooLong,
+        Self::ContentTooLarge,
         Self::ExpectationFailed,
         Self::Misdirected,
         Self::FieldsTooLarge,
         Self::VersionNotSupported,
+        Self::AuthorisationDenied,
+        Self::AuthorisationFailed,
+        Self::AuthorisationTimeout,
         Self::RouteNotFound,
         Self::InvalidRule,
         Self::NoEndpoint,
@@ -135,9 +148,11 @@ impl Reason {
             | Self::MalformedChunk
             | Self::MissingHost
             | Self::MalformedHost => 400,
+            Self::AuthorisationDenied => 403,
             Self::RouteNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestHeadTimeout | Self::RequestBodyTimeout => 408,
+            Self::ContentTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
             Self::Misdirected => 421,
@@ -150,8 +165,9 @@ impl Reason {
             | Self::ConnectFailed
             | Self::EndpointsFull
             | Self::UpstreamExhausted
+            | Self::AuthorisationFailed
             | Self::Withdrawn => 503,
-            Self::UpstreamTimeout | Self::RequestTimeout => 504,
+            Self::UpstreamTimeout | Self::RequestTimeout | Self::AuthorisationTimeout => 504,
             Self::VersionNotSupported => 505,
         }
     }
@@ -161,6 +177,7 @@ impl Reason {
     /// Mapping"; GEP-1016 for rules that can't be served.
     pub fn grpc_status(self) -> Option<u8> {
         const DEADLINE_EXCEEDED: u8 = 4;
+        const PERMISSION_DENIED: u8 = 7;
         const RESOURCE_EXHAUSTED: u8 = 8;
         const UNIMPLEMENTED: u8 = 12;
         const INTERNAL: u8 = 13;
@@ -169,7 +186,8 @@ impl Reason {
             421 | 499 => return None,
             404 | 405 | 501 | 505 => UNIMPLEMENTED,
             408 | 504 => DEADLINE_EXCEEDED,
-            414 | 431 => RESOURCE_EXHAUSTED,
+            403 => PERMISSION_DENIED,
+            413 | 414 | 431 => RESOURCE_EXHAUSTED,
             400 | 417 => INTERNAL,
             _ => UNAVAILABLE,
         })
@@ -195,10 +213,14 @@ impl Reason {
             Self::RequestHeadTimeout => "request_head_timeout",
             Self::RequestBodyTimeout => "request_body_timeout",
             Self::TargetTooLong => "target_too_long",
+            Self::ContentTooLarge => "content_too_large",
             Self::ExpectationFailed => "expectation_failed",
             Self::Misdirected => "misdirected",
             Self::FieldsTooLarge => "fields_too_large",
             Self::VersionNotSupported => "version_not_supported",
+            Self::AuthorisationDenied => "authorisation_denied",
+            Self::AuthorisationFailed => "authorisation_failed",
+            Self::AuthorisationTimeout => "authorisation_timeout",
             Self::RouteNotFound => "route_not_found",
             Self::InvalidRule => "invalid_rule",
             Self::NoEndpoint => "no_endpoint",
@@ -233,6 +255,9 @@ impl Reason {
                 | Self::UpstreamTimeout
                 | Self::RequestTimeout
                 | Self::Misdirected
+                | Self::AuthorisationDenied
+                | Self::AuthorisationFailed
+                | Self::AuthorisationTimeout
         )
     }
 }
@@ -287,6 +312,26 @@ pub fn preflight(edits: &HeaderEdits, close: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if close { b"Connection: close\r\n" } else { b"" });
     out.extend_from_slice(edits.lines());
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the answer of a service that did not let an HTTP/1 request pass. `edits`: those of the filters
+/// before it.
+pub(super) fn denial(denial: &Denial, edits: &HeaderEdits, to_head: bool, close: bool, out: &mut Vec<u8>) {
+    begin(denial.status, out);
+    for field in denial.fields.iter().filter(|field| !edits.drops(&field.name)) {
+        super::lines::line(&field.name, &field.value, out);
+    }
+    if denial.has_content() {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(denial.content.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(if close { b"Connection: close\r\n" } else { b"" });
+    out.extend_from_slice(edits.lines());
+    out.extend_from_slice(b"\r\n");
+    if denial.has_content() && !to_head {
+        out.extend_from_slice(&denial.content);
+    }
 }
 
 /// The status line and Date, which an origin must send (RFC 9110 section 6.6.1): here the proxy is one.

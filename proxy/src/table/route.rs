@@ -6,6 +6,7 @@ use std::time::Duration;
 use proxy_config::name::{ObjectName, UnitId};
 
 use super::slot::Slot;
+use crate::http::authorise::checks::Checks;
 use crate::http::filters::Filters;
 use crate::http::filters::cors::Cors;
 use crate::http::mirror::Mirror;
@@ -63,6 +64,17 @@ pub struct Policies {
     pub mirrors: Box<[Mirror]>,
     /// How requests of one session reach the same endpoint.
     pub session: Option<Session>,
+    /// Whom is asked whether a request may pass.
+    pub authorisation: Option<Authorisation>,
+}
+
+/// The checks of a rule.
+#[derive(Debug)]
+pub struct Authorisation {
+    /// Of a request that goes to no backend.
+    pub of_rule: Option<Checks>,
+    /// Of one that goes to a backend of this index: those of the rule, then its own.
+    pub of_shares: Box<[Option<Checks>]>,
 }
 
 /// A backend of a rule.
@@ -98,6 +110,12 @@ impl Routed {
     /// The rule that takes the request.
     pub fn rule(&self) -> &Rule {
         &self.route.rules[self.rule]
+    }
+
+    /// The checks that a request has to pass which falls to a share of the rule, or goes to no backend.
+    pub fn checks(&self, share: Option<usize>) -> Option<&Checks> {
+        let authorisation = self.rule().policies.as_deref()?.authorisation.as_ref()?;
+        share.map_or(authorisation.of_rule.as_ref(), |share| authorisation.of_shares[share].as_ref())
     }
 
     /// The filters for a share of the rule; `None`: for a request that goes to no backend.

@@ -1,6 +1,7 @@
 //! HTTP/1.1 through a real worker, on raw sockets, with an origin that records every byte.
 #![allow(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
+mod authorisation;
 mod corpus;
 mod exchanges;
 mod policies;

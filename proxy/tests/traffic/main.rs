@@ -1,6 +1,7 @@
 //! Traffic through a whole proxy, as the command runs it: its tree, its listen thread, its workers.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking, and nobody imports it")]
 
+mod authorisation;
 mod backend_tls;
 mod clients;
 mod drain;

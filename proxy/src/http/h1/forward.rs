@@ -3,7 +3,6 @@
 //! Called by the connection with a request that is valid and routed. Drives
 //! [`Exchange`](crate::http::exchange::Exchange), which decides; reads and writes, which it does not.
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -12,59 +11,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::ReadBuffer;
+use super::job::Job;
 use super::pump::{Pump, PumpError};
-use super::view::View;
 use super::{Connection, IDLE_TIMEOUT, Outcome, within};
 use crate::http::attempts::{self, Attempts};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
-use crate::http::filters::{Filters, HeaderEdits};
 use crate::http::head::{Head, Response};
 use crate::http::mirror::Sinks;
 use crate::http::pace::Pace;
-use crate::http::plan::Target;
 use crate::http::render;
 use crate::http::respond::Reason;
-use crate::http::standing;
 use crate::http::timers::Limit;
 use crate::http::validate::Upgrade;
 use crate::http::validate::framing::Framing;
-use crate::listen::context::{Client, Context};
-use crate::table::route::{Routed, Timeouts};
 use crate::upstream::registry::{Endpoint, InFlight};
 use crate::upstream::stream::Stream;
-
-/// A request on its way to a backend.
-pub(super) struct Job<'a> {
-    /// The request.
-    pub view: View<'a>,
-    /// The route that takes it.
-    pub routed: &'a Routed,
-    /// Where it goes.
-    pub target: Target,
-}
-
-impl Job<'_> {
-    /// For how long the exchange may go on.
-    pub(super) fn time_left(&self, context: &Context, client: &Client) -> Option<Duration> {
-        let host = self.view.request.authority.host;
-        let exchange = (self.routed, self.target.share);
-        context.time_left(|table| standing::of_exchange(table, client, exchange, host))
-    }
-
-    fn timeouts(&self) -> Timeouts {
-        self.routed.rule().timeouts
-    }
-
-    /// How the response is edited.
-    pub(super) fn edits(&self, endpoint: &Arc<Endpoint>, client: &Client) -> Cow<'_, HeaderEdits> {
-        self.target.edits(self.routed, endpoint, client.secure)
-    }
-
-    fn filters(&self) -> &Filters {
-        &self.routed.rule().backends[self.target.share].filters
-    }
-}
 
 /// The connection to an endpoint during an attempt.
 pub(super) struct Upstream<'c> {
@@ -108,34 +70,41 @@ pub(super) async fn forward<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let request = job.view.request;
+    let (request, content) = (&*job.request(), job.content());
     let exchange = Exchange::new(Facts {
         method: request.method,
         version: request.version,
-        has_content: !matches!(request.framing, Framing::None | Framing::Length(0)),
+        has_content: content.is_none() && !matches!(request.framing, Framing::None | Framing::Length(0)),
         upgrade: request.upgrade != Upgrade::None,
         close: request.close,
     });
     render::request(
         request,
         job.view.head.fields(job.view.bytes),
-        (job.filters(), job.routed.matched),
+        (job.target.filters(job.routed), job.routed.matched),
         &connection.origin,
         out,
     );
-    let sinks = Sinks::begin(
+    let mut sinks = Sinks::begin(
         &job.target.copied,
         request,
         job.view.head.fields(job.view.bytes),
-        (&job.routed.rule().filters, job.routed.matched),
+        (job.target.filters_of_copies(job.routed), job.routed.matched),
         (&connection.origin, &connection.context.pool),
     );
-    let (reader, writer) = (BodyReader::new(request.framing), BodyWriter::new(request.framing));
+    let writer = BodyWriter::new(request.framing);
+    let sending = match content {
+        None => Pump::new(BodyReader::new(request.framing), writer, out),
+        Some(content) => {
+            content.write(writer, out, &mut sinks);
+            Pump::ended(out)
+        }
+    };
     let mut forwarding = Forwarding {
         connection,
         job,
         exchange,
-        sending: Pump::new(reader, writer, out),
+        sending,
         is_sent: false,
         pace: Pace::default(),
         has_client_ended: false,
@@ -155,8 +124,10 @@ where
         if let Err(reason) = self.sending.take(&mut self.connection.buffer) {
             return self.answer(reason, reply).await;
         }
-        self.limit(Limit::Request, self.job.timeouts().request);
         let job = self.job;
+        if job.target.granted.is_none() {
+            self.limit(Limit::Request, job.timeouts().request);
+        }
         let mut attempts = Attempts::new(job.routed, &job.target.backend, job.target.bound());
         self.sending.keep(attempts.may_repeat());
         loop {

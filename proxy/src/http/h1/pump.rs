@@ -13,6 +13,7 @@ use super::buffer::ReadBuffer;
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::mirror::Sinks;
 use crate::http::respond::Reason;
+use crate::http::validate::framing::Framing;
 
 /// Output is written once it is this long.
 const FULL: usize = 64 << 10;
@@ -59,6 +60,12 @@ impl<'a> Pump<'a> {
             sinks: Sinks::default(),
             moved: 0,
         }
+    }
+
+    /// Moves `out`, which holds all of a message.
+    pub fn ended(out: &'a mut Vec<u8>) -> Self {
+        let none = Framing::None;
+        Self { is_ended: true, ..Self::new(BodyReader::new(none), BodyWriter::new(none), out) }
     }
 
     /// Takes what is in the buffer as far as there is room.

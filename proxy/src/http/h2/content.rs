@@ -185,7 +185,7 @@ fn failed(error: &h2::Error) -> Reason {
 }
 
 /// Trailers as HTTP/1 writes them, less those that may not be merged into the head.
-fn allowed(sent: &HeaderMap) -> Vec<u8> {
+pub(super) fn allowed(sent: &HeaderMap) -> Vec<u8> {
     let mut allowed = Vec::new();
     for (name, value) in sent {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());

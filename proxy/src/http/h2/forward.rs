@@ -18,9 +18,10 @@ use super::request::Checked;
 use super::stream::Outcome;
 use super::{Shared, render};
 use crate::http::attempts::{self, Attempts};
+use crate::http::authorise::Content;
 use crate::http::body::BodyWriter;
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
-use crate::http::filters::{Filters, HeaderEdits};
+use crate::http::filters::HeaderEdits;
 use crate::http::h1::IDLE_TIMEOUT;
 use crate::http::h1::buffer::{ReadBuffer, Scratch};
 use crate::http::head::{Head, Response};
@@ -30,8 +31,9 @@ use crate::http::plan::Target;
 use crate::http::respond::Reason;
 use crate::http::standing;
 use crate::http::timers::{Limit, Timer};
-use crate::http::validate::Upgrade;
 use crate::http::validate::field::FieldRef;
+use crate::http::validate::framing::Framing;
+use crate::http::validate::{Request, Upgrade};
 use crate::table::route::Routed;
 use crate::upstream::registry::{Endpoint, InFlight};
 use crate::upstream::stream::Stream;
@@ -44,6 +46,8 @@ pub(super) struct Job<'a> {
     pub(super) routed: &'a Routed,
     /// Where it goes.
     pub(super) target: Target,
+    /// What it has been timed by so far.
+    pub(super) timer: Option<Timer>,
 }
 
 impl Job<'_> {
@@ -53,13 +57,23 @@ impl Job<'_> {
         shared.context.time_left(|table| standing::of_exchange(table, &shared.client, exchange, host))
     }
 
+    /// The request as the upstream gets it: what has been read already need not be waited for.
+    fn request(&self) -> Cow<'_, Request<'_>> {
+        let request = &self.checked.request;
+        match self.content() {
+            Some(_) => Cow::Owned(Request { expects_continue: false, ..request.clone() }),
+            None => Cow::Borrowed(request),
+        }
+    }
+
+    /// The content, where it has been read already.
+    fn content(&self) -> Option<&Content> {
+        self.target.granted.as_ref()?.content.as_ref()
+    }
+
     /// How the response is edited.
     pub(super) fn edits(&self, endpoint: &Arc<Endpoint>, shared: &Shared<'_>) -> Cow<'_, HeaderEdits> {
         self.target.edits(self.routed, endpoint, shared.client.secure)
-    }
-
-    fn filters(&self) -> &Filters {
-        &self.routed.rule().backends[self.target.share].filters
     }
 }
 
@@ -94,7 +108,7 @@ pub(super) struct Forwarding<'a> {
 
 /// Forwards a request and its response.
 pub(super) async fn forward(
-    job: Job<'_>,
+    mut job: Job<'_>,
     body: RecvStream,
     respond: &mut SendResponse<Bytes>,
     shared: &Shared<'_>,
@@ -106,23 +120,16 @@ pub(super) async fn forward(
     let exchange = Exchange::new(Facts {
         method: request.method,
         version: request.version,
-        has_content: !body.is_end_stream(),
+        has_content: job.content().is_none() && !body.is_end_stream(),
         upgrade: request.upgrade != Upgrade::None,
         close: false,
     });
-    let edits = (job.filters(), job.routed.matched);
-    crate::http::render::request(request, job.checked.fields.iter().copied(), edits, &shared.origin, out);
-    // The content of an extended CONNECT is what the tunnel carries.
-    let is_whole = body.is_end_stream() || request.upgrade != Upgrade::None;
-    let mut sending = Sending::new(body, BodyWriter::new(request.framing), is_whole, out);
-    sending.copy(Sinks::begin(
-        &job.target.copied,
-        request,
-        job.checked.fields.iter().copied(),
-        (&job.routed.rule().filters, job.routed.matched),
-        (&shared.origin, &shared.context.pool),
-    ));
-    let timer = shared.context.timers.timer();
+    let timer = job.timer.take().unwrap_or_else(|| {
+        let timer = shared.context.timers.timer();
+        limit(&timer, Limit::Request, job.routed.rule().timeouts.request);
+        timer
+    });
+    let sending = sending(&job, body, shared, out);
     let forwarding =
         Forwarding { shared, job, respond, exchange, sending, timer, is_sent: false, pace: Pace::default() };
     let outcome = forwarding.run(response).await;
@@ -130,12 +137,42 @@ pub(super) async fn forward(
     outcome
 }
 
+/// Renders the request; its content follows as it comes, unless it has been read already.
+fn sending<'o>(job: &Job<'_>, body: RecvStream, shared: &Shared<'_>, out: &'o mut Vec<u8>) -> Sending<'o> {
+    let (request, content) = (&*job.request(), job.content());
+    let fields = job.checked.fields.iter().copied();
+    let edits = (job.target.filters(job.routed), job.routed.matched);
+    crate::http::render::request(request, fields.clone(), edits, &shared.origin, out);
+    let mut sinks = Sinks::begin(
+        &job.target.copied,
+        request,
+        fields,
+        (job.target.filters_of_copies(job.routed), job.routed.matched),
+        (&shared.origin, &shared.context.pool),
+    );
+    let writer = BodyWriter::new(request.framing);
+    if let Some(content) = content {
+        content.write(writer, out, &mut sinks);
+    }
+    // The content of an extended CONNECT is what the tunnel carries. What comes in chunks is whole once their
+    // end is written, however early the stream has ended.
+    let has_ended = body.is_end_stream() && request.framing != Framing::Chunked;
+    let is_whole = content.is_some() || has_ended || request.upgrade != Upgrade::None;
+    let mut sending = Sending::new(body, writer, is_whole, out);
+    sending.copy(sinks);
+    sending
+}
+
+/// Sets a limit, where the rule has one.
+pub(super) fn limit(timer: &Timer, limit: Limit, timeout: Option<Duration>) {
+    if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) {
+        timer.set(limit, timeout);
+    }
+}
+
 impl<'a> Forwarding<'a> {
     async fn run(mut self, head: &mut Head) -> Outcome {
         let timeouts = self.job.routed.rule().timeouts;
-        if let Some(timeout) = timeouts.request.filter(|timeout| !timeout.is_zero()) {
-            self.timer.set(Limit::Request, timeout);
-        }
         self.timer.set(Limit::Idle, IDLE_TIMEOUT);
         let backend = Arc::clone(&self.job.target.backend);
         let bound = self.job.target.bound().cloned();
@@ -145,9 +182,7 @@ impl<'a> Forwarding<'a> {
             let Some(endpoint) = attempts.pick(&backend) else {
                 return self.answer(Reason::NoEndpoint);
             };
-            if let Some(timeout) = timeouts.backend_request.filter(|timeout| !timeout.is_zero()) {
-                self.timer.set(Limit::Attempt, timeout);
-            }
+            limit(&self.timer, Limit::Attempt, timeouts.backend_request);
             self.exchange.attempt();
             let (ended, reused) = match self.connect(endpoint, attempts.may_reuse()).await {
                 Ok(mut upstream) => match self.converse(&mut upstream, head).await {

@@ -6,6 +6,7 @@
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{HeaderMap, Response as Head2, StatusCode};
 
+use crate::http::authorise::Denial;
 use crate::http::filters::HeaderEdits;
 use crate::http::head::{Head, Response};
 use crate::http::lines::push;
@@ -86,6 +87,19 @@ pub(super) fn redirect(status: u16, location: &[u8], edits: &HeaderEdits) -> Hea
     let mut sent = dated(status);
     push(LOCATION.as_str().as_bytes(), location, sent.headers_mut());
     sent.headers_mut().insert(CONTENT_LENGTH, 0_u64.into());
+    append(edits, sent.headers_mut());
+    sent
+}
+
+/// The answer of a service that did not let a request pass. `edits`: those of the filters before it.
+pub(super) fn denial(denial: &Denial, edits: &HeaderEdits) -> Head2<()> {
+    let mut sent = dated(denial.status);
+    for field in denial.fields.iter().filter(|field| !edits.drops(&field.name)) {
+        push(&field.name, &field.value, sent.headers_mut());
+    }
+    if denial.has_content() {
+        sent.headers_mut().insert(CONTENT_LENGTH, denial.content.len().into());
+    }
     append(edits, sent.headers_mut());
     sent
 }

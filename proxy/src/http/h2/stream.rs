@@ -11,12 +11,14 @@ use h2::{Reason as Code, RecvStream};
 use http::Request as Head2;
 use tracing::trace;
 
+use super::authorise::Asked;
 use super::forward::{self, Job};
 use super::request::{Checked, Joined, check};
 use super::{Share, Shared, render};
 use crate::http::filters::redirect::Redirected;
 use crate::http::plan::{self, Extra, Plan, Planned};
 use crate::http::respond::Reason;
+use crate::http::timers::Timer;
 use crate::http::validate::Method;
 use crate::table::route::Routed;
 
@@ -39,7 +41,7 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
     let begun = Instant::now();
     let context = shared.context;
     let (_stream, _active) = (context.load().stream(), context.metrics().active());
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let share = Share::new(&shared.heads, &parts.headers);
     let joined = Joined::new(&parts);
     // Then the path that is known is less than the client sent.
@@ -59,17 +61,16 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
     };
     let (outcome, routed) = match context.table(|table| plan::plan(table, &checked, &shared.client)) {
         Planned::Unrouted(reason) => (refuse(reason, &checked, &mut respond), None),
-        Planned::Routed(routed, plan) => {
-            let outcome = match plan {
-                Plan::Answer(reason) => refuse(reason, &checked, &mut respond),
-                Plan::Preflight(edits) => reply(render::preflight(&edits), &mut respond),
-                Plan::Redirect(share, extra) => {
-                    redirect(&routed, (share, &extra), &checked, shared, &mut respond)
-                }
-                Plan::Forward(target) => {
-                    let job = Job { checked: &checked, routed: &routed, target };
-                    forward::forward(job, body, &mut respond, shared).await
-                }
+        Planned::Routed(routed, asking, plan) => {
+            let asked = Asked { checked: &checked, routed: &routed, shared };
+            let planned = match asking {
+                None => Ok((plan, None)),
+                // Boxed: streams on which nobody is asked have no room for it.
+                Some(asking) => Box::pin(asked.authorise((&asking, plan), &mut body, &mut respond)).await,
+            };
+            let outcome = match planned {
+                Ok((plan, timer)) => follow((plan, timer), asked, body, &mut respond).await,
+                Err(outcome) => outcome,
             };
             (outcome, Some(routed))
         }
@@ -86,7 +87,23 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
     }
 }
 
-fn refuse(reason: Reason, checked: &Checked<'_>, respond: &mut SendResponse<Bytes>) -> Outcome {
+async fn follow(
+    (plan, timer): (Plan, Option<Timer>),
+    Asked { checked, routed, shared }: Asked<'_>,
+    body: RecvStream,
+    respond: &mut SendResponse<Bytes>,
+) -> Outcome {
+    match plan {
+        Plan::Answer(reason) => refuse(reason, checked, respond),
+        Plan::Preflight(edits) => reply(render::preflight(&edits), respond),
+        Plan::Redirect(share, extra) => redirect(routed, (share, &extra), checked, shared, respond),
+        Plan::Forward(target) => {
+            forward::forward(Job { checked, routed, target, timer }, body, respond, shared).await
+        }
+    }
+}
+
+pub(super) fn refuse(reason: Reason, checked: &Checked<'_>, respond: &mut SendResponse<Bytes>) -> Outcome {
     answer(reason, Some(checked), respond);
     Outcome::of(reason)
 }

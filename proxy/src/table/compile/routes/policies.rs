@@ -5,13 +5,14 @@
 use proxy_config::name::UnitId;
 use proxy_config::route::{Filter, Rule as RuleUnit, Target};
 
+use crate::http::authorise::checks::Checks;
 use crate::http::filters::FilterError;
 use crate::http::filters::cors::Cors;
 use crate::http::mirror::Mirror;
 use crate::http::retry::Retry;
 use crate::http::session::Session;
 use crate::table::compile::backends::BackendStage;
-use crate::table::route::Policies;
+use crate::table::route::{Authorisation, Policies};
 
 /// The policies of a rule; `None` where it has none.
 pub(super) fn compile(
@@ -37,6 +38,9 @@ pub(super) fn compile(
     if !mirrors.is_empty() {
         compiled.get_or_insert_with(Policies::default).mirrors = mirrors;
     }
+    if let Some(authorisation) = authorisation(rule, backends, held).map_err(|error| error.to_string())? {
+        compiled.get_or_insert_with(Policies::default).authorisation = Some(authorisation);
+    }
     let mut of_backends = rule.backends.iter().flat_map(|backend| &backend.filters);
     if of_backends.any(|filter| matches!(filter, Filter::Cors(_))) {
         // A preflight is answered before a backend is chosen.
@@ -61,4 +65,23 @@ fn mirrors(rule: &RuleUnit, backends: &mut BackendStage, held: &mut Vec<UnitId>)
         }
     }
     mirrors.into()
+}
+
+/// The checks of a rule and of its backends; `None` where there are none.
+fn authorisation(
+    rule: &RuleUnit,
+    backends: &mut BackendStage,
+    held: &mut Vec<UnitId>,
+) -> Result<Option<Authorisation>, FilterError> {
+    let mut checks = |of_backend| {
+        Checks::compile((&rule.filters, of_backend), |id| {
+            held.push(id.clone());
+            backends.acquire(id)
+        })
+    };
+    let of_rule = checks(&[])?;
+    let of_shares = rule.backends.iter().map(|backend| checks(&backend.filters));
+    let of_shares = of_shares.collect::<Result<Box<[_]>, _>>()?;
+    let has_any = of_rule.is_some() || of_shares.iter().any(Option::is_some);
+    Ok(has_any.then_some(Authorisation { of_rule, of_shares }))
 }

@@ -1,0 +1,150 @@
+//! Owns what a client of HTTP/1 sees of external authorisation: its content is read where that is to be shown,
+//! and it gets the answer of a service that says no.
+//!
+//! Called by the connection before a plan is followed; whom is asked, and how, is
+//! [`authorise`](crate::http::authorise)'s.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::view::View;
+use super::{Connection, IDLE_TIMEOUT, Outcome, within};
+use crate::http::authorise::{self, Asking, Content, Denial, Subject, Verdict};
+use crate::http::body::BodyReader;
+use crate::http::pace::Pace;
+use crate::http::plan::Plan;
+use crate::http::respond::{self, Reason};
+use crate::http::standing::{self, Standing};
+use crate::http::timers::Limit;
+use crate::http::validate::framing::Framing;
+use crate::http::validate::{Method, Request};
+use crate::table::Table;
+use crate::table::route::Routed;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+impl<S> Connection<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Has a request authorised; what is to be done with it then, or how it was answered instead.
+    pub(super) async fn authorise(
+        &mut self,
+        (asking, plan): (&Asking, Plan),
+        view: View<'_>,
+        routed: &Routed,
+        out: &mut Vec<u8>,
+    ) -> Result<Plan, Outcome> {
+        let request = view.request;
+        if let Some(timeout) = routed.rule().timeouts.request.filter(|timeout| !timeout.is_zero()) {
+            self.timer.set(Limit::Request, timeout);
+        }
+        let content = match authorise::shown(routed, asking) {
+            Some(most) if request.framing != Framing::None => self.content(request, most).await.map(Some),
+            _ => Ok(None),
+        };
+        let content = match content {
+            Ok(content) => content,
+            Err(Reason::ClientGone) => return Err(Outcome::of(Reason::ClientGone, false)),
+            Err(reason) => return Err(self.refuse(reason, request, out).await),
+        };
+        // What is left of the request once it was answered.
+        let rest = match &content {
+            Some(_) => Request { framing: Framing::None, expects_continue: false, ..request.clone() },
+            None => request.clone(),
+        };
+        let verdict = self.ask((asking, routed), view, content.as_ref()).await;
+        self.timer.clear(Limit::Attempt);
+        match verdict {
+            Ok(Verdict::Granted(mut granted)) => {
+                granted.content = content;
+                match plan.granted(routed, granted) {
+                    Plan::Redirect(share, extra) => {
+                        Err(self.redirect(routed, (share, &extra), &rest, out).await)
+                    }
+                    plan => Ok(plan),
+                }
+            }
+            Ok(Verdict::Denied(denial, check)) => {
+                let edits = Denial::edits(routed, asking, check, &view);
+                let to_head = request.method == Method::Head;
+                let head = |close, out: &mut Vec<u8>| respond::denial(&denial, &edits, to_head, close, out);
+                let outcome = self.reply(denial.status, head, &rest, out).await;
+                Err(Outcome { reason: outcome.reason.or(Some(Reason::AuthorisationDenied)), ..outcome })
+            }
+            Err(reason) => Err(self.refuse(reason, &rest, out).await),
+        }
+    }
+
+    /// Asks, for as long as that may take.
+    async fn ask(
+        &self,
+        (asking, routed): (&Asking, &Routed),
+        view: View<'_>,
+        content: Option<&Content>,
+    ) -> Result<Verdict, Reason> {
+        let Self { timer, context, client, .. } = self;
+        let request = view.request;
+        let fields = view.head.fields(view.bytes);
+        let subject = Subject { request, fields, routed, client, origin: &self.origin, content };
+        timer.set(Limit::Idle, IDLE_TIMEOUT);
+        timer.set(Limit::Attempt, authorise::TIMEOUT);
+        let mut asked = pin!(authorise::ask(asking, &subject, (&context.pool, &context.buffers)));
+        let exchange = asking.share.map(|share| (routed, share));
+        let time_left = || {
+            let host = request.authority.host;
+            let stands = |table: &Table, exchange| standing::of_exchange(table, client, exchange, host);
+            context.time_left(|table| exchange.map_or(Standing::Stays, |exchange| stands(table, exchange)))
+        };
+        poll_fn(|cx| match asked.as_mut().poll(cx) {
+            Poll::Ready(verdict) => Poll::Ready(verdict),
+            Poll::Pending => timer.poll_over(cx, time_left).map(|limit| Err(authorise::over(limit))),
+        })
+        .await
+    }
+
+    /// Reads the content.
+    ///
+    /// # Errors
+    /// Where it is more than `most` bytes, does not come, or is malformed.
+    async fn content(&mut self, request: &Request<'_>, most: usize) -> Result<Content, Reason> {
+        if matches!(request.framing, Framing::Length(length) if length > most as u64) {
+            return Err(Reason::ContentTooLarge);
+        }
+        if request.expects_continue && !self.write(CONTINUE).await {
+            return Err(Reason::ClientGone);
+        }
+        let (mut reader, mut bytes) = (BodyReader::new(request.framing), Vec::new());
+        let (mut pace, mut moved) = (Pace::default(), 0);
+        let Self { stream, buffer, timer, context, .. } = self;
+        loop {
+            while !reader.is_done() {
+                let step = reader.read(buffer.data())?;
+                if step.consumed == 0 {
+                    break;
+                }
+                bytes.extend_from_slice(&buffer.data()[step.data]);
+                buffer.consume(step.consumed);
+            }
+            if bytes.len() > most {
+                return Err(Reason::ContentTooLarge);
+            }
+            if reader.is_done() {
+                pace.stop(timer);
+                return Ok(Content { bytes, trailers: reader.trailers().to_vec() });
+            }
+            pace.wait(moved, timer, &context.shared().limits);
+            timer.set(Limit::Idle, IDLE_TIMEOUT);
+            match within(timer, poll_fn(|cx| buffer.poll_fill(cx, stream))).await {
+                Ok(Ok(read @ 1..)) => moved += read as u64,
+                Ok(_) => return Err(Reason::ClientGone),
+                Err(Limit::Request) => return Err(Reason::RequestTimeout),
+                Err(Limit::Withdrawn) => return Err(Reason::Withdrawn),
+                Err(_) => return Err(Reason::RequestBodyTimeout),
+            }
+        }
+    }
+}
