@@ -18,7 +18,7 @@ pub(super) struct Greeting {
 
 impl Greeting {
     /// Asks for a server by its name.
-    pub(super) fn send(mut stream: TcpStream, host: &str) -> Result<Self> {
+    pub(super) fn send(stream: TcpStream, host: &str) -> Result<Self> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -27,11 +27,17 @@ impl Greeting {
             .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
             .with_no_client_auth();
         let name = ServerName::try_from(host.to_owned()).map_err(Error::other)?;
-        let mut tls = ClientConnection::new(Arc::new(config), name).map_err(Error::other)?;
-        while tls.wants_write() {
-            tls.write_tls(&mut stream)?;
+        let tls = ClientConnection::new(Arc::new(config), name).map_err(Error::other)?;
+        let mut greeting = Self { stream, tls };
+        greeting.write()?;
+        Ok(greeting)
+    }
+
+    fn write(&mut self) -> Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.stream)?;
         }
-        Ok(Self { stream, tls })
+        Ok(())
     }
 
     /// Reads until the server has shown its certificate, in DER.
@@ -44,6 +50,8 @@ impl Greeting {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             self.tls.process_new_packets().map_err(Error::other)?;
+            // A server that wants another group of keys asks for a second hello.
+            self.write()?;
         }
     }
 }
