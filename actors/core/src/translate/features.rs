@@ -49,13 +49,13 @@ const HTTP: &str = "httproutes";
 
 /// All features of Gateway API v1.6.1 but those of meshes, sorted.
 pub const FEATURES: &[Feature] = &[
-    later("BackendTLSPolicy", "backendtlspolicies"),
-    later("BackendTLSPolicySANValidation", "backendtlspolicies"),
+    served("BackendTLSPolicy", "backendtlspolicies"),
+    served("BackendTLSPolicySANValidation", "backendtlspolicies"),
     served("GRPCRoute", "grpcroutes"),
     served("GRPCRouteNamedRouteRule", "grpcroutes"),
     served("Gateway", GATEWAY),
     served("GatewayAddressEmpty", GATEWAY),
-    later("GatewayBackendClientCertificate", GATEWAY),
+    served("GatewayBackendClientCertificate", GATEWAY),
     served("GatewayFrontendClientCertificateValidation", GATEWAY),
     served("GatewayFrontendClientCertificateValidationInsecureFallback", GATEWAY),
     served("GatewayHTTPListenerIsolation", GATEWAY),

@@ -92,7 +92,9 @@ proptest! {
     #[test]
     fn a_route_that_can_not_be_read_takes_only_itself_away(edits in edits(20..60), which in 0..6u8) {
         let mut snapshot = Snapshot::default();
-        edits.iter().for_each(|edit| edit.apply(&mut snapshot));
+        // Without GRPCRoutes: one that had to yield a hostname to it has that again.
+        let edits = edits.iter().filter(|edit| edit.reference().kind != Kind::GrpcRoute);
+        edits.for_each(|edit| edit.apply(&mut snapshot));
         let before = translated(&snapshot);
         let bad = Edit::malformed(Kind::HttpRoute, which);
         let ObjectRef { name, .. } = bad.reference();
