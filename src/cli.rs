@@ -21,13 +21,21 @@ const STATUS_BIND: Key = Key::one(
 /// The port of what is not for everybody.
 const ADMIN_PORT: Key =
     Key::one("admin-port", "ROUTER_ADMIN_PORT", "PORT", Some("9901"), "The port of the admin address");
+/// Where one proxy of several on a machine tells about itself.
+const STATUS_SOCKET: Key = Key::one(
+    "status-socket",
+    "PORTREEVE_STATUS_SOCKET",
+    "PATH",
+    None,
+    "A Unix socket that serves the same as --status-bind, of this one proxy alone, for `portreeve probe`",
+);
 /// Where the last good configuration is kept.
 const STATE_DIR: Key = Key::one(
     "state-dir",
     "PORTREEVE_STATE_DIR",
     "DIR",
     None,
-    "Where the last good configuration is kept, best in memory (tmpfs)",
+    "Where the last good configuration is kept, best in memory (tmpfs), and where the next proxy finds this one",
 );
 /// How many threads serve.
 const WORKERS: Key = Key::one(
@@ -136,11 +144,15 @@ pub(crate) const PROXY: &[Key] = &[
     ),
     ADMIN_PORT,
     STATUS_BIND,
+    STATUS_SOCKET,
     STATE_DIR,
     WORKERS,
     LOG,
     LOG_FORMAT,
 ];
+
+/// The settings of `portreeve probe`.
+pub(crate) const PROBE: &[Key] = &[STATUS_SOCKET];
 
 /// The settings of `portreeve standalone`.
 pub(crate) const STANDALONE: &[Key] = &[
@@ -198,6 +210,7 @@ pub(crate) fn command() -> Command {
             CONTROLLER,
         ))
         .subcommand(arguments(Command::new("proxy").about("Serve traffic as the controllers say"), PROXY))
+        .subcommand(probe())
         .subcommand(arguments(
             Command::new("certificates").about("Issue the identities of controllers and proxies outside of a cluster"),
             CERTIFICATES,
@@ -213,6 +226,14 @@ pub(crate) fn command() -> Command {
                 .about("Print a shell's completion script")
                 .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell))),
         )
+}
+
+fn probe() -> Command {
+    let check = Arg::new("check").required(true).value_parser(["healthz", "readyz"]);
+    let probe = Command::new("probe")
+        .about("Ask a proxy of this machine whether it is healthy or ready; exit 0 only if it is")
+        .arg(check.help("What to ask"));
+    arguments(probe, PROBE)
 }
 
 fn demo() -> Command {

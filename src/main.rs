@@ -7,6 +7,7 @@ mod controller;
 mod demo;
 mod logging;
 mod own_addresses;
+mod probe;
 mod proxies;
 mod proxy;
 mod runtime;
@@ -46,6 +47,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("standalone", matches)) => standalone::run(matches),
         Some(("controller", matches)) => controller::run(matches),
         Some(("proxy", matches)) => proxy::run(matches),
+        Some(("probe", matches)) => probe::run(matches),
         Some(("certificates", matches)) => certificates::run(matches),
         Some(("own-addresses", matches)) => own_addresses::run(matches),
         Some(("completion", matches)) => {

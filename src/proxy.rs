@@ -35,7 +35,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
     let admin: Option<IpAddr> = values.get("admin-bind");
     let port: Option<u16> = values.get("admin-port");
     let status_bind: Option<SocketAddr> = values.get("status-bind");
-    let state_dir = values.get("state-dir");
+    let (state_dir, status_socket) = (values.get("state-dir"), values.get("status-socket"));
     let workers = values.get("workers");
     let tls = tls.and_then(|folder| tls_source(&mut values, folder));
     let read = identity.zip(node_address).zip(tls).zip(port).zip(status_bind);
@@ -49,6 +49,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
         node_address,
         admin_bind: SocketAddr::new(admin.unwrap_or(node_address), port),
         status_bind,
+        status_socket,
         tls,
         state_dir,
         workers: workers.unwrap_or_else(default_workers),

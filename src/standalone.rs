@@ -105,6 +105,7 @@ fn proxy_settings(wanted: &Wanted) -> Result<Settings> {
         // Nobody holds an identity that it takes: what is served comes from files alone.
         admin_bind: (Ipv4Addr::LOCALHOST, 0).into(),
         status_bind: wanted.status,
+        status_socket: None,
         tls: crate::proxies::held(issued),
         state_dir: wanted.state_dir.clone(),
         workers: wanted.workers,

@@ -19,7 +19,8 @@ fn output(command: &mut Command) -> (i32, String, String) {
 fn help_names_every_command_and_where_to_begin() {
     let (code, out, _) = output(&mut portreeve(&["--help"]));
     assert_eq!(code, 0);
-    for word in ["demo", "standalone", "controller", "proxy", "certificates", "completion", "portreeve demo"]
+    for word in
+        ["demo", "standalone", "controller", "proxy", "probe", "certificates", "completion", "portreeve demo"]
     {
         assert!(out.contains(word), "{word} in {out}");
     }

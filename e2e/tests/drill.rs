@@ -105,6 +105,7 @@ async fn start_proxy(node: Ipv4Addr, authority: &Authority) -> Proxy {
         node_address: node.into(),
         admin_bind: (node, 0).into(),
         status_bind: (node, 0).into(),
+        status_socket: None,
         tls: TlsSource::Held(tokio::sync::watch::Sender::new(Arc::new(held)).subscribe()),
         state_dir: None,
         workers: 2,

@@ -57,6 +57,7 @@ async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
         node_address: node.into(),
         admin_bind: (node, 0).into(),
         status_bind: (node, 0).into(),
+        status_socket: None,
         tls: TlsSource::Held(identity.subscribe()),
         state_dir: None,
         workers: 1,

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, OnceLock};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -16,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config_store;
 use crate::config_store::in_force::InForce;
+use crate::handover::turn::Turns;
 use crate::listen::drain::Drain;
 use crate::metrics::Metrics;
 use crate::watchdog::Watchdog;
@@ -25,6 +27,7 @@ mod control;
 pub mod identity;
 mod status;
 
+use accept::Port;
 use control::Control;
 use identity::{Followed, TlsSource};
 use status::Status;
@@ -49,6 +52,10 @@ pub struct Args {
     pub admin: Arc<TcpListener>,
     /// The socket of the status port.
     pub status: Arc<TcpListener>,
+    /// The Unix socket that shows what the status port does, of this process whoever has the port.
+    pub local: Option<Arc<UnixListener>>,
+    /// Whether it is this process that accepts on both ports.
+    pub turns: Turns,
     /// Who takes pushes.
     pub store: Address<config_store::Msg>,
     /// What is in force.
@@ -68,7 +75,7 @@ pub struct Args {
 /// What it holds: dropping it ends both servers with all their connections.
 pub struct State {
     _identity: Followed,
-    _servers: [AbortOnDropHandle<()>; 2],
+    _servers: Vec<AbortOnDropHandle<()>>,
 }
 
 /// The actor.
@@ -120,10 +127,16 @@ fn start(args: Args) -> Result<State, StartError> {
         drain: args.drain,
         watchdog: args.watchdog,
         live: args.live,
+        turns: args.turns.clone(),
     };
-    let control = control::serve(listener(&args.admin)?, followed.config.clone(), control);
-    let status = status::serve(listener(&args.status)?, status);
-    let servers = [watched(control, &args.myself), watched(status, &args.myself)];
+    let in_turn = |socket: &TcpListener| Ok::<_, io::Error>(Port::new(listener(socket)?, &args.turns));
+    let control = control::serve(in_turn(&args.admin)?, followed.config.clone(), control);
+    let mut servers = vec![watched(control, &args.myself)];
+    if let Some(local) = &args.local {
+        let local = local.try_clone().and_then(tokio::net::UnixListener::from_std)?;
+        servers.push(watched(status::serve_locally(local, status.clone()), &args.myself));
+    }
+    servers.push(watched(status::serve(in_turn(&args.status)?, status), &args.myself));
     Ok(State { _identity: followed, _servers: servers })
 }
 

@@ -21,13 +21,17 @@ use tracing::{info, info_span, warn};
 use proxy_config::set::UnitSet;
 use proxy_config::wire::{self, Ack, Broken, Nack, NackReason, NeedUnits, Push, Reply};
 
+use crate::handover::turn::Turns;
+use crate::last_good::Remembered;
 use crate::listen::{accept::BindReport, accept::BindState, socket::Bind};
 use crate::metrics::Metrics;
 use crate::table::compile::Compiler;
 use crate::table::{SharedTable, Table};
 use crate::upstream::registry::Registry;
 
+mod expiry;
 pub mod in_force;
+mod inherit;
 mod journal;
 mod order;
 mod tables;
@@ -50,6 +54,8 @@ pub enum Msg {
     Apply(Box<Push>, RpcReplyPort<Reply>),
     /// Hold exactly these units, from within this process (`standalone`).
     Hold(UnitSet, RpcReplyPort<Ack>),
+    /// Hold what the process before has in force, if that is newer.
+    Inherit(Box<Remembered>, RpcReplyPort<Reply>),
     /// Compile everything anew.
     Recompile(RpcReplyPort<Ack>),
     /// The outcome of a bind is known.
@@ -62,7 +68,7 @@ pub enum Msg {
     Tidy,
 }
 
-message_names!(Msg { Apply, Hold, Recompile, BindsReported, BindsOverdue, ExpireEndpoints, Tidy });
+message_names!(Msg { Apply, Hold, Inherit, Recompile, BindsReported, BindsOverdue, ExpireEndpoints, Tidy });
 
 /// What the config store is started with.
 #[derive(Clone)]
@@ -87,6 +93,8 @@ pub struct Args {
     pub lost: watch::Sender<()>,
     /// What became of them.
     pub report: watch::Receiver<BindReport>,
+    /// Whether it is this process that writes the journal.
+    pub turns: Turns,
     /// Its own address, for its timers.
     pub myself: Address<Msg>,
 }
@@ -133,6 +141,7 @@ impl Actor for ConfigStore {
         match message {
             Msg::Apply(push, reply) => state.apply(*push, reply),
             Msg::Hold(units, reply) => state.hold(units, reply),
+            Msg::Inherit(remembered, reply) => state.inherit(*remembered, reply),
             Msg::Recompile(reply) => state.recompile(reply),
             Msg::BindsReported => state.binds_reported(),
             Msg::BindsOverdue => state.answer_waiting(),
@@ -145,7 +154,8 @@ impl Actor for ConfigStore {
 
 impl State {
     fn start(args: Args) -> Self {
-        let (journal, remembered) = Journal::open(args.state_dir.as_deref(), args.metrics.clone());
+        let (journal, remembered) =
+            Journal::open(args.state_dir.as_deref(), args.metrics.clone(), args.turns.clone());
         let published = args.in_force.borrow().clone();
         let in_force = match remembered {
             Some(remembered) if published.source == Source::Nothing => {
@@ -348,34 +358,6 @@ impl State {
         }
         broken.sort();
         broken
-    }
-
-    fn schedule_expiry(&mut self) {
-        self.expiry = match self.in_force.endpoints_valid_for(SystemTime::now()) {
-            None => None,
-            Some(Duration::ZERO) => {
-                self.compiler.without_endpoints(true);
-                None
-            }
-            Some(left) => Some(self.args.myself.send_after(left, Msg::ExpireEndpoints)),
-        };
-    }
-
-    fn expire_endpoints(&mut self) {
-        if self.in_force.source == Source::Disk {
-            warn!("no controller has confirmed the endpoints from disk: they are not used any more");
-            let table = self.compiler.without_endpoints(true);
-            self.swap(table);
-        }
-    }
-
-    /// A controller speaks: what it confirms is not old.
-    fn trust_endpoints(&mut self) {
-        self.expiry = None;
-        if self.compiler.is_without_endpoints() {
-            let table = self.compiler.without_endpoints(false);
-            self.swap(table);
-        }
     }
 
     fn tidy(&mut self) {

@@ -106,9 +106,7 @@ impl LastGood {
     /// Where the folder can't be made or listed. Damaged files are no error.
     pub fn open(folder: &Path) -> Result<(Self, Option<Remembered>), LastGoodError> {
         let fail = |source| LastGoodError::File { path: folder.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fail)?;
-        // It may have been there before, open to others.
-        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(fail)?;
+        private_folder(folder).map_err(fail)?;
         let mut numbers = Vec::new();
         for entry in fs::read_dir(folder).map_err(fail)? {
             numbers.extend(entry.map_err(fail)?.file_name().to_str().and_then(number_of));
@@ -158,6 +156,16 @@ impl LastGood {
         self.number = number;
         Ok(Open { journal, keys, base, size: base })
     }
+}
+
+/// Makes a folder for this user alone, or makes the one that is there so.
+///
+/// # Errors
+/// Where the folder can't be made, or is another user's.
+pub fn private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // It may have been there before, open to others.
+    fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
 impl Open {

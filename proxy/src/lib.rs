@@ -18,6 +18,8 @@ pub mod tcp;
 
 pub mod http;
 
+pub mod handover;
+
 pub mod l4;
 
 pub mod upstream;

@@ -26,9 +26,11 @@ pub mod worker;
 use accept::{Acceptor, BindReport, ListenThread};
 use drain::Drain;
 use handoff::Seats;
-use socket::{Bind, Transport};
+use socket::{Bind, Sockets, Transport};
 
+use crate::handover::turn::Turns;
 use crate::l4::datagrams::Datagrams;
+use crate::l4::datagrams::handed::Handed;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::table::SharedTable;
@@ -53,15 +55,32 @@ impl Listen {
         limits: &Limits,
         (table, metrics): (SharedTable, Arc<Metrics>),
         heart: Heart,
+        turns: Turns,
     ) -> io::Result<Self> {
         let seats = Arc::new(Seats::new(workers));
         let thread = Arc::new(ListenThread::start(seats.clone(), heart)?);
         let drain = Arc::new(Drain::new(limits));
         let report = watch::Sender::default();
-        let datagrams =
-            Datagrams { table, drain: drain.clone(), metrics: metrics.clone(), report: report.clone() };
-        let acceptor = Acceptor { sockets: Arc::default(), seats, drain, metrics, report };
+        let datagrams = Datagrams {
+            table,
+            drain: drain.clone(),
+            metrics: metrics.clone(),
+            report: report.clone(),
+            turns: turns.clone(),
+            handed: Arc::default(),
+        };
+        let acceptor = Acceptor { sockets: Arc::default(), seats, drain, metrics, report, turns };
         Ok(Self { acceptor, datagrams, thread, wanted: watch::Sender::default() })
+    }
+
+    /// The listening sockets of connections.
+    pub fn sockets(&self) -> &Sockets {
+        &self.acceptor.sockets
+    }
+
+    /// The sockets of datagrams, and their sessions.
+    pub fn handed(&self) -> &Handed {
+        &self.datagrams.handed
     }
 
     /// The workers' seats.
@@ -103,6 +122,12 @@ impl Listen {
         });
     }
 
+    /// Closes what was inherited from the process before and is not wanted.
+    pub fn forget_inherited(&self) {
+        self.acceptor.sockets.forget_inherited();
+        self.datagrams.handed.forget_inherited();
+    }
+
     /// Stops listening at once; for when the tree has ended.
     pub fn shut(&self) {
         self.acceptor.sockets.shut();
@@ -129,6 +154,7 @@ mod tests {
 
     use super::accept::BindState;
     use super::*;
+    use crate::handover::turn::Turn;
     use crate::watchdog::{STALLED_AFTER, Watchdog};
 
     fn free_address() -> SocketAddr {
@@ -138,7 +164,14 @@ mod tests {
     #[tokio::test]
     async fn listeners_follow_what_is_wanted_and_one_that_cannot_bind_hurts_no_other() {
         let heart = Watchdog::start(["listen".to_owned()], STALLED_AFTER).unwrap().heart("listen");
-        let listen = Listen::new(1, &Limits::new(100), (Arc::default(), Metrics::new(1)), heart).unwrap();
+        let listen = Listen::new(
+            1,
+            &Limits::new(100),
+            (Arc::default(), Metrics::new(1)),
+            heart,
+            Turns::new(Turn::Ours),
+        )
+        .unwrap();
         let tree = supervisor::branch("proxy", Strategy::OneForOne, limit(), vec![listen.listeners()]);
         let running = supervisor::run(tree).await.unwrap();
         let taken = TcpListener::bind("127.0.0.9:0").unwrap();

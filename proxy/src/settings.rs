@@ -19,9 +19,13 @@ pub struct Settings {
     pub admin_bind: SocketAddr,
     /// Where health, metrics and the live tree are shown (plain, read-only). Port 0: any free one.
     pub status_bind: SocketAddr,
+    /// A Unix socket that shows what the status port does; `None`: nowhere. Another proxy of the node may have
+    /// the port, never this.
+    pub status_socket: Option<PathBuf>,
     /// Certificate, key and authority of the admin port.
     pub tls: TlsSource,
-    /// Where the last good configuration is kept; `None`: nowhere.
+    /// Where the last good configuration is kept, and where the next process of this node finds this one;
+    /// `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     /// How many workers: threads that serve connections, fixed for the life of the process.
     pub workers: usize,

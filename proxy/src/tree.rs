@@ -6,34 +6,37 @@
 //! by `config-store`, bound by `listeners`; requests live on `workers` and meet no actor.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use proxy_config::set::UnitSet;
 use proxy_config::wire::Ack;
 use supervisor::{
-    Address, AskError, Child, Drill, Intensity, LiveTree, Running, StartError, Stopped, Strategy, branch,
-    worker,
+    AskError, Child, Drill, Intensity, LiveTree, Running, StartError, Stopped, Strategy, branch, worker,
 };
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admin::identity::TlsSource;
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
 use crate::config_store::in_force::InForce;
 use crate::config_store::{self, ConfigStore};
 use crate::enrolment::{self, Enroller};
-use crate::listen::Listen;
-use crate::listen::context::Shared;
+use crate::handover::claim::ClaimError;
+use crate::handover::giver::{self, Giver};
+use crate::handover::taker::{self, Taker};
+use crate::handover::turn::Turn;
 use crate::listen::drain::Drained;
 use crate::listen::socket::shut;
-use crate::listen::worker::{name, workers};
+use crate::listen::worker::workers;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::table::{SharedTable, Table};
-use crate::upstream::registry::Registry;
-use crate::watchdog::{STALLED_AFTER, Watchdog};
+use crate::table::SharedTable;
+
+mod beside;
+
+use beside::{Before, Beside, begin, beside};
 
 /// Restarts that the proxy bears before the process ends, and whatever started it takes over.
 const LIMIT: Intensity = Intensity::new(10, Duration::from_secs(60));
@@ -54,9 +57,18 @@ fn tree(beside: &Beside) -> Child {
             beside.listen.listeners(),
         ]
         .into_iter()
+        .chain(beside.handover.iter().flat_map(handover))
         .chain(beside.enrolment.as_ref().map(enroller))
         .collect(),
     )
+}
+
+/// How this process takes over from the one before, and the next one from this.
+fn handover((taker, giver): &(taker::Args, giver::Args)) -> [Child; 2] {
+    [
+        worker("handover-taker", &taker.myself, with(taker, |args| (Taker, args))),
+        worker("handover-giver", &giver.myself, with(giver, |args| (Giver, args))),
+    ]
 }
 
 /// Where the proxy gets its identity from a controller: traffic does not wait for it.
@@ -68,15 +80,6 @@ fn enroller(args: &enrolment::Args) -> Child {
 fn with<Args: Clone, T, F: Fn(Args) -> T>(args: &Args, start: F) -> impl Fn() -> T + use<Args, T, F> {
     let args = args.clone();
     move || start(args.clone())
-}
-
-/// What outlives every restart.
-struct Beside {
-    admin: admin::Args,
-    store: config_store::Args,
-    shared: Arc<Shared>,
-    listen: Arc<Listen>,
-    enrolment: Option<enrolment::Args>,
 }
 
 /// Why a proxy can't start.
@@ -93,6 +96,18 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The socket for probes can't be made.
+    #[error("{path} can't be bound for probes: name a path in a folder that this process may write")]
+    BindLocally {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is a proxy on this node, but it does not hand over.
+    #[error("the proxy that serves this node does not hand over")]
+    Claim(#[from] ClaimError),
     /// The system gives no thread.
     #[error("the listen thread or the watchdog can't start")]
     Thread(#[source] io::Error),
@@ -111,7 +126,7 @@ pub enum RunError {
 /// Where a port of its own can't be bound, or a part of it can't start; nothing of it is left then.
 pub async fn run(settings: Settings) -> Result<Proxy, RunError> {
     let live = Arc::new(OnceLock::new());
-    let beside = beside(&settings, live.clone())?;
+    let beside = begin(&settings, live.clone()).await?;
     let running = supervisor::run(tree(&beside)).await?;
     // It is set here only.
     let _ = live.set(running.live.clone());
@@ -124,71 +139,7 @@ pub async fn run(settings: Settings) -> Result<Proxy, RunError> {
 /// # Errors
 /// As [`run`]: what outlives restarts is made, though nothing is started.
 pub fn render(settings: &Settings) -> Result<String, RunError> {
-    beside(settings, Arc::default()).map(|beside| supervisor::render(&tree(&beside)))
-}
-
-fn beside(settings: &Settings, live: Arc<OnceLock<LiveTree>>) -> Result<Beside, RunError> {
-    let identity: Arc<str> = settings.identity.as_str().into();
-    let table: SharedTable = Arc::new(arc_swap::ArcSwap::from_pointee(Table::default()));
-    let metrics = Metrics::new(settings.workers.max(1));
-    let watchdog = watchdog(settings.workers).map_err(RunError::Thread)?;
-    let heart = watchdog.heart("listen");
-    let listen = Listen::new(settings.workers, &settings.limits, (table.clone(), metrics.clone()), heart);
-    let listen = Arc::new(listen.map_err(RunError::Thread)?);
-    let drain = listen.drain().clone();
-    let seats = listen.seats().clone();
-    let shared = Shared::new(table.clone(), seats, drain.clone(), metrics.clone(), settings.limits);
-    let shared = shared.map_err(RunError::Tickets)?;
-    let in_force = watch::Sender::new(Arc::<InForce>::default());
-    let store = config_store::Args {
-        identity: identity.clone(),
-        node_address: settings.node_address,
-        state_dir: settings.state_dir.clone(),
-        table,
-        registry: Arc::new(Registry::new(settings.limits.requests_per_endpoint)),
-        metrics: metrics.clone(),
-        in_force: in_force.clone(),
-        want: {
-            let listen = listen.clone();
-            Arc::new(move |binds| listen.want(binds))
-        },
-        lost: shared.lost.clone(),
-        report: listen.report(),
-        myself: Address::new(),
-    };
-    let admin = admin::Args {
-        identity: identity.clone(),
-        tls: settings.tls.clone(),
-        admin: Arc::new(bind("admin", settings.admin_bind)?),
-        status: Arc::new(bind("status", settings.status_bind)?),
-        store: store.myself.clone(),
-        in_force: in_force.subscribe(),
-        metrics,
-        drain,
-        watchdog,
-        live,
-        myself: Address::new(),
-    };
-    let enrolment = match settings.tls.clone() {
-        TlsSource::Enrolled(enrolment) => {
-            Some(enrolment::Args { identity, enrolment, myself: Address::new() })
-        }
-        TlsSource::Files(_) | TlsSource::Held(_) => None,
-    };
-    Ok(Beside { admin, store, shared: Arc::new(shared), listen, enrolment })
-}
-
-fn watchdog(workers: usize) -> io::Result<Arc<Watchdog>> {
-    let names = ["control", "listen"].map(str::to_owned);
-    Watchdog::start(names.into_iter().chain((0..workers.max(1)).map(name)), STALLED_AFTER)
-}
-
-fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let bound = TcpListener::bind(address).and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    });
-    bound.map_err(|source| RunError::Bind { what, address, source })
+    beside(settings, Arc::default(), Before::default()).map(|beside| supervisor::render(&tree(&beside)))
 }
 
 /// A proxy that runs. Dropping it stops nothing: [`Proxy::drain`] or [`Proxy::stop`] does.
@@ -219,6 +170,11 @@ impl Proxy {
     /// What is in force, whenever it changes.
     pub fn in_force(&self) -> watch::Receiver<Arc<InForce>> {
         self.beside.admin.in_force.clone()
+    }
+
+    /// Whose turn it is to accept on this node.
+    pub fn turn(&self) -> watch::Receiver<Turn> {
+        self.beside.turns.follow()
     }
 
     /// What is counted.
@@ -256,7 +212,12 @@ impl Proxy {
     /// # Errors
     /// Where the tree had ended by itself.
     pub async fn drain(&self) -> Result<Drained, Stopped> {
-        let drained = self.beside.listen.drain().run(self.settings.drain).await;
+        let mut settings = self.settings.drain;
+        if !self.beside.turns.is_ours() {
+            // Another process accepts already.
+            settings.accept_for = Duration::ZERO;
+        }
+        let drained = self.beside.listen.drain().run(settings).await;
         self.stop().await.map(|()| drained)
     }
 
@@ -267,9 +228,11 @@ impl Proxy {
     pub async fn stop(&self) -> Result<(), Stopped> {
         let stopped = self.running.stop().await;
         // Whoever holds a handle for a moment longer: the addresses are free when this returns.
+        if !self.beside.listen.sockets().are_shared() {
+            shut(&self.beside.admin.admin);
+            shut(&self.beside.admin.status);
+        }
         self.beside.listen.shut();
-        shut(&self.beside.admin.admin);
-        shut(&self.beside.admin.status);
         stopped
     }
 
@@ -294,8 +257,9 @@ mod tests {
             node_address: [127, 0, 0, 2].into(),
             admin_bind: ([127, 0, 0, 1], 0).into(),
             status_bind: ([127, 0, 0, 1], 0).into(),
-            tls: TlsSource::Files("unused".into()),
-            state_dir: None,
+            status_socket: None,
+            tls: crate::admin::identity::TlsSource::Files("unused".into()),
+            state_dir: Some("unused".into()),
             workers: 2,
             limits: crate::limits::Limits::new(100),
             drain: crate::listen::drain::DrainSettings::default(),

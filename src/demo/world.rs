@@ -106,6 +106,7 @@ impl World {
             node_address: node,
             admin_bind: admin(node),
             status_bind: SocketAddr::new(node, STATUS),
+            status_socket: None,
             tls: crate::proxies::held(issued),
             state_dir: Some(self.state_dir(&name)),
             workers: 1,

@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::handover::turn::{Turn, Turns};
+
 /// Connections at a time: controllers, probes and scrapers are few.
 const CONNECTIONS: usize = 256;
 
@@ -27,19 +29,43 @@ pub(super) const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
 /// The pause after accept(2) failed, as where files are short.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until it is dropped, and ends all connections then.
-pub(super) async fn accept<C>(
+/// A port that is accepted on while it is this process's turn.
+#[derive(Debug)]
+pub(super) struct Port {
     listener: TcpListener,
-    serve: impl Fn(TcpStream, SocketAddr) -> C,
-) -> io::Result<()>
+    turns: Turns,
+}
+
+impl Port {
+    pub(super) fn new(listener: TcpListener, turns: &Turns) -> Self {
+        Self { listener, turns: turns.clone() }
+    }
+
+    /// The next connection.
+    pub(super) async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let mut turn = self.turns.follow();
+        loop {
+            let is_ours = *turn.borrow_and_update() == Turn::Ours;
+            tokio::select! {
+                accepted = self.listener.accept(), if is_ours => return accepted,
+                // Its sender is part of this.
+                _ = turn.changed() => {}
+            }
+        }
+    }
+}
+
+/// Accepts until it is dropped, and ends all connections then.
+pub(super) async fn accept<A, N, C>(next: impl Fn() -> N, serve: impl Fn(A) -> C) -> io::Result<()>
 where
+    N: Future<Output = io::Result<A>>,
     C: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, peer)) => drop(connections.spawn(serve(stream, peer))),
+            accepted = next(), if connections.len() < CONNECTIONS => match accepted {
+                Ok(accepted) => drop(connections.spawn(serve(accepted))),
                 Err(error) => {
                     warn!(%error, "a port of the admin actor can't accept");
                     tokio::time::sleep(SHORTAGE_PAUSE).await;

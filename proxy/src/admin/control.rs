@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use supervisor::Address;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -24,7 +24,7 @@ use proxy_config::name::UnitKind;
 use proxy_config::unit::EncodedUnit;
 use proxy_config::wire::{MAX_PUSH_BYTES, Nack, NackReason, Push, Reply};
 
-use super::accept::{accept, answer};
+use super::accept::{Port, accept, answer};
 use crate::config_store;
 use crate::config_store::in_force::InForce;
 use crate::metrics::Metrics;
@@ -49,16 +49,19 @@ pub(super) struct Control {
 
 /// Serves the admin port until it is dropped.
 pub(super) async fn serve(
-    listener: TcpListener,
+    port: Port,
     tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     control: Control,
 ) -> io::Result<()> {
     let router = router(control);
-    accept(listener, |stream, peer| {
-        // The identity of this moment.
-        let tls = tls.borrow().clone().map(TlsAcceptor::from);
-        connection(stream, peer, tls, router.clone())
-    })
+    accept(
+        || port.next(),
+        |(stream, peer)| {
+            // The identity of this moment.
+            let tls = tls.borrow().clone().map(TlsAcceptor::from);
+            connection(stream, peer, tls, router.clone())
+        },
+    )
     .await
 }
 

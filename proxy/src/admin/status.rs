@@ -2,6 +2,7 @@
 //! configuration: anybody may see it.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -14,11 +15,12 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use supervisor::LiveTree;
-use tokio::net::TcpListener;
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-use super::accept::{CONNECTION_WITHIN, accept, answer_for};
+use super::accept::{CONNECTION_WITHIN, Port, accept, answer_for};
 use crate::config_store::in_force::{InForce, Source};
+use crate::handover::turn::Turns;
 use crate::listen::drain::Drain;
 use crate::metrics::{Metrics, actors, text, threads};
 use crate::watchdog::Watchdog;
@@ -33,12 +35,22 @@ pub(super) struct Status {
     pub(super) watchdog: Arc<Watchdog>,
     /// Known once the tree runs.
     pub(super) live: Arc<OnceLock<LiveTree>>,
+    /// Whether it is this process that serves the node.
+    pub(super) turns: Turns,
 }
 
 /// Serves the status port until it is dropped.
-pub(super) async fn serve(listener: TcpListener, status: Status) -> io::Result<()> {
+pub(super) async fn serve(port: Port, status: Status) -> io::Result<()> {
     let router = router(status);
-    accept(listener, |stream, peer| answer_for(CONNECTION_WITHIN, stream, peer, router.clone())).await
+    accept(|| port.next(), |(stream, peer)| answer_for(CONNECTION_WITHIN, stream, peer, router.clone())).await
+}
+
+/// Serves the same on a Unix socket, for probes: whoever has the port, this process answers.
+pub(super) async fn serve_locally(listener: UnixListener, status: Status) -> io::Result<()> {
+    let router = router(status);
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    accept(|| listener.accept(), |(stream, _)| answer_for(CONNECTION_WITHIN, stream, peer, router.clone()))
+        .await
 }
 
 fn router(status: Status) -> Router {
@@ -63,6 +75,8 @@ async fn healthy(State(status): State<Status>) -> (StatusCode, String) {
 async fn ready(State(status): State<Status>) -> (StatusCode, &'static str) {
     if *status.drain.draining().borrow() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if !status.turns.is_ours() {
+        (StatusCode::SERVICE_UNAVAILABLE, "another proxy serves this node\n")
     } else if status.in_force.borrow().is_some() {
         (StatusCode::OK, "ready\n")
     } else {
@@ -153,6 +167,7 @@ mod tests {
             drain: Arc::new(Drain::new(&Limits::new(1))),
             watchdog: watchdog.clone(),
             live: Arc::default(),
+            turns: Turns::new(crate::handover::turn::Turn::Ours),
         };
         assert_eq!(healthy(State(status.clone())).await.0, StatusCode::OK);
         let heart = watchdog.heart("worker-0");

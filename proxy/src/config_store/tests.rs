@@ -56,6 +56,7 @@ impl Rig {
             want,
             lost: watch::Sender::default(),
             report: report.subscribe(),
+            turns: crate::handover::turn::Turns::new(crate::handover::turn::Turn::Ours),
             myself: Address::new(),
         };
         let again = args.clone();

@@ -2,12 +2,12 @@
 //!
 //! Owns the sessions of one UDP listener: a client's address has a socket of its own to the endpoint that it
 //! was given, so that replies find their way back, and keeps that endpoint while it is served. Run by a
-//! listener on the `listen` thread. Sessions die with their listener: the next datagram begins another.
-//! Refuses to know what is said.
+//! listener on the `listen` thread. Sessions die with their listener: the next datagram begins another; they
+//! pass on to the process that takes this one's place ([`handed`]). Refuses to know what is said.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -15,10 +15,11 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Interval, interval, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
+use crate::handover::turn::{Turn, Turns};
 use crate::listen::accept::{BindReport, BindState, FIRST_REBIND_PAUSE, MAX_REBIND_PAUSE, tell};
 use crate::listen::drain::{Admitted, Drain};
 use crate::listen::socket::Bind;
@@ -28,6 +29,10 @@ use crate::table::l4::L4Route;
 use crate::table::slot::Slot;
 use crate::table::{SharedTable, Table};
 use crate::upstream::registry::{Endpoint, InFlight};
+
+pub mod handed;
+
+use handed::{Handed, Passing};
 
 /// A session in which nothing moves for this long ends.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -51,6 +56,10 @@ pub struct Datagrams {
     pub metrics: Arc<Metrics>,
     /// Where the outcome of each bind is told.
     pub report: watch::Sender<BindReport>,
+    /// Whether it is this process that receives.
+    pub turns: Turns,
+    /// What passes from one process to the next.
+    pub handed: Arc<Handed>,
 }
 
 /// Where the datagrams of a session go.
@@ -90,11 +99,13 @@ struct Held {
 }
 
 impl Datagrams {
-    /// Receives on an address for good: binds, again and again, until it can.
+    /// Receives on an address for good: binds, again and again, until it can. Where another process has taken
+    /// over for good it waits to be dropped.
     pub async fn run(self, address: SocketAddr) {
         let mut pause = FIRST_REBIND_PAUSE;
-        loop {
-            match bind(address) {
+        while self.turns.now() != Turn::Gone {
+            let inherited = self.handed.inherited(address).map(UdpSocket::from_std);
+            match inherited.unwrap_or_else(|| bind(address)) {
                 Ok(socket) => {
                     info!(%address, "receiving datagrams");
                     tell(&self.report, Bind::udp(address), BindState::Bound);
@@ -108,25 +119,79 @@ impl Datagrams {
                 }
             }
         }
+        std::future::pending().await
     }
 
-    /// Passes the datagrams of a socket on, for good.
+    /// Passes the datagrams of a socket on, until that is another process's for good.
     async fn relay(&self, socket: UdpSocket, local: SocketAddr) {
         let socket = Arc::new(socket);
+        let _receiving = self.handed.receiving(local, &socket);
+        let mut turn = self.turns.follow();
         let mut sessions = HashMap::<SocketAddr, Session>::new();
         let mut datagram = vec![0; MAX_DATAGRAM];
         let mut sweep = interval(SWEEP_EVERY);
         loop {
+            let now = *turn.borrow_and_update();
+            match now {
+                Turn::Ours => {
+                    self.handed.resume(local);
+                    self.inherit(&mut sessions, &socket, local);
+                }
+                Turn::Lent => self.handed.pause(local, passing(&sessions)),
+                Turn::Awaited => {}
+                Turn::Gone => return,
+            }
+            self.relay_in_turn((&socket, local), &mut sessions, (&mut datagram, &mut sweep), &mut turn).await;
+        }
+    }
+
+    /// Goes on until the turn changes. Sessions hear their endpoints all the time.
+    async fn relay_in_turn(
+        &self,
+        (socket, local): (&Arc<UdpSocket>, SocketAddr),
+        sessions: &mut HashMap<SocketAddr, Session>,
+        (datagram, sweep): (&mut [u8], &mut Interval),
+        turn: &mut watch::Receiver<Turn>,
+    ) {
+        let is_ours = *turn.borrow() == Turn::Ours;
+        loop {
             tokio::select! {
-                received = socket.recv_from(&mut datagram) => match received {
+                _ = turn.changed() => return,
+                received = socket.recv_from(datagram), if is_ours => match received {
                     Ok((length, peer)) => {
-                        self.pass_on(&mut sessions, &socket, (local, peer), &datagram[..length]).await;
+                        self.pass_on(sessions, socket, (local, peer), &datagram[..length]).await;
                     }
                     Err(error) => debug!(%local, %error, "a datagram could not be received"),
                 },
                 _ = sweep.tick() => sessions.retain(|_, session| !session.replies.is_finished()),
             }
         }
+    }
+
+    /// Goes on with the sessions of the process before.
+    fn inherit(
+        &self,
+        sessions: &mut HashMap<SocketAddr, Session>,
+        socket: &Arc<UdpSocket>,
+        local: SocketAddr,
+    ) {
+        for Passing { peer, endpoint, socket: upstream } in self.handed.sessions(local) {
+            if let Some(aim) = self.aim_at(local, endpoint)
+                && let Ok(upstream) = non_blocking(upstream)
+                && let Some(admitted) = self.admit(sessions.len(), peer)
+                && let Some(session) = self.open((socket, peer), admitted, aim, upstream)
+            {
+                sessions.insert(peer, session);
+            }
+        }
+    }
+
+    /// A client's share of the limits, if there may be one more session.
+    fn admit(&self, sessions: usize, peer: SocketAddr) -> Option<Admitted> {
+        if sessions >= MAX_SESSIONS || !*self.drain.accepting().borrow() {
+            return None;
+        }
+        self.drain.admit(peer.ip()).inspect_err(|refused| self.metrics.turned_away(*refused)).ok()
     }
 
     async fn pass_on(
@@ -162,19 +227,30 @@ impl Datagrams {
         socket: &Arc<UdpSocket>,
         (local, peer): (SocketAddr, SocketAddr),
     ) -> Option<Session> {
-        if sessions >= MAX_SESSIONS || !*self.drain.accepting().borrow() {
-            return None;
-        }
-        let admitted = self.drain.admit(peer.ip());
-        let admitted = admitted.inspect_err(|refused| self.metrics.turned_away(*refused)).ok()?;
+        let admitted = self.admit(sessions, peer)?;
         let aim = self.aim(local)?;
-        let (in_flight, upstream) = match (aim.endpoint.enter(), connect(aim.endpoint.address()).await) {
-            (Some(in_flight), Ok(upstream)) => (in_flight, Arc::new(upstream)),
-            _ => {
+        match connect(aim.endpoint.address()).await {
+            Ok(upstream) => self.open((socket, peer), admitted, aim, upstream),
+            Err(_) => {
                 aim.route.metrics.record(Outcome::Unreachable);
-                return None;
+                None
             }
+        }
+    }
+
+    /// A session over a socket that stands for its client, if it may have one.
+    fn open(
+        &self,
+        (socket, peer): (&Arc<UdpSocket>, SocketAddr),
+        admitted: Admitted,
+        aim: Aim,
+        upstream: UdpSocket,
+    ) -> Option<Session> {
+        let Some(in_flight) = aim.endpoint.enter() else {
+            aim.route.metrics.record(Outcome::Unreachable);
+            return None;
         };
+        let upstream = Arc::new(upstream);
         aim.route.metrics.record(Outcome::Forwarded);
         let has_sent = Arc::new(AtomicBool::new(true));
         let held = Held { _in_flight: in_flight, _open: aim.route.metrics.open(), _admitted: admitted };
@@ -202,6 +278,19 @@ impl Datagrams {
             return None;
         };
         Some(Aim { route: route.clone(), slot, endpoint: endpoint.clone() })
+    }
+
+    /// Where a session goes on that was given this endpoint.
+    fn aim_at(&self, local: SocketAddr, address: SocketAddr) -> Option<Aim> {
+        let table = self.table.load();
+        let route = table.route_of_datagrams(local)?;
+        let slots = route.targets.iter().filter_map(|target| target.as_ref().ok());
+        slots.copied().find_map(|slot| {
+            let backend = table.backend(slot)?;
+            let all = backend.ready.iter().chain(&backend.fallback);
+            let endpoint = all.into_iter().find(|endpoint| endpoint.address() == address)?.clone();
+            Some(Aim { route: route.clone(), slot, endpoint })
+        })
     }
 }
 
@@ -251,6 +340,22 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     }
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// The sessions that are open, as they pass on to another process.
+fn passing(sessions: &HashMap<SocketAddr, Session>) -> Vec<Passing<Arc<UdpSocket>>> {
+    let open = sessions.iter().filter(|(_, session)| !session.replies.is_finished());
+    let pass = |(peer, session): (&SocketAddr, &Session)| Passing {
+        peer: *peer,
+        endpoint: session.aim.endpoint.address(),
+        socket: session.socket.clone(),
+    };
+    open.map(pass).collect()
+}
+
+fn non_blocking(socket: StdSocket) -> io::Result<UdpSocket> {
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
 }
 
 /// A socket that sends to an endpoint, and hears nobody else.

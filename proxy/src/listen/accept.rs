@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::drain::Drain;
 use super::handoff::{Accepted, Seats};
 use super::socket::{BACKLOG, Bind, Sockets};
+use crate::handover::turn::{Turn, Turns};
 use crate::metrics::Metrics;
 use crate::watchdog::Heart;
 
@@ -114,6 +115,8 @@ pub struct Acceptor {
     pub metrics: Arc<Metrics>,
     /// Where the outcome of each bind is told.
     pub report: watch::Sender<BindReport>,
+    /// Whether it is this process that accepts.
+    pub turns: Turns,
 }
 
 impl Acceptor {
@@ -149,13 +152,16 @@ impl Acceptor {
         accepting: &mut watch::Receiver<bool>,
     ) {
         let _accepting = self.drain.accept_loop();
+        let mut turn = self.turns.follow();
         let mut random = SmallRng::from_os_rng();
         loop {
+            let is_ours = *turn.borrow_and_update() == Turn::Ours;
             let accepted = tokio::select! {
                 biased;
                 // First, or a flood of connections would keep a drain from its end.
                 _ = accepting.wait_for(|accepting| !accepting) => break,
-                accepted = next(socket) => accepted,
+                _ = turn.changed() => continue,
+                accepted = next(socket), if is_ours => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => self.hand_over(stream, local, peer, random.next_u64()).await,
@@ -169,7 +175,7 @@ impl Acceptor {
             }
         }
         // The clients of what is queued believe that they are connected.
-        for _ in 0..BACKLOG {
+        for _ in 0..if self.turns.is_ours() { BACKLOG } else { 0 } {
             let Ok((stream, peer)) = try_accept(socket.get_ref()) else { break };
             self.hand_over(stream, local, peer, random.next_u64()).await;
         }
@@ -262,6 +268,7 @@ mod tests {
                 drain: Arc::new(Drain::new(&Limits::new(limit))),
                 metrics: Metrics::new(workers),
                 report: watch::Sender::default(),
+                turns: Turns::new(Turn::Ours),
             };
             Self { acceptor, thread }
         }

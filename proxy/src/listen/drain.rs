@@ -136,6 +136,12 @@ impl Drain {
         Accepting(self.open.clone())
     }
 
+    /// Begins to drain at once, with nothing new accepted: another process does that.
+    pub fn begin(&self) {
+        self.draining.send_replace(true);
+        self.accepting.send_replace(false);
+    }
+
     /// Drains: says so, accepts for a while, then waits until the last connection has ended, or for the
     /// deadline. Calling it again starts over with the waiting.
     pub async fn run(&self, settings: DrainSettings) -> Drained {

@@ -72,6 +72,10 @@ pub struct Sockets(Mutex<State>);
 struct State {
     wanted: BTreeSet<SocketAddr>,
     open: BTreeMap<SocketAddr, TcpListener>,
+    /// Got from the process before, and not wanted yet.
+    inherited: BTreeMap<SocketAddr, TcpListener>,
+    /// Another process may hold them too.
+    are_shared: bool,
 }
 
 impl Sockets {
@@ -89,7 +93,10 @@ impl Sockets {
         if let Some(socket) = state.open.get(&address) {
             return socket.try_clone();
         }
-        let socket = bind(address)?;
+        let socket = match state.inherited.remove(&address) {
+            Some(socket) => socket,
+            None => bind(address)?,
+        };
         let handle = socket.try_clone()?;
         state.open.insert(address, socket);
         Ok(handle)
@@ -108,14 +115,49 @@ impl Sockets {
         self.lock().open.remove(&address);
     }
 
-    /// Stops listening everywhere at once, whoever still holds a handle: what is queued is reset, and the
-    /// addresses are free for another.
+    /// Stops listening everywhere at once, whoever of this process still holds a handle: what is queued is
+    /// reset, and the addresses are free for another. Sockets that another process may hold are closed only:
+    /// what is queued is that one's.
     pub fn shut(&self) {
         let mut state = self.lock();
         state.wanted.clear();
+        state.inherited.clear();
+        let are_shared = state.are_shared;
         for socket in std::mem::take(&mut state.open).into_values() {
-            shut(&socket);
+            if !are_shared {
+                shut(&socket);
+            }
         }
+    }
+
+    /// Takes sockets of the process before, until they are wanted.
+    pub fn inherit(&self, sockets: impl IntoIterator<Item = (SocketAddr, TcpListener)>) {
+        let mut state = self.lock();
+        for (address, socket) in sockets {
+            if !state.open.contains_key(&address) {
+                state.inherited.insert(address, socket);
+            }
+        }
+    }
+
+    /// Closes what was inherited and is not wanted.
+    pub fn forget_inherited(&self) {
+        self.lock().inherited.clear();
+    }
+
+    /// Handles of all that are open, for another process.
+    ///
+    /// # Errors
+    /// Where the system gives no more files.
+    pub fn share(&self) -> io::Result<Vec<(SocketAddr, TcpListener)>> {
+        let mut state = self.lock();
+        state.are_shared = true;
+        state.open.iter().map(|(address, socket)| Ok((*address, socket.try_clone()?))).collect()
+    }
+
+    /// Whether another process may hold them too.
+    pub fn are_shared(&self) -> bool {
+        self.lock().are_shared
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

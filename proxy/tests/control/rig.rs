@@ -96,6 +96,7 @@ impl Rig {
             node_address: NODE,
             admin_bind: ANY,
             status_bind: ANY,
+            status_socket: None,
             tls: TlsSource::Files(self.folder.path().join("tls")),
             state_dir: Some(self.folder.path().join("state")),
             workers: 2,

@@ -8,6 +8,7 @@ mod drain;
 mod grpc;
 mod h2c;
 mod handoff;
+mod handover;
 mod http1;
 mod http2;
 mod l4;

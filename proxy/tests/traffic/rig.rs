@@ -1,10 +1,12 @@
 //! A whole proxy on loopback, and the units that it is told.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proxy::admin::identity::{Identity, TlsSource};
+use proxy::handover::turn::Turn;
 use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::settings::Settings;
@@ -18,6 +20,7 @@ use proxy_config::route::{
 };
 use proxy_config::set::UnitSet;
 use proxy_config::unit::{EncodedUnit, Unit};
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -32,9 +35,28 @@ pub struct Rig {
     pub proxy: Arc<Proxy>,
     pub http: SocketAddr,
     pub https: SocketAddr,
+    /// The state folder, shared with its successors.
+    folder: Option<Arc<TempDir>>,
 }
 
 impl Rig {
+    /// One that can hand over.
+    pub async fn first(drain: DrainSettings) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let proxy = start(2, Limits::new(4000), drain, Some(folder.path().to_owned())).await;
+        Self { proxy, http: free_address(), https: free_address(), folder: Some(folder) }
+    }
+
+    /// One that takes over from this one, once it has.
+    pub async fn successor(&self, drain: DrainSettings) -> Self {
+        let folder = self.folder.as_ref().unwrap();
+        let proxy = start(2, Limits::new(4000), drain, Some(folder.path().to_owned())).await;
+        let mut turn = proxy.turn();
+        let taken = timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Ours)).await;
+        taken.expect("it takes over").unwrap();
+        Self { proxy, folder: self.folder.clone(), ..*self }
+    }
+
     pub async fn start(workers: usize) -> Self {
         Self::with(workers, DrainSettings::default()).await
     }
@@ -44,19 +66,8 @@ impl Rig {
     }
 
     pub async fn limited(workers: usize, limits: Limits, drain: DrainSettings) -> Self {
-        let settings = Settings {
-            identity: "edge-1".to_owned(),
-            node_address: NODE,
-            admin_bind: SocketAddr::new(NODE, 0),
-            status_bind: SocketAddr::new(NODE, 0),
-            tls: TlsSource::Held(watch::channel(Arc::new(identity())).1),
-            state_dir: None,
-            workers,
-            limits,
-            drain,
-        };
-        let proxy = Arc::new(run(settings).await.unwrap());
-        Self { proxy, http: free_address(), https: free_address() }
+        let proxy = start(workers, limits, drain, None).await;
+        Self { proxy, http: free_address(), https: free_address(), folder: None }
     }
 
     /// A proxy that sends everything to one origin.
@@ -81,6 +92,27 @@ impl Rig {
         };
         timeout(PATIENCE, connected).await.expect("it listens");
     }
+}
+
+async fn start(
+    workers: usize,
+    limits: Limits,
+    drain: DrainSettings,
+    state_dir: Option<PathBuf>,
+) -> Arc<Proxy> {
+    let settings = Settings {
+        identity: "edge-1".to_owned(),
+        node_address: NODE,
+        admin_bind: SocketAddr::new(NODE, 0),
+        status_bind: SocketAddr::new(NODE, 0),
+        status_socket: None,
+        tls: TlsSource::Held(watch::channel(Arc::new(identity())).1),
+        state_dir,
+        workers,
+        limits,
+        drain,
+    };
+    Arc::new(run(settings).await.unwrap())
 }
 
 /// The admin port is not used here; it only has to come up.

@@ -61,6 +61,8 @@ pub(super) struct Life<'s> {
     timer: Timer,
     work: Work,
     is_ending: bool,
+    /// No request has come yet. Such a client may have sent one without knowing of a drain: it is served.
+    is_fresh: bool,
     ping: Option<PingPong>,
     /// How much had come when it was last looked at.
     heard: u64,
@@ -74,11 +76,21 @@ impl<'s> Life<'s> {
         timer.ask();
         timer.set(Limit::Silence, SILENCE);
         timer.set(Limit::Age, AGE + AGE.mul_f64(rand::random_range(0.0..0.1)));
-        Self { shared, timer, work: Work::None, is_ending: false, ping, heard: 0, is_asked: false }
+        Self {
+            shared,
+            timer,
+            work: Work::None,
+            is_ending: false,
+            is_fresh: true,
+            ping,
+            heard: 0,
+            is_asked: false,
+        }
     }
 
     /// A request has come; it may be over before the next look.
     pub(super) fn begin_stream(&mut self) {
+        self.is_fresh = false;
         self.look_at_work(Work::Streams);
     }
 
@@ -89,7 +101,7 @@ impl<'s> Life<'s> {
             if resets.are_too_many() || seen.is_flooded() {
                 return self.end(End::Abruptly);
             }
-            if context.is_draining() {
+            if context.is_draining() && !self.is_fresh {
                 return self.end(End::AfterStreams);
             }
         } else if seen.is_flooded() {

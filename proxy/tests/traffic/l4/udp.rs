@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use proxy::listen::drain::DrainSettings;
 use proxy::metrics::text::render;
 use proxy_config::backend::BackendProtocol;
 use proxy_config::listener::Protocol;
@@ -121,6 +122,24 @@ async fn a_session_moves_on_when_its_endpoint_goes() {
     assert_eq!(ask(&client, "a").await.0, "one");
     hold(&rig, one(two)).await;
     assert_eq!(ask(&client, "b").await.0, "two");
+}
+
+#[tokio::test]
+async fn a_session_goes_on_in_the_process_that_takes_over() {
+    let (address, _server) = server("one").await;
+    let rig = Rig::first(DrainSettings::default()).await;
+    hold(&rig, one(address)).await;
+    let client = client(&rig).await;
+    let (_, port, _) = ask(&client, "a").await;
+    let next = rig.successor(DrainSettings::default()).await;
+    rig.proxy.drain().await.unwrap();
+    let (name, again, text) = ask(&client, "b").await;
+    assert_eq!((&*name, &*text), ("one", "b"));
+    assert_eq!(port, again, "a session keeps its socket");
+    let text = render(next.proxy.metrics());
+    assert!(text.contains("portreeve_streams{route=\"TCPRoute/test/route\"} 1"), "{text}");
+    let text = render(rig.proxy.metrics());
+    assert!(text.contains("portreeve_streams{route=\"TCPRoute/test/route\"} 0"), "{text}");
 }
 
 #[tokio::test]

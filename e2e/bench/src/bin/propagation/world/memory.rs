@@ -149,6 +149,7 @@ fn proxy_settings(
         node_address: address(number),
         admin_bind: (address(number), ADMIN).into(),
         status_bind: (address(number), 0).into(),
+        status_socket: None,
         tls: TlsSource::Held(watch::Sender::new(Arc::new(identity)).subscribe()),
         state_dir: Some(folder.join(name(number))),
         workers: 1,

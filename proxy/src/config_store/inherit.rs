@@ -1,0 +1,29 @@
+//! Taking over what the process before this one has in force. It counts as what is on disk does: for its
+//! endpoints an hour without a controller, and any controller's word stands above it.
+
+use proxy_config::wire::Reply;
+use ractor::RpcReplyPort;
+use tracing::info;
+
+use super::State;
+use super::in_force::InForce;
+use crate::last_good::Remembered;
+
+impl State {
+    pub(super) fn inherit(&mut self, remembered: Remembered, reply: RpcReplyPort<Reply>) {
+        self.answer_waiting();
+        let known = self.in_force.clone();
+        let next = InForce::from_disk(remembered);
+        if !known.is_some() || next.version > known.version {
+            let (put, delete) = next.units.diff(&known.units);
+            let (version, root) = (next.version, next.units.root());
+            info!(term = version.term, generation = version.generation, "in force, from the process before");
+            self.in_force = next.into();
+            self.schedule_expiry();
+            let table = self.compiler.apply(&put, &delete, version, root);
+            self.swap(table);
+            self.publish(InForce::clone(&self.in_force.clone()));
+        }
+        self.answer_when_bound(reply);
+    }
+}

@@ -1,0 +1,110 @@
+//! A hand-over: another process takes this one's place, and no client notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::Method;
+use proxy::listen::drain::{DrainSettings, Drained};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::http1::Client;
+use crate::http2;
+use crate::origin::Origin;
+use crate::rig::{Rig, Site};
+
+const DRAIN: DrainSettings =
+    DrainSettings { accept_for: Duration::from_secs(10), finish_within: Duration::from_secs(10) };
+
+/// Clients that open a connection for each request, or keep theirs for as long as it lasts.
+struct Load {
+    tasks: JoinSet<Result<(), String>>,
+    stop: Arc<AtomicBool>,
+    requests: Arc<AtomicU64>,
+}
+
+impl Load {
+    fn on(rig: &Arc<Rig>) -> Self {
+        let (stop, requests) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let mut tasks = JoinSet::new();
+        for number in 0..8 {
+            let (rig, stop, requests) = (rig.clone(), stop.clone(), requests.clone());
+            tasks.spawn(async move {
+                while !stop.load(Relaxed) {
+                    match number % 4 {
+                        0 | 1 => fresh(&rig).await?,
+                        2 => kept(&rig, &stop).await?,
+                        _ => fresh2(&rig).await?,
+                    }
+                    requests.fetch_add(1, Relaxed);
+                }
+                Ok(())
+            });
+        }
+        Self { tasks, stop, requests }
+    }
+
+    async fn stop(mut self) -> u64 {
+        self.stop.store(true, Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap().unwrap();
+        }
+        self.requests.load(Relaxed)
+    }
+}
+
+async fn fresh(rig: &Rig) -> Result<(), String> {
+    let mut client = Client::connect(rig.http).await.map_err(|error| format!("fresh: {error}"))?;
+    let answer = client.get("/quiet").await.ok_or("fresh: no answer")?;
+    if answer.is_ok() { Ok(()) } else { Err(answer.head) }
+}
+
+/// Requests on one connection, until an answer says that it is the last.
+async fn kept(rig: &Rig, stop: &AtomicBool) -> Result<(), String> {
+    let mut client = Client::connect(rig.http).await.map_err(|error| format!("kept: {error}"))?;
+    let mut is_first = true;
+    while !stop.load(Relaxed) {
+        let Some(answer) = client.get("/quiet").await else {
+            // It may end while nothing is under way (RFC 9112 section 9.3.1), but not before anything was.
+            return if is_first { Err("kept: no answer".to_owned()) } else { Ok(()) };
+        };
+        is_first = false;
+        if answer.field("connection") == Some("close") {
+            break;
+        }
+    }
+    Ok(())
+}
+
+async fn fresh2(rig: &Rig) -> Result<(), String> {
+    let stream = TcpStream::connect(rig.http).await.map_err(|error| format!("fresh2: {error}"))?;
+    let client = http2::Client::over(stream).await;
+    let (response, _) = client.send(http2::request(Method::GET, "/quiet"), true).await;
+    let answer = http2::answer(response).await.map_err(|error| format!("fresh2: {error}"))?;
+    if answer.head.status() == 200 { Ok(()) } else { Err(answer.head.status().to_string()) }
+}
+
+async fn serving() -> (Arc<Rig>, Origin) {
+    let origin = Origin::start().await;
+    let rig = Rig::first(DRAIN).await;
+    rig.hold(&Site::new(&rig, origin.address)).await;
+    (Arc::new(rig), origin)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_processes_one_after_the_other_lose_no_request_and_refuse_no_connection() {
+    let (mut rig, _origin) = serving().await;
+    let load = Load::on(&rig);
+    for _ in 0..20 {
+        let next = Arc::new(rig.successor(DRAIN).await);
+        // As the kubelet does: the one before is told to end once the next one is ready.
+        let drained = rig.proxy.drain().await.unwrap();
+        assert_eq!(drained, Drained { cut: 0 });
+        rig = next;
+    }
+    let requests = load.stop().await;
+    assert!(requests > 200, "{requests} requests are no load");
+    assert_eq!(rig.proxy.drain().await.unwrap(), Drained { cut: 0 });
+    TcpStream::connect(rig.http).await.expect_err("the last one has ended");
+}
