@@ -61,21 +61,20 @@ fn render() -> String {
     }
     let mut page = String::from(
         "# Gateway API\n\nEvery feature of Gateway API v1.6.1 that is not about meshes, as the official suite names \
-         it. A GatewayClass\npublishes in `status.supportedFeatures` those that are served and whose kinds and \
-         fields are installed. The tests are\nthose of the suite; [what came of them](../conformance/README.md). \
+         it. A GatewayClass\npublishes in `status.supportedFeatures` those whose kinds and fields are installed. \
+         The tests are\nthose of the suite; [what came of them](../conformance/README.md). \
          What the suite does not test is in [features.md](../features.md).\n\nThis page is made from \
-         `actors/core/src/translate/features.rs`.\n\n| feature | needs | channel | state | tests of the suite |\n\
-         |---|---|---|---|---|\n",
+         `actors/core/src/translate/features.rs`.\n\n| feature | needs | channel | tests of the suite |\n\
+         |---|---|---|---|\n",
     );
     for feature in FEATURES {
         let channel = match feature.channel {
             Channel::Standard => "standard",
             Channel::Experimental => "experimental",
         };
-        let state = if feature.served { "served" } else { "not yet" };
         let tests = shown.get(feature.name).map_or_else(|| "-".to_owned(), |tests| tests.join(", "));
         let (name, kind) = (feature.name, feature.kind);
-        let _ = writeln!(page, "| {name} | `{kind}` | {channel} | {state} | {tests} |");
+        let _ = writeln!(page, "| {name} | `{kind}` | {channel} | {tests} |");
     }
     page
 }

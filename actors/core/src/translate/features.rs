@@ -24,16 +24,10 @@ pub struct Feature {
     pub kind: &'static str,
     /// The channel that its fields need.
     pub channel: Channel,
-    /// Whether the proxies serve it, and so whether it is published.
-    pub served: bool,
 }
 
-const fn served(name: &'static str, kind: &'static str) -> Feature {
-    Feature { name, kind, channel: Channel::Standard, served: true }
-}
-
-const fn later(name: &'static str, kind: &'static str) -> Feature {
-    Feature { name, kind, channel: Channel::Standard, served: false }
+const fn standard(name: &'static str, kind: &'static str) -> Feature {
+    Feature { name, kind, channel: Channel::Standard }
 }
 
 /// A feature whose fields are those of the experimental channel.
@@ -49,63 +43,62 @@ const HTTP: &str = "httproutes";
 
 /// All features of Gateway API v1.6.1 but those of meshes, sorted.
 pub const FEATURES: &[Feature] = &[
-    served("BackendTLSPolicy", "backendtlspolicies"),
-    served("BackendTLSPolicySANValidation", "backendtlspolicies"),
-    served("GRPCRoute", "grpcroutes"),
-    served("GRPCRouteNamedRouteRule", "grpcroutes"),
-    served("Gateway", GATEWAY),
-    served("GatewayAddressEmpty", GATEWAY),
-    served("GatewayBackendClientCertificate", GATEWAY),
-    served("GatewayFrontendClientCertificateValidation", GATEWAY),
-    served("GatewayFrontendClientCertificateValidationInsecureFallback", GATEWAY),
-    served("GatewayHTTPListenerIsolation", GATEWAY),
-    served("GatewayHTTPSListenerDetectMisdirectedRequests", GATEWAY),
-    served("GatewayInfrastructurePropagation", GATEWAY),
-    served("GatewayPort8080", GATEWAY),
-    served(STATIC_ADDRESSES, GATEWAY),
-    served("HTTPRoute", HTTP),
-    served("HTTPRoute303RedirectStatusCode", HTTP),
-    served("HTTPRoute307RedirectStatusCode", HTTP),
-    served("HTTPRoute308RedirectStatusCode", HTTP),
-    served("HTTPRouteBackendProtocolH2C", HTTP),
-    served("HTTPRouteBackendProtocolWebSocket", HTTP),
-    served("HTTPRouteBackendRequestHeaderModification", HTTP),
-    served("HTTPRouteBackendTimeout", HTTP),
-    served("HTTPRouteCORS", HTTP),
-    served("HTTPRouteDestinationPortMatching", HTTP),
-    served("HTTPRouteHostRewrite", HTTP),
-    served("HTTPRouteMethodMatching", HTTP),
-    served("HTTPRouteNamedRouteRule", HTTP),
-    served("HTTPRouteParentRefPort", HTTP),
-    served("HTTPRoutePathRedirect", HTTP),
-    served("HTTPRoutePathRewrite", HTTP),
-    served("HTTPRoutePortRedirect", HTTP),
-    served("HTTPRouteQueryParamMatching", HTTP),
-    served("HTTPRouteRequestMirror", HTTP),
-    served("HTTPRouteRequestMultipleMirrors", HTTP),
-    served("HTTPRouteRequestPercentageMirror", HTTP),
-    served("HTTPRouteRequestTimeout", HTTP),
-    served("HTTPRouteResponseHeaderModification", HTTP),
-    experimental(served("HTTPRouteRetry", HTTP)),
-    experimental(served("HTTPRouteRetryBackendTimeout", HTTP)),
-    experimental(served("HTTPRouteRetryConnectionError", HTTP)),
-    served("HTTPRouteSchemeRedirect", HTTP),
-    served("ListenerSet", "listenersets"),
-    served("ReferenceGrant", "referencegrants"),
-    served("TCPRoute", "tcproutes"),
-    served("TLSRoute", "tlsroutes"),
-    served("TLSRouteModeMixed", "tlsroutes"),
-    served("TLSRouteModeTerminate", "tlsroutes"),
-    served("UDPRoute", "udproutes"),
+    standard("BackendTLSPolicy", "backendtlspolicies"),
+    standard("BackendTLSPolicySANValidation", "backendtlspolicies"),
+    standard("GRPCRoute", "grpcroutes"),
+    standard("GRPCRouteNamedRouteRule", "grpcroutes"),
+    standard("Gateway", GATEWAY),
+    standard("GatewayAddressEmpty", GATEWAY),
+    standard("GatewayBackendClientCertificate", GATEWAY),
+    standard("GatewayFrontendClientCertificateValidation", GATEWAY),
+    standard("GatewayFrontendClientCertificateValidationInsecureFallback", GATEWAY),
+    standard("GatewayHTTPListenerIsolation", GATEWAY),
+    standard("GatewayHTTPSListenerDetectMisdirectedRequests", GATEWAY),
+    standard("GatewayInfrastructurePropagation", GATEWAY),
+    standard("GatewayPort8080", GATEWAY),
+    standard(STATIC_ADDRESSES, GATEWAY),
+    standard("HTTPRoute", HTTP),
+    standard("HTTPRoute303RedirectStatusCode", HTTP),
+    standard("HTTPRoute307RedirectStatusCode", HTTP),
+    standard("HTTPRoute308RedirectStatusCode", HTTP),
+    standard("HTTPRouteBackendProtocolH2C", HTTP),
+    standard("HTTPRouteBackendProtocolWebSocket", HTTP),
+    standard("HTTPRouteBackendRequestHeaderModification", HTTP),
+    standard("HTTPRouteBackendTimeout", HTTP),
+    standard("HTTPRouteCORS", HTTP),
+    standard("HTTPRouteDestinationPortMatching", HTTP),
+    standard("HTTPRouteHostRewrite", HTTP),
+    standard("HTTPRouteMethodMatching", HTTP),
+    standard("HTTPRouteNamedRouteRule", HTTP),
+    standard("HTTPRouteParentRefPort", HTTP),
+    standard("HTTPRoutePathRedirect", HTTP),
+    standard("HTTPRoutePathRewrite", HTTP),
+    standard("HTTPRoutePortRedirect", HTTP),
+    standard("HTTPRouteQueryParamMatching", HTTP),
+    standard("HTTPRouteRequestMirror", HTTP),
+    standard("HTTPRouteRequestMultipleMirrors", HTTP),
+    standard("HTTPRouteRequestPercentageMirror", HTTP),
+    standard("HTTPRouteRequestTimeout", HTTP),
+    standard("HTTPRouteResponseHeaderModification", HTTP),
+    experimental(standard("HTTPRouteRetry", HTTP)),
+    experimental(standard("HTTPRouteRetryBackendTimeout", HTTP)),
+    experimental(standard("HTTPRouteRetryConnectionError", HTTP)),
+    standard("HTTPRouteSchemeRedirect", HTTP),
+    standard("ListenerSet", "listenersets"),
+    standard("ReferenceGrant", "referencegrants"),
+    standard("TCPRoute", "tcproutes"),
+    standard("TLSRoute", "tlsroutes"),
+    standard("TLSRouteModeMixed", "tlsroutes"),
+    standard("TLSRouteModeTerminate", "tlsroutes"),
+    standard("UDPRoute", "udproutes"),
 ];
 
-/// The features that can be published here: those that proxies serve and whose kinds and fields are
-/// installed. Without definitions, as without a cluster, nothing is missing.
+/// The features that can be published here: those whose kinds and fields are installed. Without definitions, as without a cluster, nothing is missing.
 pub(super) fn published(reader: &Reader<'_>, provider: &Provider) -> Vec<&'static str> {
     let is_met = |feature: &Feature| feature.name != STATIC_ADDRESSES || provider.gives_what_is_named();
     let definitions: Vec<_> = reader.definitions().collect();
-    let served = FEATURES.iter().filter(|feature| feature.served && is_met(feature));
-    served.filter(|feature| is_installed(feature, &definitions)).map(|feature| feature.name).collect()
+    let met = FEATURES.iter().filter(|feature| is_met(feature));
+    met.filter(|feature| is_installed(feature, &definitions)).map(|feature| feature.name).collect()
 }
 
 fn is_installed(feature: &Feature, definitions: &[Definition<'_>]) -> bool {
