@@ -93,10 +93,13 @@ impl AsyncWrite for Tcp {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let Self(stream) = self.get_mut();
         loop {
-            ready!(stream.poll_write_ready(cx))?;
+            // There mostly is room: that is asked for only where there was none. Reads see to it that a
+            // connection on which everything goes fast lets others have their turn.
             let call = || send(&*stream, from, SendFlags::NOSIGNAL);
             match moving(stream, Interest::WRITABLE, from.len(), call) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(stream.poll_write_ready(cx))?;
+                }
                 written => return Poll::Ready(written),
             }
         }

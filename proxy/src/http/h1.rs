@@ -137,12 +137,7 @@ where
         let outcome = match self.read_head(&mut scratch).await {
             Ok(()) => self.exchange(&mut scratch, begun).await,
             Err(NoHead::Ended) => false,
-            Err(NoHead::Refused(reason)) => {
-                self.context.metrics().refused(reason);
-                self.answer(reason, false, true, &mut scratch.out).await;
-                self.linger().await;
-                false
-            }
+            Err(NoHead::Refused(reason)) => Box::pin(self.refuse_unread(reason, &mut scratch.out)).await,
         };
         self.context.buffers.give_back_scratch(scratch);
         self.is_first = false;
@@ -196,16 +191,11 @@ where
         let line = head.request_line(bytes);
         let request = match line.and_then(|line| validate::request(line, head.fields(bytes))) {
             Ok(request) => request,
-            Err(reason) => {
-                self.context.metrics().refused(reason);
-                self.answer(reason, false, true, out).await;
-                self.linger().await;
-                return false;
-            }
+            Err(reason) => return Box::pin(self.refuse_unread(reason, out)).await,
         };
         let view = View { request: &request, head, bytes };
         let (outcome, routed) = match self.context.table(|table| plan::plan(table, &view, &self.client)) {
-            Planned::Unrouted(reason) => (self.refuse(reason, &request, out).await, None),
+            Planned::Unrouted(reason) => (Box::pin(self.refuse(reason, &request, out)).await, None),
             Planned::Routed(routed, asking, plan) => {
                 let planned = match asking {
                     None => Ok(plan),
@@ -224,7 +214,7 @@ where
         self.record(&outcome, routed.as_ref(), begun);
         match outcome.reason {
             Some(Reason::ClientGone | Reason::ResponseCut) => return false,
-            _ if !outcome.keep => self.linger().await,
+            _ if !outcome.keep => Box::pin(self.linger()).await,
             _ => {}
         }
         outcome.keep
@@ -238,12 +228,14 @@ where
         (response, out, reply): (&mut Head, &mut Vec<u8>, &mut Vec<u8>),
     ) -> Outcome {
         match plan {
-            Plan::Answer(reason) => self.refuse(reason, view.request, out).await,
+            Plan::Answer(reason) => Box::pin(self.refuse(reason, view.request, out)).await,
             Plan::Preflight(edits) => {
                 let head = |close, out: &mut Vec<u8>| respond::preflight(&edits, close, out);
-                self.reply(respond::PREFLIGHT, head, view.request, out).await
+                Box::pin(self.reply(respond::PREFLIGHT, head, view.request, out)).await
             }
-            Plan::Redirect(share, extra) => self.redirect(routed, (share, &extra), view.request, out).await,
+            Plan::Redirect(share, extra) => {
+                Box::pin(self.redirect(routed, (share, &extra), view.request, out)).await
+            }
             Plan::Forward(target) => {
                 let job = job::Job { view, routed, target };
                 forward::forward(self, &job, response, out, reply).await
@@ -261,6 +253,14 @@ where
         if let Some(routed) = routed {
             routed.route.metrics.record(self.context.worker(), outcome.status, begun.elapsed());
         }
+    }
+
+    /// Answers what is no valid request, and ends the connection; whether another exchange can follow.
+    async fn refuse_unread(&mut self, reason: Reason, out: &mut Vec<u8>) -> bool {
+        self.context.metrics().refused(reason);
+        self.answer(reason, false, true, out).await;
+        self.linger().await;
+        false
     }
 
     /// Answers a valid request; the connection goes on if all of the request is here.

@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::h1::HEAD_TIMEOUT;
 use super::render::Origin;
+use super::timers::Timer;
 use crate::listen::context::{Client, Context};
 
 mod authorise;
@@ -51,6 +52,8 @@ const SEND_BUFFER: usize = 64 << 10;
 const MAX_FIELD_BYTES: u32 = 32 << 10;
 /// The same of all requests that are under way on a connection.
 const MAX_HEADS: usize = 512 << 10;
+/// Timers that an idle connection keeps for the streams to come.
+const MAX_SPARE_TIMERS: usize = 16;
 /// Resets that the client makes us send, over the life of a connection (CVE-2025-8671).
 const MAX_OWN_RESETS: usize = 64;
 /// Resets that the client sends within [`RESET_WINDOW`] (CVE-2023-44487).
@@ -106,12 +109,29 @@ struct Shared<'c> {
     seen: &'c Seen,
     /// Decoded fields of the requests that are under way.
     heads: Cell<usize>,
+    /// The timers of streams that are over.
+    timers: RefCell<Vec<Timer>>,
 }
 
 impl<'c> Shared<'c> {
     fn new(client: Client, context: &'c Context, seen: &'c Seen) -> Self {
         let origin = Origin::new(client.peer.ip(), client.secure);
-        Self { client, origin, context, resets: Resets::default(), seen, heads: Cell::new(0) }
+        let (heads, timers) = (Cell::new(0), RefCell::default());
+        Self { client, origin, context, resets: Resets::default(), seen, heads, timers }
+    }
+
+    /// A timer with no deadline, for a stream.
+    fn timer(&self) -> Timer {
+        self.timers.borrow_mut().pop().unwrap_or_else(|| self.context.timers.timer())
+    }
+
+    /// Takes the timer of a stream that is over.
+    fn give_back(&self, timer: Timer) {
+        let mut timers = self.timers.borrow_mut();
+        if timers.len() < MAX_SPARE_TIMERS {
+            timer.reset();
+            timers.push(timer);
+        }
     }
 }
 
@@ -170,7 +190,8 @@ where
             while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
             match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    streams.push(stream::serve(request, respond, shared));
+                    // On the heap before it is handed over: what is handed over is moved three times.
+                    streams.push(Box::pin(stream::serve(request, respond, shared)));
                     life.begin_stream();
                 }
                 Poll::Ready(Some(Err(error))) => {

@@ -103,6 +103,18 @@ impl Sinks {
         if copied.is_empty() || request.upgrade != Upgrade::None {
             return Self::default();
         }
+        Self::begin_each(copied, request, fields, edits, (origin, pool))
+    }
+
+    /// Out of the way of the requests that nobody copies.
+    #[cold]
+    fn begin_each<'f>(
+        copied: &[Copied],
+        request: &Request<'_>,
+        fields: impl Iterator<Item = FieldRef<'f>> + Clone,
+        edits: (&Filters, usize),
+        (origin, pool): (&Origin, &Rc<Pool>),
+    ) -> Self {
         let mut head = Vec::new();
         let unconditional = Request { expects_continue: false, ..request.clone() };
         render::request(&unconditional, fields, edits, origin, &mut head);
@@ -128,6 +140,9 @@ impl Sinks {
 
     /// The request is whole.
     pub fn end(&mut self) {
+        if self.0.is_empty() {
+            return;
+        }
         for sink in self.0.drain(..) {
             // It may have been cut off already.
             let _ = sink.to.send(Piece::End);
@@ -172,7 +187,7 @@ impl Delivery {
         let busy = || io::Error::other("no endpoint takes it");
         let endpoint = Arc::clone(self.backend.pick(&[]).ok_or_else(busy)?);
         let _in_flight = endpoint.enter().ok_or_else(busy)?;
-        let opened = self.pool.open(&endpoint, self.protocol, false).await.map_err(io::Error::other)?;
+        let opened = self.pool.open(&endpoint, self.protocol).await.map_err(io::Error::other)?;
         let (mut from, mut to) = tokio::io::split(opened.stream);
         let write = async {
             to.write_all(&head).await?;

@@ -198,6 +198,15 @@ impl Timer {
         self.entry.set(limit, self.entry.deadline(limit).min(before.saturating_add(by)));
     }
 
+    /// Makes it as it was made, for something else to be timed.
+    pub fn reset(&self) {
+        self.entry.deadlines.iter().for_each(|deadline| deadline.set(NEVER));
+        self.entry.earliest.set(NEVER);
+        self.entry.is_asked.set(false);
+        self.entry.wants_tick.set(false);
+        self.entry.waker.take();
+    }
+
     /// Takes a deadline away.
     pub fn clear(&self, limit: Limit) {
         self.entry.deadlines[limit as usize].set(NEVER);
@@ -329,6 +338,23 @@ mod tests {
             assert_eq!(limit, Limit::Idle);
             assert_eq!(wakes.len(), 3, "{wakes:?}");
             assert!(wakes[1] <= 2 * TICK && wakes[2] >= Duration::from_secs(1), "{wakes:?}");
+        };
+        LocalSet::new().run_until(during).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_reset_knows_nothing_of_what_it_timed() {
+        let during = async {
+            let timers = Timers::default();
+            let timer = timers.timer();
+            timer.set(Limit::Request, Duration::from_secs(1));
+            timers.ask_all();
+            assert!(poll_fn(|cx| Poll::Ready(timer.poll_expired(cx))).await.is_pending());
+            timer.reset();
+            assert!(timer.entry.waker.borrow().is_none());
+            timer.set(Limit::Idle, Duration::from_secs(10));
+            let over = poll_fn(|cx| timer.poll_over(cx, || Some(Duration::ZERO)));
+            assert_eq!(over.await, Limit::Idle);
         };
         LocalSet::new().run_until(during).await;
     }

@@ -164,7 +164,16 @@ impl Pool {
         Some(held)
     }
 
-    /// A way to an endpoint: one that was used before, if that may be, or a new one.
+    /// A way to an endpoint that is at hand: a connection that was used before.
+    pub fn at_hand(&self, endpoint: &Arc<Endpoint>, protocol: BackendProtocol) -> Option<Connection> {
+        if protocol == BackendProtocol::H2c {
+            return None;
+        }
+        let (link, share) = self.reuse(endpoint)?;
+        Some(Connection { stream: Stream::Connection(link, share), reused: true })
+    }
+
+    /// A new way to an endpoint.
     ///
     /// # Errors
     /// Where it can't be made, not within [`CONNECT_TIMEOUT`], or where there are too many already. Where the
@@ -173,18 +182,12 @@ impl Pool {
         &self,
         endpoint: &Arc<Endpoint>,
         protocol: BackendProtocol,
-        may_reuse: bool,
     ) -> Result<Connection, OpenError> {
         if protocol == BackendProtocol::H2c {
             return h2::open(endpoint, self).await;
         }
-        let pooled = if may_reuse { self.reuse(endpoint) } else { None };
-        let reused = pooled.is_some();
-        let (stream, share) = match pooled {
-            Some(pooled) => pooled,
-            None => self.dial(endpoint, Some(Inside::Http1)).await?,
-        };
-        Ok(Connection { stream: Stream::Connection(stream, share), reused })
+        let (link, share) = self.dial(endpoint, Some(Inside::Http1)).await?;
+        Ok(Connection { stream: Stream::Connection(link, share), reused: false })
     }
 
     /// A new connection for a stream that is not HTTP: it is never used again. `passthrough`: what is said on

@@ -92,7 +92,11 @@ impl Attempt<'_> {
         (pool, buffers): (&Pool, &Buffers),
     ) -> Result<Answer, Failure> {
         let _in_flight = endpoint.enter().ok_or(Failure::EndpointFull)?;
-        let made = pool.open(endpoint, protocol, may_reuse).await?;
+        let at_hand = if may_reuse { pool.at_hand(endpoint, protocol) } else { None };
+        let made = match at_hand {
+            Some(made) => made,
+            None => pool.open(endpoint, protocol).await?,
+        };
         self.reused = made.reused;
         let (mut stream, mut buffer, mut head) = (made.stream, ReadBuffer::new(buffers), Head::default());
         let (response, framing) = self.head(&mut stream, &mut buffer, &mut head).await?;

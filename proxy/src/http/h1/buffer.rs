@@ -17,6 +17,12 @@ const SIZE: usize = 64 << 10;
 /// The most free buffers that a worker keeps.
 const MAX_FREE: usize = 64;
 
+/// The most free scratches that a worker keeps, while they are small.
+const MAX_FREE_SMALL: usize = 512;
+
+/// A scratch that holds no more than this is small.
+const SMALL: usize = 16 << 10;
+
 /// What is larger than this is not kept for the next exchange.
 const MAX_KEPT: usize = 128 << 10;
 
@@ -94,8 +100,10 @@ impl Buffers {
         scratch.bytes.shrink_to(MAX_KEPT);
         scratch.out.shrink_to(MAX_KEPT);
         scratch.reply.shrink_to(MAX_KEPT);
+        let held = scratch.bytes.capacity() + scratch.out.capacity() + scratch.reply.capacity();
+        let most = if held <= SMALL { MAX_FREE_SMALL } else { MAX_FREE };
         let mut scratches = self.scratches.borrow_mut();
-        if scratches.len() < MAX_FREE {
+        if scratches.len() < most {
             scratches.push(scratch);
         }
     }

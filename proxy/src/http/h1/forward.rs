@@ -25,6 +25,7 @@ use crate::http::respond::Reason;
 use crate::http::timers::Limit;
 use crate::http::validate::Upgrade;
 use crate::http::validate::framing::Framing;
+use crate::upstream::pool;
 use crate::upstream::registry::{Endpoint, InFlight};
 use crate::upstream::stream::Stream;
 
@@ -122,7 +123,7 @@ where
 {
     async fn run(&mut self, head: &mut Head, reply: &mut Vec<u8>) -> Outcome {
         if let Err(reason) = self.sending.take(&mut self.connection.buffer) {
-            return self.answer(reason, reply).await;
+            return Box::pin(self.answer(reason, reply)).await;
         }
         let job = self.job;
         if job.target.granted.is_none() {
@@ -132,7 +133,7 @@ where
         self.sending.keep(attempts.may_repeat());
         loop {
             let Some(endpoint) = attempts.pick(&job.target.backend) else {
-                return self.answer(Reason::NoEndpoint, reply).await;
+                return Box::pin(self.answer(Reason::NoEndpoint, reply)).await;
             };
             self.limit(Limit::Attempt, self.job.timeouts().backend_request);
             self.exchange.attempt();
@@ -142,10 +143,16 @@ where
                         let replayable = self.sending.is_replayable();
                         match attempts.answered(endpoint, answered.0.status, replayable) {
                             Some(pause) => (Ok(pause), false),
-                            None => return self.finish(upstream, head, answered, reply).await,
+                            None => {
+                                let outcome = self.finish(&mut upstream, head, answered, reply).await;
+                                self.part(upstream);
+                                return outcome;
+                            }
                         }
                     }
-                    Err(Broken::Client(reason)) => return self.client_failed(reason, reply).await,
+                    Err(Broken::Client(reason)) => {
+                        return Box::pin(self.client_failed(reason, reply)).await;
+                    }
                     Err(Broken::Upstream(failure)) => (Err(failure), upstream.reused),
                 },
                 Err(failure) => (Err(failure), false),
@@ -153,12 +160,12 @@ where
             let how = (reused, self.sending.is_replayable());
             let next = ended.or_else(|failure| attempts.failed(&mut self.exchange, endpoint, failure, how));
             let paused = match next {
-                Ok(pause) => self.pause(pause).await,
+                Ok(pause) => Box::pin(self.pause(pause)).await,
                 Err(Next::Answer(reason)) => Err(reason),
                 Err(Next::Retry | Next::Cut) => return self.cut(Reason::ResponseCut),
             };
             if let Err(reason) = paused {
-                return self.answer(reason, reply).await;
+                return Box::pin(self.answer(reason, reply)).await;
             }
             self.sending.rewind();
             self.is_sent = false;
@@ -190,14 +197,23 @@ where
         let context = self.connection.context;
         let in_flight = endpoint.enter().ok_or(Failure::EndpointFull)?;
         let protocol = self.job.target.protocol;
-        let opening = context.pool.open(endpoint, protocol, may_reuse);
-        let made = match within(&self.connection.timer, opening).await {
-            Ok(Ok(made)) => made,
-            Ok(Err(error)) => return Err(error.into()),
-            Err(limit) => return Err(timed_out(limit)),
+        let at_hand = if may_reuse { context.pool.at_hand(endpoint, protocol) } else { None };
+        let made = match at_hand {
+            Some(made) => made,
+            None => self.open(endpoint).await?,
         };
         let buffer = ReadBuffer::new(&context.buffers);
         Ok(Upstream { stream: made.stream, buffer, reused: made.reused, in_flight })
+    }
+
+    /// What is rare is on the heap here and below: the task of each connection has room for all that it may
+    /// wait for, and all that it does between two waits lies in one function.
+    async fn open(&self, endpoint: &Arc<Endpoint>) -> Result<pool::Connection, Failure> {
+        let opening = Box::pin(self.connection.context.pool.open(endpoint, self.job.target.protocol));
+        match Box::pin(within(&self.connection.timer, opening)).await {
+            Ok(made) => made.map_err(Failure::from),
+            Err(limit) => Err(timed_out(limit)),
+        }
     }
 
     /// Sends the request and reads up to the head of the final response; interim ones are passed on.
@@ -219,7 +235,7 @@ where
                     reply.clear();
                     render::interim(&response, (head, bytes), reply);
                     upstream.buffer.consume(length);
-                    if !self.connection.write(reply).await {
+                    if !Box::pin(self.connection.write(reply)).await {
                         return Err(Broken::Client(Reason::ClientGone));
                     }
                 }

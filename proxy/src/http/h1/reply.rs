@@ -29,33 +29,36 @@ where
     /// Passes the response on, of which the head has been read.
     pub(super) async fn finish(
         &mut self,
-        mut upstream: Upstream<'c>,
+        upstream: &mut Upstream<'c>,
         head: &Head,
         (response, received): (Response, Received),
         reply: &mut Vec<u8>,
     ) -> Outcome {
         let Received::Final(framing) = received else {
-            return self.switch(upstream, head, &response, reply).await;
+            return Box::pin(self.switch(upstream, head, &response, reply)).await;
         };
-        let towards = self.render_response(head, (&response, framing), &upstream, reply);
+        let towards = self.render_response(head, (&response, framing), upstream, reply);
         upstream.buffer.consume(head.len());
         let mut receiving = Pump::new(BodyReader::new(framing), BodyWriter::new(towards), reply);
         if receiving.take(&mut upstream.buffer).is_err() && !receiving.is_begun() {
             drop(receiving);
-            return self.fail(Failure::Malformed, reply).await;
+            return Box::pin(self.fail(Failure::Malformed, reply)).await;
         }
         self.exchange.response_begun();
-        if let Err(reason) = poll_fn(|cx| self.poll_response(cx, &mut upstream, &mut receiving)).await {
+        if let Err(reason) = poll_fn(|cx| self.poll_response(cx, upstream, &mut receiving)).await {
             return Outcome { status: response.status, ..self.cut(reason) };
         }
         self.exchange.response_received();
         self.exchange.response_sent();
-        let ending = self.exchange.ending();
-        if ending.keep_upstream && upstream.buffer.data().is_empty() {
+        Outcome { status: response.status, reason: None, keep: self.exchange.ending().keep_client }
+    }
+
+    /// The exchange is over: keeps the connection to the endpoint, if it can serve another one.
+    pub(super) fn part(&self, upstream: Upstream<'c>) {
+        if self.exchange.ending().keep_upstream && upstream.buffer.data().is_empty() {
             let context = self.connection.context;
             context.pool.keep(upstream.in_flight.endpoint(), upstream.stream, context.timers.now());
         }
-        Outcome { status: response.status, reason: None, keep: ending.keep_client }
     }
 
     /// Renders the head of the final response; returns the framing towards the client.
@@ -116,7 +119,7 @@ where
     /// The connection becomes what both sides agreed on.
     async fn switch(
         &mut self,
-        mut upstream: Upstream<'c>,
+        upstream: &mut Upstream<'c>,
         head: &Head,
         response: &Response,
         reply: &mut Vec<u8>,
@@ -137,7 +140,9 @@ where
         let emptied = ReadBuffer::new(&connection.context.buffers);
         let buffer = std::mem::replace(&mut connection.buffer, emptied);
         let client = Side { stream: &mut connection.stream, buffer };
-        let upstream = Side { stream: &mut upstream.stream, buffer: upstream.buffer };
+        let emptied = ReadBuffer::new(&connection.context.buffers);
+        let buffer = std::mem::replace(&mut upstream.buffer, emptied);
+        let upstream = Side { stream: &mut upstream.stream, buffer };
         let (job, context, whose) = (self.job, connection.context, &connection.client);
         tunnel(client, upstream, &connection.timer, || job.time_left(context, whose)).await;
         outcome

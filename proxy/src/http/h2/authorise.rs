@@ -51,7 +51,7 @@ impl Asked<'_> {
         respond: &mut SendResponse<Bytes>,
     ) -> Result<(Plan, Option<Timer>), Outcome> {
         let Self { checked, routed, shared } = self;
-        let timer = shared.context.timers.timer();
+        let timer = shared.timer();
         limit(&timer, Limit::Request, routed.rule().timeouts.request);
         let content = match authorise::shown(routed, asking) {
             Some(most) if self.has_content() => self.content(most, &timer, body, respond).await.map(Some),

@@ -11,19 +11,19 @@ use h2::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Both directions of a stream.
-pub(super) struct Tunnelled {
-    body: RecvStream,
+pub(super) struct Tunnelled<'s> {
+    body: &'s mut RecvStream,
     to: SendStream<Bytes>,
     chunk: Bytes,
 }
 
-impl Tunnelled {
-    pub(super) fn new(body: RecvStream, to: SendStream<Bytes>) -> Self {
+impl<'s> Tunnelled<'s> {
+    pub(super) fn new(body: &'s mut RecvStream, to: SendStream<Bytes>) -> Self {
         Self { body, to, chunk: Bytes::new() }
     }
 }
 
-impl AsyncRead for Tunnelled {
+impl AsyncRead for Tunnelled<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -42,7 +42,7 @@ impl AsyncRead for Tunnelled {
     }
 }
 
-impl AsyncWrite for Tunnelled {
+impl AsyncWrite for Tunnelled<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             self.to.reserve_capacity(from.len());

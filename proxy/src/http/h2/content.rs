@@ -104,8 +104,8 @@ impl<'a> Sending<'a> {
     }
 
     /// The content, for what becomes of it after the head.
-    pub(super) fn into_body(self) -> RecvStream {
-        self.body
+    pub(super) fn body(&mut self) -> &mut RecvStream {
+        &mut self.body
     }
 
     /// Moves what can be moved; ready when all is written.

@@ -125,14 +125,15 @@ pub(super) async fn forward(
         close: false,
     });
     let timer = job.timer.take().unwrap_or_else(|| {
-        let timer = shared.context.timers.timer();
+        let timer = shared.timer();
         limit(&timer, Limit::Request, job.routed.rule().timeouts.request);
         timer
     });
     let sending = sending(&job, body, shared, out);
-    let forwarding =
+    let mut forwarding =
         Forwarding { shared, job, respond, exchange, sending, timer, is_sent: false, pace: Pace::default() };
     let outcome = forwarding.run(response).await;
+    shared.give_back(forwarding.timer);
     buffers.give_back_scratch(scratch);
     outcome
 }
@@ -171,7 +172,7 @@ pub(super) fn limit(timer: &Timer, limit: Limit, timeout: Option<Duration>) {
 }
 
 impl<'a> Forwarding<'a> {
-    async fn run(mut self, head: &mut Head) -> Outcome {
+    async fn run(&mut self, head: &mut Head) -> Outcome {
         let timeouts = self.job.routed.rule().timeouts;
         self.timer.set(Limit::Idle, IDLE_TIMEOUT);
         let backend = Arc::clone(&self.job.target.backend);
@@ -190,7 +191,11 @@ impl<'a> Forwarding<'a> {
                         let replayable = self.sending.is_replayable();
                         match attempts.answered(endpoint, answered.0.status, replayable) {
                             Some(pause) => (Ok(pause), false),
-                            None => return self.pass_on(upstream, head, answered).await,
+                            None => {
+                                let outcome = self.pass_on(&mut upstream, head, answered).await;
+                                self.part(upstream);
+                                return outcome;
+                            }
                         }
                     }
                     Err(Broken::Client(reason)) => return self.client_failed(reason),
@@ -203,7 +208,7 @@ impl<'a> Forwarding<'a> {
             let next = ended.or_else(|failure| attempts.failed(&mut self.exchange, endpoint, failure, how));
             match next {
                 Ok(pause) => {
-                    if let Err(reason) = self.pause(pause).await {
+                    if let Err(reason) = Box::pin(self.pause(pause)).await {
                         return self.client_failed(reason);
                     }
                 }
@@ -240,14 +245,29 @@ impl<'a> Forwarding<'a> {
         let context = self.shared.context;
         let in_flight = endpoint.enter().ok_or(Broken::Upstream(Failure::EndpointFull))?;
         let protocol = self.job.target.protocol;
-        let mut opening = std::pin::pin!(context.pool.open(endpoint, protocol, may_reuse));
-        let made = poll_fn(|cx| match opening.as_mut().poll(cx) {
-            Poll::Ready(made) => Poll::Ready(made.map_err(|error| Broken::Upstream(error.into()))),
-            Poll::Pending => self.poll_over(cx).map(Err),
-        })
-        .await?;
+        let at_hand = if may_reuse { context.pool.at_hand(endpoint, protocol) } else { None };
+        let made = match at_hand {
+            Some(made) => made,
+            None => {
+                // On the heap: it is rare, and every stream would have room for it.
+                let mut opening = Box::pin(context.pool.open(endpoint, protocol));
+                poll_fn(|cx| match opening.as_mut().poll(cx) {
+                    Poll::Ready(made) => Poll::Ready(made.map_err(|error| Broken::Upstream(error.into()))),
+                    Poll::Pending => self.poll_over(cx).map(Err),
+                })
+                .await?
+            }
+        };
         let buffer = ReadBuffer::new(&context.buffers);
         Ok(Upstream { stream: made.stream, buffer, reused: made.reused, in_flight })
+    }
+
+    /// The exchange is over: keeps the connection to the endpoint, if it can serve another one.
+    fn part(&self, upstream: Upstream<'a>) {
+        if self.exchange.ending().keep_upstream && upstream.buffer.data().is_empty() {
+            let context = self.shared.context;
+            context.pool.keep(upstream.in_flight.endpoint(), upstream.stream, context.timers.now());
+        }
     }
 
     /// Whether the client has gone or time is over.

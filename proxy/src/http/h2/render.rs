@@ -26,7 +26,9 @@ pub(super) fn response(
     let announced =
         if framing == Framing::None && response.status != 204 { response.framing } else { framing };
     if let Framing::Length(length) = announced {
-        sent.headers_mut().insert(CONTENT_LENGTH, length.into());
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(length).as_bytes();
+        push(CONTENT_LENGTH.as_str().as_bytes(), digits, sent.headers_mut());
     }
     append(edits, sent.headers_mut());
     sent
@@ -39,6 +41,8 @@ pub(super) fn interim(
     passes: impl Fn(&[u8]) -> bool,
 ) -> Head2<()> {
     let mut sent = with_status(response.status);
+    // The fields at once, and what the proxy adds: a map that grows is filled again.
+    *sent.headers_mut() = HeaderMap::with_capacity(head.fields(bytes).count() + 1);
     let all = head.fields(bytes);
     let nominated = Nominated::new(response.nominates, &all);
     for field in head.fields(bytes) {

@@ -27,21 +27,22 @@ use crate::http::validate::framing::Framing;
 impl<'a> Forwarding<'a> {
     /// Passes on a response, or another protocol.
     pub(super) async fn pass_on(
-        self,
-        upstream: Upstream<'a>,
+        &mut self,
+        upstream: &mut Upstream<'a>,
         head: &Head,
         (response, received): (Response, Received),
     ) -> Outcome {
         match received {
             Received::Final(framing) => self.finish(upstream, (head, &response), framing).await,
-            _ => self.switch(upstream, head, &response).await,
+            // On the heap: it is rare, and every stream would have room for it.
+            _ => Box::pin(self.switch(upstream, head, &response)).await,
         }
     }
 
     /// Passes the response on, of which the head has been read.
     async fn finish(
-        mut self,
-        mut upstream: Upstream<'a>,
+        &mut self,
+        upstream: &mut Upstream<'a>,
         (head, response): (&Head, &Response),
         framing: Framing,
     ) -> Outcome {
@@ -64,8 +65,7 @@ impl<'a> Forwarding<'a> {
             return Outcome::of(Reason::ClientGone);
         };
         if !is_over {
-            let passed =
-                poll_fn(|cx| self.poll_response(cx, &mut upstream, &mut receiving, &mut stream)).await;
+            let passed = poll_fn(|cx| self.poll_response(cx, upstream, &mut receiving, &mut stream)).await;
             if let Err(reason) = passed {
                 // The client must see that the response is incomplete.
                 stream.send_reset(Code::INTERNAL_ERROR);
@@ -74,10 +74,6 @@ impl<'a> Forwarding<'a> {
         }
         self.exchange.response_received();
         self.exchange.response_sent();
-        if self.exchange.ending().keep_upstream && upstream.buffer.data().is_empty() {
-            let context = self.shared.context;
-            context.pool.keep(upstream.in_flight.endpoint(), upstream.stream, context.timers.now());
-        }
         Outcome { status: response.status, reason: None }
     }
 
@@ -109,7 +105,7 @@ impl<'a> Forwarding<'a> {
     }
 
     /// The stream becomes what both sides agreed on (RFC 8441).
-    async fn switch(mut self, mut upstream: Upstream<'a>, head: &Head, response: &Response) -> Outcome {
+    async fn switch(&mut self, upstream: &mut Upstream<'a>, head: &Head, response: &Response) -> Outcome {
         let length = head.len();
         let bytes = &upstream.buffer.data()[..length];
         let edits = self.job.edits(upstream.in_flight.endpoint(), self.shared);
@@ -122,15 +118,17 @@ impl<'a> Forwarding<'a> {
         self.timer.clear(Limit::Request);
         self.timer.clear(Limit::Attempt);
         self.pace.stop(&self.timer);
-        let mut client = Tunnelled::new(self.sending.into_body(), to);
+        let mut client = Tunnelled::new(self.sending.body(), to);
         let buffer = ReadBuffer::new(&self.shared.context.buffers);
         let client = Side { stream: &mut client, buffer };
-        let upstream = Side { stream: &mut upstream.stream, buffer: upstream.buffer };
+        let emptied = ReadBuffer::new(&self.shared.context.buffers);
+        let buffer = std::mem::replace(&mut upstream.buffer, emptied);
+        let upstream = Side { stream: &mut upstream.stream, buffer };
         tunnel(client, upstream, &self.timer, || self.job.time_left(self.shared)).await;
         Outcome { status: 200, reason: None }
     }
 
-    pub(super) fn client_failed(self, reason: Reason) -> Outcome {
+    pub(super) fn client_failed(&mut self, reason: Reason) -> Outcome {
         if reason == Reason::ClientGone || self.exchange.is_response_begun() {
             self.respond.send_reset(Code::CANCEL);
             return Outcome::of(reason);
@@ -139,7 +137,7 @@ impl<'a> Forwarding<'a> {
     }
 
     /// Answers instead of the upstream.
-    pub(super) fn answer(self, reason: Reason) -> Outcome {
+    pub(super) fn answer(&mut self, reason: Reason) -> Outcome {
         answer(reason, Some(self.job.checked), self.respond);
         Outcome::of(reason)
     }
