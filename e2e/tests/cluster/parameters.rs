@@ -109,6 +109,8 @@ fn parameters_are_read_once_their_definition_is_installed_and_said_to_be_invalid
         // A field that another one applied goes only with the object.
         testbed.cluster.kubectl(&["delete", "edgeparameters", "edge"])?;
         class_says(testbed, "False InvalidParameters", "is not there").await?;
+        // What is served goes on being served.
+        serves(testbed, 200).await?;
         testbed.cluster.apply(&parameters(&json!({})))?;
         class_says(testbed, "True Accepted", "").await?;
 

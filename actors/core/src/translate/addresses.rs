@@ -76,6 +76,18 @@ impl Provider {
         }
     }
 
+    /// Where the addresses of a Gateway come from while the parameters of its class can't be used: from those that
+    /// its status lists, so that what is served goes on being served, with what all replicas know alike. `None`
+    /// where it has none: there is nothing to go on with.
+    pub(super) fn held(reader: &Reader<'_>, gateway: &Gateway) -> Option<Self> {
+        let held = &gateway.held;
+        if held.iter().any(|address| reader.is_of_a_node(*address)) {
+            // A pool holds no node's address.
+            return Some(Self::Node);
+        }
+        (!held.is_empty()).then(|| Self::Pool(held.iter().copied().map(Range::of).collect()))
+    }
+
     /// What a Gateway asks of the pool of its class; `None` where that has none, or where it asks for what can't be.
     pub(super) fn ask(self, gateway: &Gateway) -> Option<Ask> {
         let Self::Pool(ranges) = self else { return None };
@@ -180,14 +192,31 @@ fn as_written(asked: &Asked, default: IpAddr) -> Result<Assigned, Fault> {
     Ok(Assigned { addresses: vec![Address::Ip(address)] })
 }
 
-/// The addresses of the nodes that run a ready proxy, sorted.
-pub(super) fn of_ready_proxies(snapshot: &Snapshot) -> Vec<IpAddr> {
-    let ready = snapshot.proxies.values().filter(|proxy| proxy.ready);
-    let addresses = ready.flat_map(|proxy| {
-        let name = proxy.node.as_deref().map(|node| proxy_config::name::ObjectName::new("", node));
-        let node = name.and_then(|name| snapshot.nodes.get(&name));
-        let of_node = node.map(|node| node.addresses.clone()).filter(|addresses| !addresses.is_empty());
-        of_node.unwrap_or_else(|| proxy.address.into_iter().collect())
-    });
-    addresses.collect::<BTreeSet<_>>().into_iter().collect()
+/// The addresses of nodes, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodeAddresses {
+    /// Of those that run a ready proxy.
+    pub(super) ready: Vec<IpAddr>,
+    /// Of all that are there.
+    pub(super) all: Vec<IpAddr>,
+}
+
+impl NodeAddresses {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let ready = snapshot.proxies.values().filter(|proxy| proxy.ready);
+        let ready = ready.flat_map(|proxy| {
+            let name = proxy.node.as_deref().map(|node| proxy_config::name::ObjectName::new("", node));
+            let node = name.and_then(|name| snapshot.nodes.get(&name));
+            let of_node = node.map(|node| node.addresses.clone()).filter(|addresses| !addresses.is_empty());
+            of_node.unwrap_or_else(|| proxy.address.into_iter().collect())
+        });
+        let of_proxies = snapshot.proxies.values().filter_map(|proxy| proxy.address);
+        let of_nodes = snapshot.nodes.values().flat_map(|node| node.addresses.iter().copied());
+        let sorted = |addresses: BTreeSet<IpAddr>| addresses.into_iter().collect();
+        Self { ready: sorted(ready.collect()), all: sorted(of_nodes.chain(of_proxies).collect()) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.all.is_empty()
+    }
 }

@@ -66,8 +66,12 @@ fn provider(reader: &Reader<'_>, class: &GatewayClass) -> Result<Provider, Fault
 }
 
 fn status(meta: &Meta, provider: Result<&Provider, &Fault>, reader: &Reader<'_>) -> DesiredStatus {
-    let fault = provider.err();
-    let mut conditions = vec![unless(ACCEPTED, fault, "Accepted", "Portreeve serves Gateways of this class")];
+    let fault = provider.err().map(|fault| {
+        let message = format!("{}; Gateways that have addresses keep them, others get none", fault.message);
+        Fault::new(fault.reason, message)
+    });
+    let served = "Portreeve serves Gateways of this class";
+    let mut conditions = vec![unless(ACCEPTED, fault.as_ref(), "Accepted", served)];
     conditions.extend(supported_version(reader));
     let supported_features =
         provider.map(|provider| features::published(reader, provider)).unwrap_or_default();

@@ -5,7 +5,6 @@
 mod indexes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use proxy_config::listener::Bind;
@@ -13,6 +12,7 @@ use proxy_config::name::ObjectName;
 
 use crate::snapshot::meta::{Kind, ObjectRef};
 
+use super::addresses::NodeAddresses;
 use super::addresses::pool::{Allocation, Ask};
 use super::claims::Claims;
 use super::classes::ClassView;
@@ -29,7 +29,7 @@ pub(super) type Losers = BTreeMap<ObjectRef, BTreeMap<String, Conflict>>;
 /// A result that later tasks read.
 #[derive(Debug)]
 pub(super) enum Result {
-    NodeAddresses(Vec<IpAddr>),
+    NodeAddresses(NodeAddresses),
     Class(Option<ClassView>),
     Ask(Option<Ask>),
     Pool(BTreeMap<ObjectName, Allocation>),
@@ -56,7 +56,7 @@ pub(super) struct Effects {
 /// What the tasks made.
 #[derive(Debug, Default)]
 pub(super) struct Derived {
-    pub(super) node_addresses: Vec<IpAddr>,
+    pub(super) node_addresses: NodeAddresses,
     pub(super) classes: BTreeMap<ObjectName, Arc<ClassView>>,
     /// What Gateways ask of the pools.
     pub(super) asks: BTreeMap<ObjectName, Arc<Ask>>,
@@ -146,15 +146,8 @@ impl Derived {
             + self.rivals.len();
         let pools = self.asks.len() + self.allocations.len();
         let policies = self.policies.len() + self.targeting.len() + self.ancestors.len();
-        of_objects
-            + indexes
-            + sets
-            + pools
-            + policies
-            + self.wanted.len()
-            + self.slices.len()
-            + self.node_addresses.len()
-            == 0
+        of_objects + indexes + sets + pools + policies + self.wanted.len() + self.slices.len() == 0
+            && self.node_addresses.is_empty()
     }
 
     fn put_claims(&mut self, name: &ObjectRef, claims: Option<Claims>, effects: &mut Effects) {

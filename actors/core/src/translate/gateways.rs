@@ -37,7 +37,14 @@ pub(super) fn claim(reader: &Reader<'_>, name: &ObjectName) -> Derivation {
 /// What a Gateway asks of the pool of its class.
 pub(super) fn ask(reader: &Reader<'_>, name: &ObjectName) -> Option<Ask> {
     let gateway = reader.gateway(name).found()?;
-    class_of(reader, &gateway.spec.gateway_class_name)?.ok()?.ask(gateway)
+    provider_of(reader, gateway)?.ok()?.ask(gateway)
+}
+
+/// Where a Gateway's addresses come from; `None` where its class is not ours. A class whose parameters are
+/// deleted or changed into what can't be used takes nothing from the Gateways that are served.
+fn provider_of(reader: &Reader<'_>, gateway: &Gateway) -> Option<Result<Provider, Fault>> {
+    let provider = class_of(reader, &gateway.spec.gateway_class_name)?;
+    Some(provider.or_else(|fault| Provider::held(reader, gateway).ok_or(fault)))
 }
 
 /// What a Gateway's class provides; `None` where the class is not ours. Without a cluster nobody has
@@ -77,7 +84,7 @@ fn rejected(meta: &Meta, fault: Fault) -> Claims {
 }
 
 fn claim_found(reader: &Reader<'_>, gateway: &Gateway) -> Option<Claims> {
-    let provider = class_of(reader, &gateway.spec.gateway_class_name)?;
+    let provider = provider_of(reader, gateway)?;
     let mut claims = Claims {
         kind: Kind::Gateway,
         meta: gateway.meta.clone(),

@@ -66,7 +66,7 @@ pub(super) enum Role {
 /// runs each at most once; but for HTTPRoutes and GRPCRoutes that want the same hostname (see `rivals`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
-    /// The addresses of the nodes that run a proxy.
+    /// The addresses of the nodes.
     NodeAddresses,
     /// A GatewayClass.
     Class(ObjectName),

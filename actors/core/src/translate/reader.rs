@@ -18,6 +18,8 @@ use crate::snapshot::meta::{GATEWAY_GROUP, Kind, ObjectRef};
 use crate::snapshot::tls_policy::BackendTlsPolicy;
 use crate::snapshot::{Snapshot, Store};
 
+use super::Settings;
+use super::addresses::NodeAddresses;
 use super::addresses::pool::Ask;
 use super::claims::Claims;
 use super::classes::ClassView;
@@ -27,7 +29,6 @@ use super::graph::{BackendPort, Key, Role};
 use super::listeners::{Attachable, Conflict, Listeners};
 use super::policies::PolicyView;
 use super::rivals::rival_of;
-use super::{Settings, addresses};
 
 /// An object that was looked up.
 pub(super) enum Lookup<'a, T> {
@@ -224,15 +225,21 @@ impl<'a> Reader<'a> {
         installed(&plural) || !installed("httproutes")
     }
 
-    /// The addresses of the nodes that run a ready proxy, for the task that every update runs.
-    pub(super) fn ready_addresses(&self) -> Vec<IpAddr> {
-        addresses::of_ready_proxies(self.snapshot)
+    /// The addresses of nodes, for the task that every update runs.
+    pub(super) fn find_node_addresses(&self) -> NodeAddresses {
+        NodeAddresses::of(self.snapshot)
     }
 
     /// The addresses of the nodes that run a ready proxy.
     pub(super) fn node_addresses(&self) -> &'a [IpAddr] {
         self.note(Key::NodeAddresses);
-        &self.derived.node_addresses
+        &self.derived.node_addresses.ready
+    }
+
+    /// Whether an address is one of a node, whether or not a proxy is ready there.
+    pub(super) fn is_of_a_node(&self, address: IpAddr) -> bool {
+        self.note(Key::NodeAddresses);
+        self.derived.node_addresses.all.binary_search(&address).is_ok()
     }
 
     /// What follows from a GatewayClass; `None` where it is not ours.

@@ -62,7 +62,7 @@ pub(super) fn run(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
     let said = |emission| (Derivation::Nothing, emission);
     match task {
         Task::NodeAddresses => {
-            let addresses = reader.ready_addresses();
+            let addresses = reader.find_node_addresses();
             (Derivation::NodeAddresses(addresses), Emission::default())
         }
         Task::Class(name) => classes::translate(reader, name),

@@ -39,6 +39,11 @@ impl Range {
         Ok(range)
     }
 
+    /// The range of one address alone.
+    pub(super) fn of(address: IpAddr) -> Self {
+        Self { first: address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
     /// Its first address.
     pub fn first(&self) -> IpAddr {
         self.first
