@@ -117,7 +117,10 @@ impl Sinks {
     ) -> Self {
         let mut head = Vec::new();
         let unconditional = Request { expects_continue: false, ..request.clone() };
-        render::request(&unconditional, fields, edits, origin, &mut head);
+        // One head for all: what one of them must not get, none does.
+        let are_same = copied.iter().all(|copied| copied.protocol == BackendProtocol::H2c);
+        let protocol = if are_same { BackendProtocol::H2c } else { BackendProtocol::Http1 };
+        render::request(&unconditional, fields, edits, (origin, protocol), &mut head);
         // One exchange alone: nobody reads the answer to see where the next one would begin.
         head.truncate(head.len() - 2);
         head.extend_from_slice(b"Connection: close\r\n\r\n");

@@ -6,9 +6,11 @@
 
 use std::net::IpAddr;
 
+use proxy_config::backend::BackendProtocol;
+
 use super::filters::{Filters, HeaderEdits};
 use super::head::{Head, Response};
-use super::validate::field::{FieldRef, Known};
+use super::validate::field::{FieldRef, Known, is_disguised};
 use super::validate::framing::Framing;
 use super::validate::{Request, Upgrade, options};
 
@@ -76,12 +78,12 @@ fn put_framing(framing: Framing, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the head of a request as the upstream gets it.
+/// Appends the head of a request as an upstream gets it that speaks this.
 pub fn request<'a>(
     request: &Request<'_>,
     fields: impl Iterator<Item = FieldRef<'a>> + Clone,
     (filters, matched): (&Filters, usize),
-    origin: &Origin,
+    (origin, protocol): (&Origin, BackendProtocol),
     out: &mut Vec<u8>,
 ) {
     put(out, &[request.method_name, b" "]);
@@ -91,7 +93,8 @@ pub fn request<'a>(
     let nominated = Nominated::new(request.nominates, &fields);
     for field in fields.clone() {
         let passes = match field.known {
-            Known::Other | Known::Cookie => {
+            Known::Dropped if protocol != BackendProtocol::H2c || is_disguised(field.name) => false,
+            Known::Other | Known::Cookie | Known::Dropped => {
                 !nominated.names(field.name) && !filters.request.drops(field.name)
             }
             Known::Trailer => request.framing == Framing::Chunked,

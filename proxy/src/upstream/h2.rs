@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::pool::{Connection, OpenError, Pool};
 use super::registry::Endpoint;
-use super::stream::{Exchange, Stream};
+use super::stream::{Aside, Exchange, Stream};
 use super::tls::Inside;
 
 mod keep;
@@ -132,13 +131,13 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<Connec
 
 fn translated(endpoint: Ready, counted: Arc<()>) -> Exchange {
     let (near, far) = tokio::io::duplex(BETWEEN);
-    let is_unprocessed = Arc::<AtomicBool>::default();
-    let told = is_unprocessed.clone();
+    let aside = Arc::<Aside>::default();
+    let told = aside.clone();
     let translator = AbortOnDropHandle::new(spawn_local(async move {
         translate::exchange(far, endpoint, &told).await;
         drop(counted);
     }));
-    Exchange { stream: near, is_unprocessed, translator }
+    Exchange { stream: near, aside, translator }
 }
 
 async fn dial(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<(Shared, bool), OpenError> {

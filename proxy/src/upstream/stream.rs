@@ -5,8 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
@@ -24,13 +24,22 @@ pub enum Stream {
     Exchange(Exchange),
 }
 
+/// What an endpoint says of an exchange for which HTTP/1 has no words.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// It has not looked at the request.
+    pub is_unprocessed: AtomicBool,
+    /// The length of the content, which comes in chunks because there may be trailers behind it.
+    pub length: OnceLock<u64>,
+}
+
 /// One exchange over a stream of HTTP/2.
 #[derive(Debug)]
 pub struct Exchange {
     /// What is said.
     pub stream: DuplexStream,
-    /// Set where the endpoint says that it has not looked at the request.
-    pub is_unprocessed: Arc<AtomicBool>,
+    /// What is said for which HTTP/1 has no words.
+    pub aside: Arc<Aside>,
     /// What carries it.
     pub translator: AbortOnDropHandle<()>,
 }
@@ -38,7 +47,15 @@ pub struct Exchange {
 impl Stream {
     /// Whether the endpoint has said that it did not look at the request, before it ended this.
     pub fn is_unprocessed(&self) -> bool {
-        matches!(self, Self::Exchange(exchange) if exchange.is_unprocessed.load(Relaxed))
+        matches!(self, Self::Exchange(exchange) if exchange.aside.is_unprocessed.load(Relaxed))
+    }
+
+    /// The length of a response's content that comes in chunks all the same, once its head has come.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Connection(..) => None,
+            Self::Exchange(exchange) => exchange.aside.length.get().copied(),
+        }
     }
 }
 

@@ -64,6 +64,24 @@ async fn calls_of_all_four_kinds_pass_with_their_metadata() {
 }
 
 #[tokio::test]
+async fn metadata_with_underscores_pass_unless_they_would_mean_something_to_a_proxy() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    let mut head = call("/test.Echo/Repeat");
+    for name in ["my_key", "trace_proto-bin", "x_forwarded_for", "content_length", "x_real-ip"] {
+        head.headers_mut().insert(name, "AAE".parse().unwrap());
+    }
+    let (response, mut stream) = client.send(head, false).await;
+    stream.send_data(message("one"), true).unwrap();
+    answer(response).await.unwrap().check(200, &message("one"));
+    let heads = origin.seen.heads.lock().unwrap();
+    let names: Vec<&str> = heads[0].headers().keys().map(|name| name.as_str()).collect();
+    let underscored: Vec<&&str> = names.iter().filter(|name| name.contains('_')).collect();
+    assert_eq!(underscored, [&"my_key", &"trace_proto-bin"]);
+}
+
+#[tokio::test]
 async fn messages_pass_as_they_come() {
     let origin = Origin::start().await;
     let rig = rig(&origin).await;

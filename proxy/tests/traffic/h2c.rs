@@ -92,6 +92,7 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
             trailers.insert("grpc-status", "0".parse().unwrap());
             stream.send_trailers(trailers).unwrap();
         }
+        "/length" => length_and_trailers(&mut respond),
         "/hints" => {
             let hints = Response::builder().status(StatusCode::EARLY_HINTS).header("link", "</a>");
             respond.send_informational(hints.body(()).unwrap()).unwrap();
@@ -129,6 +130,15 @@ async fn echo(body: &mut RecvStream, stream: &mut SendStream<Bytes>) {
         body.flow_control().release_capacity(data.len()).unwrap();
         stream.send_data(data, false).unwrap();
     }
+}
+
+fn length_and_trailers(respond: &mut SendResponse<Bytes>) {
+    let head = Response::builder().header("content-length", 2).body(()).unwrap();
+    let mut stream = respond.send_response(head, false).unwrap();
+    stream.send_data("ok".into(), false).unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
 }
 
 async fn reset(stream: &mut SendStream<Bytes>) {
@@ -380,4 +390,23 @@ async fn a_websocket_to_a_backend_that_takes_none_is_refused() {
     let mut one = http1::Client::connect(rig.http).await.unwrap();
     assert!(one.ask(UPGRADE).await.unwrap().head.starts_with("HTTP/1.1 501 "));
     assert_eq!(origin.seen.heads.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn trailers_behind_content_of_a_known_length_reach_clients_that_have_a_place_for_them() {
+    let origin = Origin::start().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    for _ in 0..2 {
+        let got = client.get("/length").await;
+        got.check(200, b"ok");
+        assert_eq!(got.field("content-length"), Some("2"));
+        assert_eq!(got.trailers.unwrap()["grpc-status"], "0");
+    }
+    let mut client = http1::Client::connect(rig.http).await.unwrap();
+    for _ in 0..2 {
+        let got = client.get("/length").await.unwrap();
+        assert_eq!((got.field("content-length"), &*got.content), (Some("2"), &b"ok"[..]));
+        assert_eq!(got.field("transfer-encoding"), None);
+    }
 }

@@ -83,7 +83,7 @@ where
         request,
         job.view.head.fields(job.view.bytes),
         (job.target.filters(job.routed), job.routed.matched),
-        &connection.origin,
+        (&connection.origin, job.target.protocol),
         out,
     );
     let mut sinks = Sinks::begin(

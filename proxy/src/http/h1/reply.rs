@@ -70,10 +70,12 @@ where
         reply: &mut Vec<u8>,
     ) -> Framing {
         let is_old = self.job.view.request.version == Version::Http10;
-        let towards = match framing {
-            Framing::Chunked | Framing::UntilClose if is_old => Framing::UntilClose,
-            Framing::UntilClose => Framing::Chunked,
-            framing => framing,
+        let towards = match (framing, upstream.stream.length()) {
+            // There is no place behind it for trailers.
+            (Framing::Chunked, Some(length)) => Framing::Length(length),
+            (Framing::Chunked | Framing::UntilClose, _) if is_old => Framing::UntilClose,
+            (Framing::UntilClose, _) => Framing::Chunked,
+            (framing, _) => framing,
         };
         let must_close = self.exchange.must_close_client()
             || towards == Framing::UntilClose

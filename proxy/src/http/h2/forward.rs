@@ -143,7 +143,8 @@ fn sending<'o>(job: &Job<'_>, body: RecvStream, shared: &Shared<'_>, out: &'o mu
     let (request, content) = (&*job.request(), job.content());
     let fields = job.checked.fields.iter().copied();
     let edits = (job.target.filters(job.routed), job.routed.matched);
-    crate::http::render::request(request, fields.clone(), edits, &shared.origin, out);
+    let to = (&shared.origin, job.target.protocol);
+    crate::http::render::request(request, fields.clone(), edits, to, out);
     let mut sinks = Sinks::begin(
         &job.target.copied,
         request,

@@ -49,7 +49,8 @@ impl<'a> Forwarding<'a> {
         let length = head.len();
         let bytes = &upstream.buffer.data()[..length];
         let edits = self.job.edits(upstream.in_flight.endpoint(), self.shared);
-        let sent = render::response(response, (head, bytes), &edits, framing);
+        let announced = upstream.stream.length().map_or(framing, Framing::Length);
+        let sent = render::response(response, (head, bytes), &edits, announced);
         drop(edits);
         upstream.buffer.consume(length);
         let mut receiving = Receiving::new(BodyReader::new(framing));

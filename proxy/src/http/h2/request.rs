@@ -152,7 +152,9 @@ impl RequestView for Checked<'_> {
 
     fn header(&self, lower_name: &str) -> Option<Cow<'_, [u8]>> {
         let is_named = |name: &[u8]| name.eq_ignore_ascii_case(lower_name.as_bytes());
-        let seen = self.fields.iter().filter(|field| field.known != Known::Dropped && is_named(field.name));
+        let is_seen = |known, name| known != Known::Dropped || !field::is_disguised(name);
+        let seen =
+            self.fields.iter().filter(|field| is_named(field.name) && is_seen(field.known, field.name));
         seen.map(|field| Cow::Borrowed(field.value)).reduce(|mut values, value| {
             values.to_mut().push(b',');
             values.to_mut().extend_from_slice(&value);

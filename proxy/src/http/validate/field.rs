@@ -13,7 +13,8 @@ pub enum Known {
     /// Forwarded as it is.
     #[default]
     Other,
-    /// Never forwarded: its name holds an underscore, which some backends take for a hyphen.
+    /// Its name holds an underscore, which some backends of HTTP/1 take for a hyphen: they don't get it. See
+    /// [`is_disguised`].
     Dropped,
     /// Host.
     Host,
@@ -105,6 +106,17 @@ pub fn check(name: &[u8], value: &[u8]) -> Result<Known, Reason> {
         return Err(Reason::MalformedField);
     }
     Ok(if has_underscore { Known::Dropped } else { known(name) })
+}
+
+/// Whether a name with underscores is, with hyphens, one that means something to a proxy. Nobody gets such a
+/// field. Any other passes to backends of HTTP/2, where metadata of gRPC have such names.
+pub fn is_disguised(name: &[u8]) -> bool {
+    const LONGEST: usize = 19;
+    let mut hyphened = [0; LONGEST];
+    let Some(hyphened) = hyphened.get_mut(..name.len()) else { return false };
+    hyphened.copy_from_slice(name);
+    hyphened.iter_mut().filter(|byte| **byte == b'_').for_each(|byte| *byte = b'-');
+    known(hyphened) != Known::Other
 }
 
 /// A field's line in HTTP/1, by the places of its parts.
@@ -291,6 +303,18 @@ mod tests {
         check("X-A : ", Err(Reason::MalformedField));
         check(" folded", Err(Reason::MalformedField));
         check(":", Err(Reason::MalformedField));
+    }
+
+    #[test]
+    fn an_underscore_hides_no_name_that_means_something() {
+        for name in
+            ["Content_Length", "transfer_encoding", "X_Forwarded-For", "x-real_ip", "proxy_authorization"]
+        {
+            assert!(is_disguised(name.as_bytes()), "{name}");
+        }
+        for name in ["my_key", "x_forwarded_past", "content_length_of_something_else", "_"] {
+            assert!(!is_disguised(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

@@ -6,15 +6,17 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, split};
 use tracing::debug;
 
+use super::super::stream::Aside;
 use super::{Ready, websocket};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::head::Head;
@@ -35,24 +37,24 @@ pub(super) struct Told {
     websocket: Option<Vec<u8>>,
 }
 
-/// Carries one exchange. `is_unprocessed` is set where the endpoint has not looked at the request.
-pub(super) async fn exchange(codec: DuplexStream, mut endpoint: Ready, is_unprocessed: &AtomicBool) {
+/// Carries one exchange.
+pub(super) async fn exchange(codec: DuplexStream, mut endpoint: Ready, aside: &Aside) {
     let (mut from, mut to) = split(codec);
     let carried = async {
         let mut read = Vec::new();
         let told = read_head(&mut from, &mut read, endpoint.scheme).await?;
         if let Some(key) = told.websocket.as_deref() {
-            return websocket::carry((from, &mut to), (told.request, key), endpoint).await;
+            return websocket::carry((from, &mut to), (told.request, key), endpoint, aside).await;
         }
         let is_head = told.request.method() == Method::HEAD;
         let mut content = BodyReader::new(told.framing);
         let begun = endpoint.sender.send_request(told.request, content.is_done());
         let (response, stream) = begun.map_err(|error| {
-            is_unprocessed.store(true, Relaxed);
+            aside.is_unprocessed.store(true, Relaxed);
             io::Error::other(error)
         })?;
         let sending = send(&mut from, (stream, &mut content), read);
-        let receiving = receive(response, is_head, &mut to, is_unprocessed);
+        let receiving = receive(response, is_head, &mut to, aside);
         let mut receiving = std::pin::pin!(receiving);
         tokio::select! {
             received = &mut receiving => received,
@@ -172,21 +174,21 @@ async fn receive(
     mut response: ResponseFuture,
     is_head: bool,
     to: &mut WriteHalf<DuplexStream>,
-    is_unprocessed: &AtomicBool,
+    aside: &Aside,
 ) -> io::Result<()> {
     while let Some(interim) = poll_fn(|cx| response.poll_informational(cx)).await {
-        let interim = interim.map_err(|error| failed(error, is_unprocessed))?;
+        let interim = interim.map_err(|error| failed(error, aside))?;
         to.write_all(&head(interim.status(), interim.headers(), "")).await?;
     }
-    let response = response.await.map_err(|error| failed(error, is_unprocessed))?;
-    pass(response, is_head, to).await
+    let response = response.await.map_err(|error| failed(error, aside))?;
+    pass(response, is_head, to, aside).await
 }
 
 /// RFC 9113 section 8.7: a stream that is refused, or beyond the last that GOAWAY names, was not looked at.
-fn failed(error: h2::Error, is_unprocessed: &AtomicBool) -> io::Error {
+fn failed(error: h2::Error, aside: &Aside) -> io::Error {
     let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     if error.is_remote() && (is_refused || error.is_go_away()) {
-        is_unprocessed.store(true, Relaxed);
+        aside.is_unprocessed.store(true, Relaxed);
     }
     io::Error::other(error)
 }
@@ -196,14 +198,22 @@ pub(super) async fn pass(
     response: Response<RecvStream>,
     is_head: bool,
     to: &mut WriteHalf<DuplexStream>,
+    aside: &Aside,
 ) -> io::Result<()> {
-    let (parts, mut body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     let never_has_content = is_head || matches!(parts.status.as_u16(), 204 | 304);
-    let says_length = parts.headers.contains_key(http::header::CONTENT_LENGTH);
-    let framing = match () {
-        () if never_has_content || says_length => "",
-        () if body.is_end_stream() => "content-length: 0\r\n",
-        () => "transfer-encoding: chunked\r\n",
+    let is_whole = never_has_content || body.is_end_stream();
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if let Some(length) = length.filter(|_| !is_whole) {
+        // Its content comes in chunks too, for there may be trailers behind it.
+        parts.headers.remove(CONTENT_LENGTH);
+        aside.length.get_or_init(|| length);
+    }
+    let framing = match parts.headers.contains_key(CONTENT_LENGTH) {
+        true => "",
+        false if never_has_content => "",
+        false if is_whole => "content-length: 0\r\n",
+        false => "transfer-encoding: chunked\r\n",
     };
     to.write_all(&head(parts.status, &parts.headers, framing)).await?;
     if never_has_content {

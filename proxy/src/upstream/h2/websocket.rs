@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tracing::debug;
 
+use super::super::stream::Aside;
 use super::Ready;
 use super::translate::{self, PIECE, head};
 
@@ -34,6 +35,7 @@ pub(super) async fn carry(
     (from, to): (ReadHalf<DuplexStream>, &mut WriteHalf<DuplexStream>),
     (mut request, key): (Request<()>, &[u8]),
     mut endpoint: Ready,
+    aside: &Aside,
 ) -> io::Result<()> {
     if !takes_connect(&endpoint).await {
         debug!("an endpoint takes no WebSocket over HTTP/2");
@@ -46,7 +48,7 @@ pub(super) async fn carry(
     let (response, stream) = begun.map_err(io::Error::other)?;
     let response = response.await.map_err(io::Error::other)?;
     if !response.status().is_success() {
-        return translate::pass(response, false, to).await;
+        return translate::pass(response, false, to, aside).await;
     }
     let (parts, body) = response.into_parts();
     to.write_all(&switched(&parts.headers, key)).await?;
