@@ -12,6 +12,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proxy_config::backend::{BackendVerification, Subject};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::aws_lc_rs;
@@ -214,7 +216,8 @@ impl Hash for Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("name", &self.name).finish_non_exhaustive()
+        let digest = URL_SAFE_NO_PAD.encode(&self.digest[..6]);
+        f.debug_struct("Peer").field("name", &self.name).field("digest", &digest).finish_non_exhaustive()
     }
 }
 

@@ -27,26 +27,26 @@ use crate::origin::Origin;
 use crate::rig::{Rig, Site, name};
 
 /// The name that policies ask for.
-const NAME: &str = "backend.example";
+pub const NAME: &str = "backend.example";
 
 /// Who signs certificates.
-struct Issuer(CertifiedIssuer<'static, KeyPair>);
+pub struct Issuer(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate, and its key as PEM.
-struct Issued {
-    chain: Vec<CertificateDer<'static>>,
+pub struct Issued {
+    pub chain: Vec<CertificateDer<'static>>,
     pem: String,
     key: KeyPair,
 }
 
 impl Issuer {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn issue(&self, names: Vec<SanType>) -> Issued {
+    pub fn issue(&self, names: Vec<SanType>) -> Issued {
         self.shape(names, |_| ())
     }
 
@@ -60,7 +60,7 @@ impl Issuer {
     }
 
     /// Its bundle, as a unit of this name.
-    fn bundle(&self, of: &str) -> EncodedUnit {
+    pub fn bundle(&self, of: &str) -> EncodedUnit {
         let unit = Unit::Authority(Authority { bundle: self.0.pem() });
         EncodedUnit::new(bundle(of), &unit)
     }
@@ -68,7 +68,7 @@ impl Issuer {
 
 impl Issued {
     /// As a Secret's units.
-    fn units(&self, secret: &str) -> [EncodedUnit; 2] {
+    pub fn units(&self, secret: &str) -> [EncodedUnit; 2] {
         let key = UnitId::key(&name(secret));
         let chain = Certificate { chain: self.pem.clone(), key: key.clone() };
         let pem = self.key.serialize_pem();
@@ -78,12 +78,12 @@ impl Issued {
         ]
     }
 
-    fn server(&self) -> ServerConfig {
+    pub fn server(&self) -> ServerConfig {
         self.server_asking(None)
     }
 
     /// Asks clients for a certificate of this issuer.
-    fn server_asking(&self, issuer: Option<&Issuer>) -> ServerConfig {
+    pub fn server_asking(&self, issuer: Option<&Issuer>) -> ServerConfig {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -104,7 +104,7 @@ impl Issued {
     }
 }
 
-fn dns(name: &str) -> Vec<SanType> {
+pub fn dns(name: &str) -> Vec<SanType> {
     vec![SanType::DnsName(name.to_owned().try_into().unwrap())]
 }
 
@@ -113,7 +113,7 @@ fn bundle(of: &str) -> UnitId {
 }
 
 /// What a policy says: the bundle `ca`, and these subjects.
-fn policy(subjects: Vec<Subject>) -> Option<BackendTls> {
+pub fn policy(subjects: Vec<Subject>) -> Option<BackendTls> {
     let verification =
         BackendVerification { hostname: NAME.to_owned(), subjects, authorities: vec![bundle("ca")] };
     Some(BackendTls::Verified(verification))
@@ -121,24 +121,24 @@ fn policy(subjects: Vec<Subject>) -> Option<BackendTls> {
 
 /// What a handshake has told a front.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
-    sni: Option<String>,
-    alpn: Option<String>,
+pub struct Told {
+    pub sni: Option<String>,
+    pub alpn: Option<String>,
     /// The client's certificate.
-    shown: Option<Vec<u8>>,
+    pub shown: Option<Vec<u8>>,
     resumed: bool,
 }
 
 /// Ends TLS in front of an origin that speaks in clear.
-struct Front {
-    address: SocketAddr,
+pub struct Front {
+    pub address: SocketAddr,
     told: Arc<Mutex<Vec<Told>>>,
     config: watch::Sender<Arc<ServerConfig>>,
     _server: AbortOnDropHandle<()>,
 }
 
 impl Front {
-    async fn of(origin: SocketAddr, config: ServerConfig) -> Self {
+    pub async fn of(origin: SocketAddr, config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.33:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let told = Arc::<Mutex<Vec<Told>>>::default();
@@ -153,7 +153,7 @@ impl Front {
         Self { address, told, config, _server: AbortOnDropHandle::new(server) }
     }
 
-    fn told(&self) -> Vec<Told> {
+    pub fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::rig::{PATIENCE, Rig, name};
 
+mod policies;
 mod tls;
 mod udp;
 

@@ -1,6 +1,6 @@
 //! The compiler against a reference that knows no indices, and against itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
@@ -78,14 +78,19 @@ fn dump_backends(compiler: &Compiler, table: &Table, units: &UnitSet) -> Vec<Str
         for target in route.rules.iter().flat_map(|rule| &rule.backends).map(|backend| &backend.target) {
             let Target::Backend(id) = target else { continue };
             let slot: Option<Slot> = compiler.backends.slot(id);
-            let backend = slot.and_then(|slot| table.backend(slot));
+            let backend = slot.and_then(|slot| table.backend_of_passthrough(slot));
+            let is_reachable = slot.is_some_and(|slot| table.backend(slot).is_some());
+            lines.push(format!("{id} can be reached: {is_reachable}"));
             lines.push(match backend {
                 Some(backend) => {
                     let addresses = |list: &[Arc<crate::upstream::registry::Endpoint>]| {
                         list.iter().map(|endpoint| endpoint.address()).collect::<Vec<_>>()
                     };
                     let (ready, fallback) = (addresses(&backend.ready), addresses(&backend.fallback));
-                    format!("{id} is {} {ready:?} {fallback:?}", backend.id)
+                    let proving = backend.ready.iter().chain(&backend.fallback).map(|e| &e.key().tls);
+                    let proving: BTreeSet<_> = proving.map(|peer| format!("{peer:?}")).collect();
+                    let secure = backend.is_secure();
+                    format!("{id} is {} {ready:?} {fallback:?} {proving:?} {secure}", backend.id)
                 }
                 None => format!("{id} is none"),
             });
@@ -394,4 +399,29 @@ fn a_slot_that_is_used_again_is_not_taken_for_the_old_one() {
     let after = compiler.apply([&EncodedUnit::new(id, &unit)], [], version(), first.root());
     assert!(after.backend(old_slot).is_none(), "a stranger's backend");
     assert!(before.backend(old_slot).is_some());
+}
+
+#[test]
+fn endpoints_that_are_too_old_are_let_go_unless_they_prove_who_they_are() {
+    let rules = ["cart", "pay"].map(|name| rule(PathMatch::Prefix(format!("/{name}")), Some(name)));
+    let units = set([
+        listener("web", 80, None),
+        route("r", 1, &["web"], &[], rules.to_vec()),
+        world::authority("one", &world::BUNDLES[0]),
+        backend("cart"),
+        world::secured("pay", Some(world::verified("pay.example", &["one"]))),
+        endpoints("cart", "1", &[1, 2]),
+        endpoints("pay", "1", &[3]),
+    ]);
+    let (_, mut compiler) = compile(&units);
+    let count = |table: &Table, compiler: &Compiler| {
+        ["cart", "pay"].map(|name| {
+            let slot = compiler.backends.slot(&backend(name).0).unwrap();
+            table.backend(slot).unwrap().ready.len()
+        })
+    };
+    let without = compiler.without_endpoints(true);
+    assert_eq!(count(&without, &compiler), [0, 1]);
+    let with = compiler.without_endpoints(false);
+    assert_eq!(count(&with, &compiler), [2, 1]);
 }

@@ -49,7 +49,7 @@ async fn secure_server(subject: &'static str) -> (std::net::SocketAddr, AbortOnD
 }
 
 /// A TLS listener for a hostname, passed through or ended here.
-fn tls(rig: &Rig, id: &str, hostname: &str, certificate: Option<&str>) -> EncodedUnit {
+pub(super) fn tls(rig: &Rig, id: &str, hostname: &str, certificate: Option<&str>) -> EncodedUnit {
     let mut unit = listener(id, rig.https, Protocol::Tls);
     unit.hostname = (!hostname.is_empty()).then(|| HostPattern::new(hostname));
     unit.passthrough = certificate.is_none();
@@ -58,13 +58,13 @@ fn tls(rig: &Rig, id: &str, hostname: &str, certificate: Option<&str>) -> Encode
 }
 
 /// Puts units in force, and waits until it is listened for.
-async fn hold(rig: &Rig, units: Vec<EncodedUnit>) {
+pub(super) async fn hold(rig: &Rig, units: Vec<EncodedUnit>) {
     put(rig, units).await;
     timeout(PATIENCE, connect(rig.https)).await.expect("it listens");
 }
 
 /// The name in the certificate that a client of a server name gets, and what the server says first.
-async fn asked(rig: &Rig, sni: &str) -> Option<(String, String)> {
+pub(super) async fn asked(rig: &Rig, sni: &str) -> Option<(String, String)> {
     let connecting = timeout(PATIENCE, Trust.connect(rig.https, sni, &[]));
     let mut stream = connecting.await.expect("an answer or an end").ok()?;
     let subject = subject(&stream);

@@ -1,10 +1,14 @@
 //! Small configurations and requests that are likely to meet.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use proxy_config::backend::{Backend, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::backend::{
+    Backend, BackendTls, BackendVerification, Endpoint, EndpointPort, EndpointSlice,
+};
+use proxy_config::certificate::Authority;
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{HostPattern, ObjectName, UnitId};
 use proxy_config::route::{
@@ -183,6 +187,44 @@ fn a_route() -> impl Strategy<Value = Named> {
         })
 }
 
+const AUTHORITIES: [&str; 2] = ["one", "two"];
+
+/// Bundles of two authorities.
+pub(super) static BUNDLES: LazyLock<[String; 2]> = LazyLock::new(|| {
+    [(); 2].map(|()| rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap().cert.pem())
+});
+
+pub(super) fn authority(name: &str, bundle: &str) -> Named {
+    let id = UnitId::authority("ConfigMap", &ObjectName::new("shop", name));
+    (id, Unit::Authority(Authority { bundle: bundle.to_owned() }))
+}
+
+/// A backend that is reached over TLS, or not.
+pub(super) fn secured(name: &str, tls: Option<BackendTls>) -> Named {
+    let (id, mut unit) = backend(name);
+    if let Unit::Backend(backend) = &mut unit {
+        backend.tls = tls;
+    }
+    (id, unit)
+}
+
+pub(super) fn verified(hostname: &str, authorities: &[&str]) -> BackendTls {
+    let id = |name: &&str| UnitId::authority("ConfigMap", &ObjectName::new("shop", *name));
+    let authorities = authorities.iter().map(id).collect();
+    let hostname = hostname.to_owned();
+    BackendTls::Verified(BackendVerification { hostname, subjects: Vec::new(), authorities })
+}
+
+fn a_tls() -> impl Strategy<Value = Option<BackendTls>> {
+    let policy = (select(vec!["a.example", "b.example"]), subsequence(&AUTHORITIES[..], 1..=2));
+    let policy = policy.prop_map(|(hostname, authorities)| verified(hostname, &authorities));
+    prop_oneof![
+        2 => Just(None),
+        2 => policy.prop_map(Some),
+        1 => Just(Some(BackendTls::Invalid("no authority can be used".to_owned()))),
+    ]
+}
+
 /// Units whose names may repeat: the last one counts.
 pub(super) fn world() -> impl Strategy<Value = Vec<Named>> {
     let ports = prop::array::uniform4(80..82_u16);
@@ -190,14 +232,18 @@ pub(super) fn world() -> impl Strategy<Value = Vec<Named>> {
         let hostnames = [None, Some("*.example.com"), Some("*.shop.example.com"), Some("shop.example.com")];
         which.into_iter().map(|n| listener(LISTENERS[n], ports[n], hostnames[n])).collect::<Vec<_>>()
     });
-    let backends = subsequence(vec!["cart", "pay"], 0..=2);
+    let backends = prop::array::uniform2(prop::option::of(a_tls()));
+    let bundles = prop::array::uniform2(prop::option::of(0..BUNDLES.len()));
     let slice = (select(vec!["cart", "pay"]), select(vec!["1", "2"]), subsequence(vec![1, 2, 3, 4, 8], 0..4))
         .prop_map(|(service, slice, hosts)| endpoints(service, slice, &hosts));
     let slices = prop::collection::vec(slice, 0..3);
-    (listeners, prop::collection::vec(a_route(), 0..6), backends, slices).prop_map(
-        |(listeners, routes, backends, slices)| {
-            let backends = backends.into_iter().map(backend);
-            let all = listeners.into_iter().chain(routes).chain(backends).chain(slices);
+    (listeners, prop::collection::vec(a_route(), 0..6), (backends, bundles), slices).prop_map(
+        |(listeners, routes, (backends, bundles), slices)| {
+            let backends = ["cart", "pay"].into_iter().zip(backends);
+            let backends = backends.filter_map(|(name, tls)| Some(secured(name, tls?)));
+            let bundles = AUTHORITIES.into_iter().zip(bundles);
+            let bundles = bundles.filter_map(|(name, bundle)| Some(authority(name, &BUNDLES[bundle?])));
+            let all = listeners.into_iter().chain(routes).chain(backends).chain(slices).chain(bundles);
             all.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
         },
     )
