@@ -425,3 +425,34 @@ fn endpoints_that_are_too_old_are_let_go_unless_they_prove_who_they_are() {
     let with = compiler.without_endpoints(false);
     assert_eq!(count(&with, &compiler), [2, 1]);
 }
+
+#[test]
+fn a_bundle_that_changes_makes_other_endpoints_and_one_that_goes_makes_the_backend_unreachable() {
+    let rules = vec![rule(PathMatch::Prefix("/".into()), Some("pay"))];
+    let all = |bundle: Option<&String>| {
+        let bundle = bundle.map(|bundle| world::authority("one", bundle));
+        let pay = world::secured("pay", Some(world::verified("pay.example", &["one"])));
+        let others = [listener("web", 80, None), route("r", 1, &["web"], &[], rules.clone()), pay];
+        set(others.into_iter().chain([endpoints("pay", "1", &[3])]).chain(bundle))
+    };
+    let (mut compiler, mut units) = (compiler(), UnitSet::default());
+    let mut served = |bundle: Option<&String>| {
+        let next = all(bundle);
+        let (put, delete) = next.diff(&units);
+        let table = compiler.apply(&put, &delete, version(), next.root());
+        units = next;
+        let slot = compiler.backends.slot(&backend("pay").0).unwrap();
+        (table.backend(slot).map(|backend| Arc::clone(&backend.ready[0])), compiler.broken().count())
+    };
+    let [one, other] = [0, 1].map(|which| Some(&world::BUNDLES[which]));
+    let (first, _) = served(one);
+    let (second, _) = served(other);
+    let first = first.unwrap();
+    assert_eq!(first.address(), second.as_ref().unwrap().address());
+    assert_ne!(first.key(), second.unwrap().key());
+    let (gone, broken) = served(None);
+    assert_eq!((gone.is_none(), broken), (true, 1));
+    let (again, broken) = served(one);
+    assert!(Arc::ptr_eq(&again.unwrap(), &first), "what is still in use is found again");
+    assert_eq!(broken, 0);
+}
