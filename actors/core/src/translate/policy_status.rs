@@ -21,13 +21,15 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Emission {
         emission.problems.extend(reader.malformed(&object).map(Problem::malformed));
         return emission;
     };
-    // What stands of it, by Gateway.
-    let mut standing: BTreeMap<&ObjectName, bool> = BTreeMap::new();
+    // Whether any of it stands, by Gateway.
+    let mut standing: BTreeMap<&ObjectName, Result<(), Fault>> = BTreeMap::new();
     for (service, section) in &view.targets {
-        let stands = policies::standing(reader, service, section.as_deref())
-            .is_some_and(|standing| standing.meta.name == *name);
+        let stands = stands(reader, name, service, section.as_deref());
         for gateway in reader.ancestors(service) {
-            *standing.entry(gateway).or_default() |= stands;
+            let entry = standing.entry(gateway).or_insert_with(|| stands.clone());
+            if stands.is_ok() {
+                *entry = Ok(());
+            }
         }
     }
     let mut problems = BTreeSet::new();
@@ -35,10 +37,9 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Emission {
     problems.extend(view.unresolved.as_ref().map(|fault| Problem::of("", fault)));
     let mut ancestors = Vec::new();
     for (gateway, stands) in standing {
-        let conflict = (!stands)
-            .then(|| Fault::new("Conflicted", "an older BackendTLSPolicy is for the same Service and port"));
-        problems.extend(conflict.as_ref().map(|fault| Problem::of("", fault)));
-        let conditions = conditions(view, conflict.as_ref());
+        let fault = stands.err();
+        problems.extend(fault.as_ref().map(|fault| Problem::of("", fault)));
+        let conditions = conditions(view, fault.as_ref());
         ancestors.push(AncestorStatus { gateway: gateway.clone(), conditions });
     }
     if !ancestors.is_empty() {
@@ -49,8 +50,30 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Emission {
     emission
 }
 
-fn conditions(view: &PolicyView, conflict: Option<&Fault>) -> Vec<Condition> {
-    let refused = conflict.or(view.verification.as_ref().err());
+/// Whether a policy stands for a target: that is there, and no older policy is for the same.
+fn stands(
+    reader: &Reader<'_>,
+    name: &ObjectName,
+    service: &ObjectName,
+    section: Option<&str>,
+) -> Result<(), Fault> {
+    let found = reader.service(service).found();
+    let has_port = |section| {
+        found.is_none_or(|service| service.ports.iter().any(|port| port.name.as_deref() == Some(section)))
+    };
+    if let Some(section) = section.filter(|section| !has_port(section)) {
+        let message = format!("spec.targetRefs: Service {service} has no port named `{section}`");
+        return Err(Fault::new("TargetNotFound", message));
+    }
+    let standing = policies::standing(reader, service, section);
+    if standing.is_some_and(|standing| standing.meta.name == *name) {
+        return Ok(());
+    }
+    Err(Fault::new("Conflicted", "an older BackendTLSPolicy is for the same Service and port"))
+}
+
+fn conditions(view: &PolicyView, fault: Option<&Fault>) -> Vec<Condition> {
+    let refused = fault.or(view.verification.as_ref().err());
     let resolved = match (&view.unresolved, &view.unread) {
         (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
         (fault, _) => unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved"),
