@@ -83,6 +83,14 @@ pub fn load_image(cluster: &Cluster, program: &Path, tag: &str) -> Result<()> {
     cluster.load_archive(&archive)
 }
 
+/// Has all controllers end, and waits until their pods are gone. Proxies go on.
+pub fn end_controllers(cluster: &Cluster) -> Result<()> {
+    let deployment = format!("deployment/{RELEASE}-controller");
+    cluster.kubectl(&["-n", SYSTEM, "scale", &deployment, "--replicas=0"])?;
+    let pods = "app.kubernetes.io/component=controller";
+    cluster.kubectl(&["-n", SYSTEM, "wait", "--for=delete", "pod", "-l", pods, "--timeout=60s"]).map(|_| ())
+}
+
 /// Everything of the release's namespace and of the cluster that carries its name.
 pub fn left(cluster: &Cluster) -> Result<BTreeSet<String>> {
     let mut left = BTreeSet::new();

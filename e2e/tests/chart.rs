@@ -9,9 +9,11 @@ use std::time::Duration;
 use actors::observe::resource::Resource;
 use actors_core::snapshot::meta::Kind;
 use anyhow::{Context, Result, bail, ensure};
+use cluster::audit::Event;
 use cluster::process::run;
 use cluster::{Channel, Cluster};
 use e2e::installation::{self, Installation, left};
+use e2e::steady::{Controllers, Route};
 use e2e::testbed::SYSTEM;
 use e2e::traffic::Client;
 use e2e::{fleet, manifests, pool, wait};
@@ -20,6 +22,59 @@ use e2e::{fleet, manifests, pool, wait};
 const SOON: Duration = Duration::from_secs(90);
 /// The pools: one, and the one that it is changed to.
 const POOLS: [&str; 2] = ["172.31.8.0/29", "172.31.9.0/29"];
+
+/// A Gateway with a route of each kind but HTTPRoute.
+const EVERY_ROUTE: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: every}
+spec:
+  gatewayClassName: portreeve
+  listeners:
+  - {name: grpc, port: 8080, protocol: HTTP}
+  - {name: tls, port: 8443, protocol: TLS, tls: {mode: Passthrough}}
+  - {name: tcp, port: 9300, protocol: TCP}
+  - {name: udp, port: 5300, protocol: UDP}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: every}
+spec:
+  parentRefs: [{name: every, sectionName: grpc}]
+  rules: [{backendRefs: [{name: blue, port: 8080}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: every}
+spec:
+  parentRefs: [{name: every, sectionName: tls}]
+  hostnames: [every.example]
+  rules: [{backendRefs: [{name: blue, port: 8080}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: every}
+spec:
+  parentRefs: [{name: every, sectionName: tcp}]
+  rules: [{backendRefs: [{name: blue, port: 8080}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {name: every}
+spec:
+  parentRefs: [{name: every, sectionName: udp}]
+  rules: [{backendRefs: [{name: blue, port: 8080}]}]
+---"#;
+/// What another controller writes to.
+const ROUTES: [Route; 5] = [
+    Route("httproute", "echo"),
+    Route("grpcroute", "every"),
+    Route("tlsroute", "every"),
+    Route("tcproute", "every"),
+    Route("udproute", "every"),
+];
+/// How many seconds nothing may be written; 60 where this variable says nothing.
+const STEADY: &str = "PORTREEVE_STEADY_SECONDS";
 
 struct Scene {
     installation: Installation,
@@ -122,6 +177,7 @@ async fn serves_at_a_pool(scene: &Scene) -> Result<()> {
     owned(scene, first)?;
     changes_of_network(scene, &["own-addresses"])?;
     privileges_are_few(scene)?;
+    a_steady_state_writes_nothing_but_the_lease(scene).await?;
     let [kind, range] = values(second);
     scene.installation.upgrade(&["--set", &kind, "--set", &range])?;
     scene.cluster.kubectl(&[
@@ -135,6 +191,17 @@ async fn serves_at_a_pool(scene: &Scene) -> Result<()> {
     serves_within(scene, "172.31.9.").await?;
     owned(scene, second)?;
     scene.uninstall().await
+}
+
+/// Whatever another controller writes.
+async fn a_steady_state_writes_nothing_but_the_lease(scene: &Scene) -> Result<()> {
+    #[allow(clippy::disallowed_methods, reason = "tests have no command line of their own")]
+    let time = std::env::var(STEADY).ok().map(|seconds| seconds.parse()).transpose().context(STEADY)?;
+    scene.cluster.apply(EVERY_ROUTE)?;
+    let user = format!("system:serviceaccount:{SYSTEM}:portreeve-controller");
+    let ours = |event: &Event| event.user == user;
+    let controllers = Controllers { cluster: &scene.cluster, ours: &ours };
+    controllers.write_nothing(Duration::from_secs(time.unwrap_or(60)), &ROUTES).await
 }
 
 /// Waits until the Gateway has one address, which begins so, and serves there.

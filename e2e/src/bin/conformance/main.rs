@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
+use e2e::installation;
 use scene::Scene;
 
 #[derive(Parser)]
@@ -67,17 +68,17 @@ async fn main() -> Result<ExitCode> {
     let verdict_file = results.join("tests.tsv");
     std::fs::write(&verdict_file, verdict.table())?;
     verdict.failed().for_each(|test| println!("FAILED {test}"));
-    let complaints = if arguments.suite.is_whole() { rights(scene).await? } else { Vec::new() };
+    let complaints = if arguments.suite.is_whole() { rights(&scene)? } else { Vec::new() };
     complaints.iter().for_each(|complaint| println!("RIGHTS {complaint}"));
     println!("{}: see {}", verdict.summary(), results.display());
     Ok(if verdict.passed() && complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is wrong with the rights that Portreeve had during a whole run. It ends for that: watches are in the audit log
-/// once they have ended.
-async fn rights(scene: Scene) -> Result<Vec<String>> {
+/// What is wrong with the rights that Portreeve had during a whole run. The controllers end for that: watches are in the
+/// audit log once they have ended.
+fn rights(scene: &Scene) -> Result<Vec<String>> {
     let granted = rights::granted(&scene.cluster)?;
-    tokio::task::block_in_place(|| scene.installation.uninstall())?;
+    installation::end_controllers(&scene.cluster)?;
     let events = scene.cluster.audit()?;
     Ok(rights::complaints(&granted, &events))
 }

@@ -48,8 +48,6 @@ pub(crate) struct Scene {
     pub(crate) machine: Machine,
     /// Where everything is written.
     pub(crate) results: PathBuf,
-    /// Portreeve.
-    pub(crate) installation: Installation,
     /// Dropped last: it takes the rest with it.
     pub(crate) cluster: Cluster,
 }
@@ -66,17 +64,17 @@ impl Scene {
         for range in POOL {
             pool::route(&machine.namespace, range, cluster.nodes())?;
         }
-        let scene = Self { suite, machine, results: results.to_owned(), installation, cluster };
-        let outcome = scene.install().await;
+        let scene = Self { suite, machine, results: results.to_owned(), cluster };
+        let outcome = scene.install(&installation).await;
         outcome.inspect_err(|_| eprintln!("{}", installation::evidence(&scene.cluster, 30)))?;
         Ok(scene)
     }
 
-    async fn install(&self) -> Result<()> {
+    async fn install(&self, installation: &Installation) -> Result<()> {
         let ranges = format!("addressProvider.pool.cidrs={{{}}}", POOL.join(","));
         let values = ["--set", "addressProvider.type=pool", "--set", &ranges];
         let wait = ["--wait", "--timeout", "180s"];
-        tokio::task::block_in_place(|| self.installation.install(&[&values[..], &wait].concat()))?;
+        tokio::task::block_in_place(|| installation.install(&[&values[..], &wait].concat()))?;
         self.class_is_accepted().await
     }
 
