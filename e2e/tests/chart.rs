@@ -41,7 +41,7 @@ kind: GRPCRoute
 metadata: {name: every}
 spec:
   parentRefs: [{name: every, sectionName: grpc}]
-  rules: [{backendRefs: [{name: blue, port: 8080}]}]
+  rules: [{backendRefs: [{name: green, port: 8080}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: TLSRoute
@@ -197,7 +197,7 @@ async fn serves_at_a_pool(scene: &Scene) -> Result<()> {
 async fn a_steady_state_writes_nothing_but_the_lease(scene: &Scene) -> Result<()> {
     #[allow(clippy::disallowed_methods, reason = "tests have no command line of their own")]
     let time = std::env::var(STEADY).ok().map(|seconds| seconds.parse()).transpose().context(STEADY)?;
-    scene.cluster.apply(EVERY_ROUTE)?;
+    scene.cluster.apply(&[&manifests::backend("green", 1), EVERY_ROUTE].concat())?;
     let user = format!("system:serviceaccount:{SYSTEM}:portreeve-controller");
     let ours = |event: &Event| event.user == user;
     let controllers = Controllers { cluster: &scene.cluster, ours: &ours };
