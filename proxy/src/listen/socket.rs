@@ -130,9 +130,11 @@ impl Sockets {
         }
     }
 
-    /// Takes sockets of the process before, until they are wanted.
+    /// Takes sockets of the process before, until they are wanted. That one holds them too, and goes on with
+    /// them if this process ends soon.
     pub fn inherit(&self, sockets: impl IntoIterator<Item = (SocketAddr, TcpListener)>) {
         let mut state = self.lock();
+        state.are_shared = true;
         for (address, socket) in sockets {
             if !state.open.contains_key(&address) {
                 state.inherited.insert(address, socket);

@@ -99,7 +99,9 @@ pub(super) fn beside(
     let (channel, mut given) =
         before.claim.map_or_else(Default::default, |claim| (Some(claim.channel), claim.sockets));
     let (given_admin, given_status) = (given.admin.take(), given.status.take());
-    taker::inherit(&listen, given);
+    if channel.is_some() {
+        taker::inherit(&listen, given);
+    }
     let drain = listen.drain().clone();
     let seats = listen.seats().clone();
     let shared = Shared::new(table, seats, drain.clone(), metrics.clone(), settings.limits);

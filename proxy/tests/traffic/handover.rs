@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Method;
+use proxy::handover::turn::Turn;
 use proxy::listen::drain::{DrainSettings, Drained};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::http1::Client;
 use crate::http2;
 use crate::origin::Origin;
-use crate::rig::{Rig, Site};
+use crate::rig::{PATIENCE, Rig, Site};
 
 const DRAIN: DrainSettings =
     DrainSettings { accept_for: Duration::from_secs(10), finish_within: Duration::from_secs(10) };
@@ -107,4 +109,15 @@ async fn twenty_processes_one_after_the_other_lose_no_request_and_refuse_no_conn
     assert!(requests > 200, "{requests} requests are no load");
     assert_eq!(rig.proxy.drain().await.unwrap(), Drained { cut: 0 });
     TcpStream::connect(rig.http).await.expect_err("the last one has ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_that_is_stopped_soon_leaves_its_sockets_to_the_one_before() {
+    let (rig, _origin) = serving().await;
+    let next = rig.successor(DRAIN).await;
+    next.proxy.stop().await.unwrap();
+    let mut turn = rig.proxy.turn();
+    timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Ours)).await.expect("it goes on").unwrap();
+    timeout(PATIENCE, fresh(&rig)).await.expect("in time").unwrap();
+    assert!(TcpStream::connect(rig.proxy.admin_address().unwrap()).await.is_ok(), "controllers reach it too");
 }
