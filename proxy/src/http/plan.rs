@@ -14,6 +14,7 @@ use super::filters::{Filters, HeaderEdits};
 use super::mirror::Copied;
 use super::respond::Reason;
 use super::session::Bound;
+use super::standing::{self, Standing};
 use crate::listen::context::Client;
 use crate::table::Table;
 use crate::table::port::Port;
@@ -112,6 +113,11 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     if port.is_secure() != client.secure {
         return Planned::Unrouted(Reason::Misdirected);
     }
+    // Nor may who was let in before it was asked who it is: a connection of HTTP/2 that is to end takes streams
+    // until its client has seen that, or its time is over.
+    if port.validates() && standing::of_connection(table, client) != Standing::Stays {
+        return Planned::Unrouted(Reason::Misdirected);
+    }
     match port.route(request, client.sni.as_deref()) {
         Ok(routed) => {
             let plan = follow((table, port), &routed, request);
@@ -200,3 +206,6 @@ fn follow<R: RequestView>(by: (&Table, &Port), routed: &Routed, request: &R) -> 
         granted: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

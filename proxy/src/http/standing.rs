@@ -40,7 +40,7 @@ fn is_let_in(client: &Client, now: &Chosen<'_>) -> bool {
     let is_validated = |asked: &Arc<Clients>| {
         client.validated.as_ref().is_some_and(|validated| validated.asks_the_same_as(asked))
     };
-    Some(now.listener) == client.listener.as_ref() && now.clients.is_none_or(is_validated)
+    Some(now.listener) == client.listener.as_ref() && !now.is_closed && now.clients.is_none_or(is_validated)
 }
 
 /// How an exchange stands that went to a share of a rule by this host.

@@ -22,6 +22,8 @@ pub struct Port {
     /// Places in `listeners` by host key. Shared with the table before where only routes changed.
     pub(super) hostnames: Arc<Hostnames>,
     pub(super) listeners: Vec<Arc<Listener>>,
+    /// Whether any of them wants to know who its clients are.
+    pub(super) validates: bool,
 }
 
 /// A listener: what one hostname of a port serves.
@@ -37,6 +39,8 @@ pub(super) struct Listener {
     pub(super) shown: Option<Arc<Shown>>,
     /// How clients are validated, where they are.
     pub(super) clients: Option<Arc<Clients>>,
+    /// Nobody is let in: its clients are to be validated, and can't be.
+    pub(super) is_closed: bool,
     pub(super) hosts: Hosts,
     /// What it serves where it knows nothing of HTTP.
     pub(super) names: ServerNames,
@@ -53,6 +57,8 @@ pub struct Chosen<'t> {
     pub passthrough: bool,
     /// How clients are validated, where they are.
     pub clients: Option<&'t Arc<Clients>>,
+    /// Nobody is let in: clients are to be validated, and can't be.
+    pub is_closed: bool,
     /// Who takes a stream of that name, where it is not HTTP.
     pub route: Option<&'t Arc<L4Route>>,
     /// What backends over TLS are shown.
@@ -84,6 +90,11 @@ impl Port {
     /// Whether a connection begins with a TLS handshake.
     pub fn is_secure(&self) -> bool {
         matches!(self.protocol, Protocol::Https | Protocol::Tls)
+    }
+
+    /// Whether it matters here how a client was validated.
+    pub fn validates(&self) -> bool {
+        self.validates
     }
 
     /// The certificate for a TLS handshake: that of the listener whose hostname covers the server name
@@ -130,6 +141,7 @@ impl Port {
             protocol: listener.protocol,
             passthrough: listener.passthrough,
             clients: listener.clients.as_ref(),
+            is_closed: listener.is_closed,
             route: listener.names.covering(&name),
             shown: listener.shown.as_ref(),
         })

@@ -174,7 +174,8 @@ impl PortStage {
             }
         }
         let protocol = protocol.unwrap_or(Protocol::Http);
-        Port { protocol, hostnames: Arc::new(hostnames), listeners }
+        let validates = validates(&listeners);
+        Port { protocol, hostnames: Arc::new(hostnames), listeners, validates }
     }
 }
 
@@ -195,8 +196,14 @@ fn refresh(port: &mut Arc<Port>, id: &UnitId, unit: &ListenerUnit, context: &Con
         let mut listeners = port.listeners.clone();
         let (listener, _) = listener(id, unit, Some(&listeners[place]), context);
         listeners[place] = Arc::new(listener);
-        *port = Arc::new(Port { protocol: port.protocol, hostnames: Arc::clone(&port.hostnames), listeners });
+        let validates = validates(&listeners);
+        let (protocol, hostnames) = (port.protocol, Arc::clone(&port.hostnames));
+        *port = Arc::new(Port { protocol, hostnames, listeners, validates });
     }
+}
+
+fn validates(listeners: &[Arc<Listener>]) -> bool {
+    listeners.iter().any(|listener| listener.is_closed || listener.clients.is_some())
 }
 
 /// A listener, and why nobody can connect to it where that is so. What is the same as it was before is kept.
@@ -212,7 +219,9 @@ fn listener(
     let ends_tls = begins_with_tls(unit.protocol) && !unit.passthrough;
     let lacks = ends_tls && certificates.is_empty();
     let mut unusable = lacks.then(|| "none of its certificates can be used".to_owned());
-    let clients = clients(unit, before, context).unwrap_or_else(|error| {
+    let clients = clients(unit, before, context);
+    let is_closed = clients.is_err();
+    let clients = clients.unwrap_or_else(|error| {
         let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
         unusable = Some(format!("{error}{cause}"));
         // Nobody is let in who can't be validated.
@@ -226,6 +235,7 @@ fn listener(
         passthrough: unit.passthrough,
         certificates,
         clients,
+        is_closed,
         hosts: context.routes.hosts(id),
         names: context.streams.names(id),
     };
