@@ -112,6 +112,16 @@ fn fields_pass_as_the_lists_say_and_the_prefix_stands_before_the_path() {
 }
 
 #[test]
+fn what_is_the_services_to_say_no_client_says_for_it() {
+    let (origin, service) = (Origin::ok(), Origin::answering(YES));
+    let rig = rig(vec![Check { passed_on: &["X-User", "Host"], ..PLAIN }.of(9)], &origin, &service);
+    rig.send(b"GET /b HTTP/1.1\r\nHost: a\r\nx-user: root\r\nX-Other: 1\r\n\r\n");
+    let passed = &origin.requests()[0];
+    assert!(!passed.contains("root") && passed.contains("X-Other: 1\r\n"), "{passed}");
+    assert!(passed.contains("Host: a\r\n"), "{passed}");
+}
+
+#[test]
 fn what_a_service_denies_is_answered_as_it_says_and_the_connection_goes_on() {
     let origin = Origin::ok();
     let service = Origin::new(|stream, log| {
@@ -212,6 +222,24 @@ fn a_connection_that_a_service_has_closed_meanwhile_costs_no_request() {
 }
 
 #[test]
+fn a_check_of_any_method_is_made_again_where_a_connection_ends_with_it() {
+    let origin = Origin::ok();
+    // Each connection serves one check, takes a second one and says nothing to it.
+    let service = Origin::new(|stream, log| {
+        log.push(&read_message(stream).unwrap());
+        stream.write_all(YES.as_bytes()).unwrap();
+        read_message(stream);
+    });
+    let rig = rig(vec![PLAIN.of(9)], &origin, &service);
+    let mut client = rig.connect();
+    for _ in 0..3 {
+        client.write_all(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").unwrap();
+        assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 200 "));
+    }
+    assert_eq!(service.requests().len(), 3);
+}
+
+#[test]
 fn content_is_shown_and_passed_on_whole_with_its_trailers() {
     let (origin, service) = (Origin::ok(), Origin::answering(YES));
     let rig = rig(vec![Check { max_body: 8, ..PLAIN }.of(9)], &origin, &service);
@@ -264,6 +292,20 @@ fn content_beyond_what_may_be_shown_is_refused_before_anybody_is_asked() {
     assert!(got.starts_with("HTTP/1.1 400 "), "{got}");
     assert!(origin.requests().is_empty() && service.requests().is_empty());
     check_refused(&rig, Reason::ContentTooLarge, 3);
+}
+
+#[test]
+fn a_request_whose_time_is_over_within_its_content_is_the_last_of_its_connection() {
+    let (origin, service) = (Origin::ok(), Origin::answering(YES));
+    let mut rule = Rule { filters: vec![Check { max_body: 8, ..PLAIN }.of(9)], ..rule() };
+    rule.timeouts.request = Some(100);
+    let rig = Rig::new(rule, &[origin.address]);
+    rig.endpoints(9, &[service.address]);
+    let mut client = rig.connect();
+    client.write_all(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhi").unwrap();
+    let got = read_to_end(&mut client);
+    assert!(got.starts_with("HTTP/1.1 504 ") && got.contains("Connection: close\r\n"), "{got}");
+    assert!(service.requests().is_empty());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::http::render::Nominated;
 use crate::http::respond::Reason;
 use crate::http::validate::field::{self, FieldRef, Known};
 use crate::http::validate::framing::Framing;
-use crate::http::validate::{Method, Version};
+use crate::http::validate::{MAX_FIELDS, Method, Version};
 use crate::upstream::balance::Backend;
 use crate::upstream::pool::Pool;
 
@@ -176,8 +176,22 @@ fn response(answer: Answer) -> Option<CheckResponse> {
     CheckResponse::decode(message).ok().filter(|_| is_whole)
 }
 
+/// How many fields an answer names: each is looked for among all others, which takes its time.
+fn count(response: &CheckResponse) -> usize {
+    match &response.http_response {
+        Some(HttpResponse::Ok(ok)) => {
+            ok.headers.len() + ok.headers_to_remove.len() + ok.response_headers_to_add.len()
+        }
+        Some(HttpResponse::Denied(denied)) => denied.headers.len(),
+        None => 0,
+    }
+}
+
 /// `is_there`: whether the request has a field of a name.
 fn judge(response: CheckResponse, is_there: impl Fn(&str) -> bool) -> Result<Answered, Reason> {
+    if count(&response) > MAX_FIELDS {
+        return Err(Reason::AuthorisationFailed);
+    }
     let is_ok = response.status.is_none_or(|status| status.code == 0);
     match response.http_response {
         Some(HttpResponse::Denied(denied)) => denial(denied).map(Answered::No),
@@ -206,6 +220,10 @@ fn denial(denied: DeniedHttpResponse) -> Result<Denial, Reason> {
 /// Fields of the request are replaced unless the service says that they are added to; those of the response the
 /// other way round.
 fn granted(ok: OkHttpResponse, is_there: impl Fn(&str) -> bool) -> Result<Answered, Reason> {
+    // To pass the request on as it is would be to let through what the service has taken away.
+    if !ok.query_parameters_to_set.is_empty() || !ok.query_parameters_to_remove.is_empty() {
+        return Err(Reason::AuthorisationFailed);
+    }
     let removed: Vec<&str> = ok.headers_to_remove.iter().map(String::as_str).collect();
     let removed: Vec<&str> = removed.into_iter().filter(|name| !is_protected(name.as_bytes())).collect();
     let mut request = HeaderEdits::default().and(&removed, Vec::new());

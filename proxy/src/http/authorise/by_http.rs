@@ -90,7 +90,8 @@ fn judge(how: &ByHttp, answer: Answer) -> Result<Answered, Reason> {
     }
 }
 
-/// The fields of the answer take the place of the request's.
+/// The fields of the answer take the place of the request's. Those that are listed are the service's to set:
+/// where it says nothing of one, nobody else does.
 fn passed_on(how: &ByHttp, fields: Vec<Told>) -> Result<HeaderEdits, Reason> {
     let passes = |name: &[u8]| match how.passed_on.is_empty() {
         true => !is_about_content(name),
@@ -98,7 +99,8 @@ fn passed_on(how: &ByHttp, fields: Vec<Told>) -> Result<HeaderEdits, Reason> {
     };
     let passing = fields.into_iter().filter(|field| passes(&field.name) && !is_protected(&field.name));
     let appended = passing.map(appended).collect::<Result<Vec<_>, _>>()?;
-    let replaced: Vec<&str> = appended.iter().map(|field| &*field.name).collect();
+    let listed = how.passed_on.iter().filter(|name| !is_protected(name.as_bytes()));
+    let replaced: Vec<&str> = appended.iter().map(|field| &*field.name).chain(listed).collect();
     Ok(HeaderEdits::default().and(&replaced, appended.clone()))
 }
 

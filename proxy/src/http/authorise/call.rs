@@ -54,6 +54,9 @@ pub(super) async fn call(
     (method, message): (Method, &[u8]),
     (pool, buffers): (&Pool, &Buffers),
 ) -> Result<Answer, Reason> {
+    // Whatever the request would do, to ask about it does nothing: what matters of its method is whether the
+    // answer has content.
+    let method = if method == Method::Head { Method::Head } else { Method::Get };
     let facts = Facts { method, version: Version::Http11, has_content: false, upgrade: false, close: false };
     let mut exchange = Exchange::new(facts);
     let (mut failed, mut may_reuse): (Vec<Arc<Endpoint>>, bool) = (Vec::new(), true);

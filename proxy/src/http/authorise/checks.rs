@@ -82,6 +82,10 @@ impl Names {
         self.0.is_empty()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
+    }
+
     pub(super) fn has(&self, name: &[u8]) -> bool {
         self.0.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
     }

@@ -49,7 +49,11 @@ where
         let content = match content {
             Ok(content) => content,
             Err(Reason::ClientGone) => return Err(Outcome::of(Reason::ClientGone, false)),
-            Err(reason) => return Err(self.refuse(reason, request, out).await),
+            // Part of the content has been read: where the next request would begin is not known any more.
+            Err(reason) => {
+                let last = Request { close: true, ..request.clone() };
+                return Err(self.refuse(reason, &last, out).await);
+            }
         };
         // What is left of the request once it was answered.
         let rest = match &content {

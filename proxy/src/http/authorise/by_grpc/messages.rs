@@ -145,6 +145,11 @@ pub(super) struct OkHttpResponse {
     pub(super) headers_to_remove: Vec<String>,
     #[prost(message, repeated, tag = "6")]
     pub(super) response_headers_to_add: Vec<HeaderValueOption>,
+    /// What they hold is not looked at: no query is changed here.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub(super) query_parameters_to_set: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub(super) query_parameters_to_remove: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -30,6 +30,17 @@ fn an_answer_without_a_status_passes_and_one_with_an_error_is_403() {
 }
 
 #[test]
+fn nothing_passes_where_an_answer_wants_the_query_changed() {
+    // The status, then field 7 (a message) or 8 (text) within the answer: none is passed over unread.
+    for field in [&[7 << 3 | 2, 3, 10, 1, b'q'][..], &[8 << 3 | 2, 1, b'q']] {
+        let length = u8::try_from(field.len()).unwrap();
+        let response = [&[10, 0, 3 << 3 | 2, length][..], field].concat();
+        let response = CheckResponse::decode(&response[..]).unwrap();
+        assert!(matches!(judge(response, |_| false), Err(Reason::AuthorisationFailed)));
+    }
+}
+
+#[test]
 fn an_answer_that_contradicts_itself_is_a_denial() {
     let denied =
         DeniedHttpResponse { status: Some(messages::HttpStatus { code: 401 }), ..Default::default() };
@@ -40,6 +51,17 @@ fn an_answer_that_contradicts_itself_is_a_denial() {
     let http_response = Some(HttpResponse::Ok(OkHttpResponse::default()));
     let response = CheckResponse { status: Some(messages::Status { code: 16 }), http_response };
     assert!(matches!(judge(response, |_| false).unwrap(), Answered::No(Denial { status: 403, .. })));
+}
+
+#[test]
+fn an_answer_names_no_more_fields_than_a_head_may_have() {
+    let judged = |count| {
+        let headers = vec![option("x", "1", None, Action::Append); count];
+        let http_response = Some(HttpResponse::Ok(OkHttpResponse { headers, ..Default::default() }));
+        judge(CheckResponse { status: None, http_response }, |_| false)
+    };
+    assert!(matches!(judged(MAX_FIELDS), Ok(Answered::Yes(..))));
+    assert!(matches!(judged(MAX_FIELDS + 1), Err(Reason::AuthorisationFailed)));
 }
 
 #[test]
@@ -78,7 +100,8 @@ fn fields_of_the_request_are_replaced_added_and_taken_away_as_the_service_says()
     let removed = ["away", "Host", "Content-Length"].map(str::to_owned).to_vec();
     let response_headers_to_add =
         vec![option("r-add", "1", None, Action::Append), option("r-set", "1", None, Action::Overwrite)];
-    let ok = OkHttpResponse { headers, headers_to_remove: removed, response_headers_to_add };
+    let ok =
+        OkHttpResponse { headers, headers_to_remove: removed, response_headers_to_add, ..Default::default() };
     let Answered::Yes(request, response) = granted(ok, |name| name == "there").unwrap() else { panic!() };
     let names = ["set", "add", "absent", "there", "gone", "empty", "away", "host", "content-length"];
     assert_eq!(short(&request, &names), "-set,absent,there,empty,away +set: 1;add: 1;absent: 1;there: 2;");
