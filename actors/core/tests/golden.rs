@@ -6,14 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use actors_core::observe::observe;
-use actors_core::snapshot::Snapshot;
+use actors_core::snapshot::cluster::{Secret, SecretContent};
 use actors_core::snapshot::meta::{Kind, ObjectRef};
+use actors_core::snapshot::{Object, Snapshot};
 use actors_core::status::fleet::{Acked, Fleet, ProxyState, finalise};
 use actors_core::status::merge::merge_status;
 use actors_core::translate::{AddressSource, Settings, Translation, Translator};
 use jiff::Timestamp;
+use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::unit::Unit;
 use serde_json::{Value, json};
 
@@ -163,4 +166,31 @@ fn what_follows_is_as_written() {
     }
     assert!(count > 0, "there are pairs");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_listener_stays_as_it_is_while_what_its_gateway_shows_to_backends_can_not_be_read() {
+    let yaml = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec:
+  gatewayClassName: portreeve
+  tls: {backend: {clientCertificateRef: {name: pair}}}
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: pair, namespace: shop}
+type: kubernetes.io/tls
+stringData: {tls.crt: \"${CERTIFICATE}\", tls.key: \"${KEY}\"}
+";
+    let listener = UnitId::listener(&ObjectName::new("shop", "edge"), "http");
+    let mut held = snapshot(yaml);
+    let waiting = |held: &Snapshot| Translator::new(settings(yaml)).update(held).waiting.clone();
+    assert!(waiting(&held).is_empty());
+    let known = held.secrets[&ObjectName::new("shop", "pair")].clone();
+    let content = SecretContent::Unavailable("the API server does not answer".into());
+    held.put(Ok(Object::Secret(Arc::new(Secret { content, ..Secret::clone(&known) }))));
+    assert!(waiting(&held).contains(&listener), "{:?}", waiting(&held));
 }

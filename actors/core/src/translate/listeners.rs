@@ -158,6 +158,8 @@ pub(super) fn settle(reader: &Reader<'_>, holder: &ObjectRef) -> (Derivation, Em
     };
     let mut emission = Emission::default();
     let (mut points, mut outcomes) = (Vec::new(), Vec::new());
+    // Each listener names it.
+    let is_shown_unread = claims.backend_certificate.as_ref().is_some_and(|shown| shown.unread.is_some());
     for claim in &claims.listeners {
         let conflict = claim.conflict.clone().or_else(|| lost(reader, claims, claim));
         let accepted = claim.rejected.is_none() && conflict.is_none();
@@ -171,7 +173,8 @@ pub(super) fn settle(reader: &Reader<'_>, holder: &ObjectRef) -> (Derivation, Em
             accepted,
         });
         let bound = conflict.is_none() && claims.binds(claim).next().is_some();
-        if bound && claim.unread().is_some() && claim.unresolved.is_none() {
+        let is_unread = is_shown_unread || claim.unread().is_some();
+        if bound && is_unread && claim.unresolved.is_none() {
             emission.waiting.push(claims.unit_id(&claim.name));
         }
         let unit = unit(claims, claim).filter(|_| conflict.is_none());
