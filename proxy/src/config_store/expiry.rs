@@ -15,7 +15,13 @@ impl State {
                 self.compiler.without_endpoints(true);
                 None
             }
-            Some(left) => Some(self.args.myself.send_after(left, Msg::ExpireEndpoints)),
+            Some(left) => {
+                // What is inherited may be younger than what was on disk.
+                if self.compiler.is_without_endpoints() {
+                    self.compiler.without_endpoints(false);
+                }
+                Some(self.args.myself.send_after(left, Msg::ExpireEndpoints))
+            }
         };
     }
 

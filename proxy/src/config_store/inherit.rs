@@ -6,7 +6,7 @@ use ractor::RpcReplyPort;
 use tracing::info;
 
 use super::State;
-use super::in_force::InForce;
+use super::in_force::{InForce, Source};
 use crate::last_good::Remembered;
 
 impl State {
@@ -14,7 +14,11 @@ impl State {
         self.answer_waiting();
         let known = self.in_force.clone();
         let next = InForce::from_disk(remembered);
-        if !known.is_some() || next.version > known.version {
+        let is_newer = next.version > known.version;
+        // What is on disk may have been confirmed since, where that could not be noted.
+        let is_younger =
+            known.source == Source::Disk && next.version == known.version && next.confirmed > known.confirmed;
+        if !known.is_some() || is_newer || is_younger {
             let (put, delete) = next.units.diff(&known.units);
             let (version, root) = (next.version, next.units.root());
             info!(term = version.term, generation = version.generation, "in force, from the process before");

@@ -31,7 +31,13 @@ pub(super) fn judge(identity: &str, in_force: &InForce, push: &Push) -> Verdict 
         return Verdict::Refuse(NackReason::WrongProxy);
     }
     let same_place = push.version == in_force.version && in_force.is_some();
-    if push.version < in_force.version || (same_place && push.root != root) {
+    // Who asks what is held may not know yet what is kept here in place of what it wants, and changes nothing.
+    let is_question = push.base == push.root
+        && push.root != root
+        && push.put.is_empty()
+        && push.delete.is_empty()
+        && push.replace.is_empty();
+    if push.version < in_force.version || (same_place && push.root != root && !is_question) {
         return Verdict::Refuse(NackReason::Stale);
     }
     if push.root == root && in_force.is_some() {
@@ -131,6 +137,17 @@ mod tests {
         }
         let next_term = held(&[unit("a", "2")], 3, 0);
         assert!(matches!(judge("edge-1", &old, &push(&old, &next_term)), Verdict::Apply(_)));
+    }
+
+    #[test]
+    fn who_asks_at_the_place_that_is_in_force_is_told_what_is_held() {
+        let kept = held(&[unit("a", "1"), unit("kept", "1")], 2, 7);
+        let wanted = held(&[unit("a", "1")], 2, 7);
+        let question = push(&wanted, &wanted);
+        assert!(matches!(judge("edge-1", &kept, &question), Verdict::NeedUnits));
+        assert_eq!(refused(&kept, &push(&kept, &wanted)), NackReason::Stale, "it is no question");
+        let older = held(&[unit("a", "1")], 2, 6);
+        assert_eq!(refused(&kept, &push(&older, &older)), NackReason::Stale);
     }
 
     #[test]

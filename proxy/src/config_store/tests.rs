@@ -161,6 +161,22 @@ async fn endpoints_that_were_too_old_at_the_start_come_back_with_a_controllers_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_that_were_too_old_on_disk_come_back_with_what_is_inherited() {
+    for generation in [5, 6] {
+        let folder = remembered(ENDPOINTS_VALID_FOR + Duration::from_secs(1));
+        let rig = Rig::start(Some(folder.path().into())).await;
+        assert_eq!(rig.endpoints(), 0);
+        let version = Version { term: 1, generation };
+        let before = Remembered { units: units(80), version, confirmed: SystemTime::now() };
+        let inherit = |reply| Msg::Inherit(Box::new(before), reply);
+        let reply = rig.args.myself.ask(PATIENCE, inherit).await.unwrap();
+        assert!(matches!(reply, Reply::Ack(_)), "{reply:?}");
+        assert_eq!(rig.endpoints(), 1, "generation {generation}");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_confirmed_configuration_stops_the_clock_of_its_endpoints() {
     let folder = remembered(ENDPOINTS_VALID_FOR - Duration::from_secs(60));
     let rig = Rig::start(Some(folder.path().into())).await;
