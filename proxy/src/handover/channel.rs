@@ -28,8 +28,13 @@ use tokio::time::timeout;
 
 /// Files of one batch; the kernel takes 253 (SCM_MAX_FD).
 const BATCH: usize = 128;
+/// Bytes that are timed together.
+const PIECE: usize = 1 << 20;
 /// The longest message, in bytes: a whole configuration.
 const LONGEST: u32 = 1 << 30;
+
+/// How long the other end may take nothing of what is said: meanwhile it may be nobody's turn to accept.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the serving proxy of a node is asked.
 pub fn door(folder: &Path) -> PathBuf {
@@ -132,6 +137,9 @@ pub enum ChannelError {
     /// It says nothing.
     #[error("the other proxy of this node has said nothing for {0:?}")]
     Silent(Duration),
+    /// It takes nothing.
+    #[error("the other proxy of this node has not taken what it was told for {0:?}")]
+    Deaf(Duration),
 }
 
 /// A conversation.
@@ -151,12 +159,16 @@ impl Channel {
     /// Says something.
     ///
     /// # Errors
-    /// Where the other end is gone.
+    /// Where the other end is gone, or takes nothing.
     pub async fn send(&mut self, message: &impl Serialize) -> Result<(), ChannelError> {
         let text = serde_json::to_vec(message)?;
         let length = u32::try_from(text.len()).map_err(io::Error::other)?;
-        self.0.write_u32(length).await?;
-        Ok(self.0.write_all(&text).await?)
+        taken(self.0.write_all(&length.to_be_bytes())).await?;
+        // Piece by piece: a large one takes its time.
+        for piece in text.chunks(PIECE) {
+            taken(self.0.write_all(piece)).await?;
+        }
+        Ok(())
     }
 
     /// Waits for a message.
@@ -182,7 +194,7 @@ impl Channel {
     /// Where the other end is gone.
     pub async fn send_files(&mut self, files: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         for batch in files.chunks(BATCH) {
-            self.0.async_io(Interest::WRITABLE, || send_batch(&self.0, batch)).await?;
+            taken(self.0.async_io(Interest::WRITABLE, || send_batch(&self.0, batch))).await?;
         }
         Ok(())
     }
@@ -214,6 +226,10 @@ impl Channel {
         // Nobody says anything any more: an end, or an error, is all that can come.
         while self.0.read(&mut byte).await.is_ok_and(|read| read > 0) {}
     }
+}
+
+async fn taken(sending: impl Future<Output = io::Result<()>>) -> Result<(), ChannelError> {
+    Ok(timeout(TAKEN_WITHIN, sending).await.map_err(|_| ChannelError::Deaf(TAKEN_WITHIN))??)
 }
 
 fn send_batch(stream: &UnixStream, batch: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -278,6 +294,13 @@ mod tests {
         let (mut one, _other) = pair();
         let said = one.receive::<FromSuccessor>(SOON).await;
         assert!(matches!(said, Err(ChannelError::Silent(_))), "{said:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_not_waited_for_without_end() {
+        let (mut one, _other) = pair();
+        let said = one.send(&"x".repeat(8 << 20)).await;
+        assert!(matches!(said, Err(ChannelError::Deaf(_))), "{said:?}");
     }
 
     #[tokio::test]
