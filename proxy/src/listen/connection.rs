@@ -64,23 +64,27 @@ impl Drop for Open<'_> {
     }
 }
 
+/// What a connection has come to speak is boxed, or each of them would have room for the largest of all that it
+/// might have spoken. The most common and smallest, HTTP/1.1 in clear, is not.
 async fn speak(stream: Tcp, client: Client, context: &Context) {
     // A port that is gone since the accept has nothing to say.
     let Some(protocol) = context.table(|table| Some(table.port(client.local)?.protocol())) else { return };
     match protocol {
-        Protocol::Https => speak_securely(Replay::new(Vec::new(), stream), client, context).await,
+        Protocol::Https => {
+            Box::pin(speak_securely(Replay::new(Vec::new(), stream), client, context)).await;
+        }
         Protocol::Http => {
             match timeout_at(client.accepted + HEAD_TIMEOUT, begins_http2(stream.as_tokio())).await {
-                Ok(Ok(true)) => h2::serve(stream, client, context).await,
+                Ok(Ok(true)) => Box::pin(h2::serve(stream, client, context)).await,
                 Ok(Ok(false)) => h1::serve(stream, client, context).await,
                 Ok(Err(error)) => debug!(peer = %client.peer, %error, "lost before its first byte"),
                 Err(_) => debug!(peer = %client.peer, "sent nothing in time"),
             }
         }
-        Protocol::Tls => speak_tls(stream, client, context).await,
+        Protocol::Tls => Box::pin(speak_tls(stream, client, context)).await,
         Protocol::Tcp => {
-            let listener = listener(&client, context);
-            streams::forward(stream, &Client { listener, ..client }, context).await;
+            let listener = context.table(|table| listener(&client, table));
+            Box::pin(streams::forward(stream, &Client { listener, ..client }, context)).await;
         }
         // Datagrams come on no connection.
         Protocol::Udp => {}
@@ -100,34 +104,38 @@ async fn speak_tls(stream: Tcp, client: Client, context: &Context) {
         let passthrough =
             |table: &Table| Some(table.port(client.local)?.chosen_by(client.sni.as_deref())?.passthrough);
         if context.table(passthrough) == Some(true) {
-            let listener = listener(&client, context);
-            return streams::forward(stream, &Client { secure: true, listener, ..client }, context).await;
+            let listener = context.table(|table| listener(&client, table));
+            let client = Client { secure: true, listener, ..client };
+            return Box::pin(streams::forward(stream, &client, context)).await;
         }
     }
-    speak_securely(stream, client, context).await;
+    Box::pin(speak_securely(stream, client, context)).await;
 }
 
 /// The listener that a connection meets.
-fn listener(client: &Client, context: &Context) -> Option<UnitId> {
-    let chosen =
-        |table: &Table| Some(table.port(client.local)?.chosen_by(client.sni.as_deref())?.listener.clone());
-    context.table(chosen)
+fn listener(client: &Client, table: &Table) -> Option<UnitId> {
+    Some(table.port(client.local)?.chosen_by(client.sni.as_deref())?.listener.clone())
 }
 
 async fn speak_securely(stream: Replay<Tcp>, client: Client, context: &Context) {
-    match context.shared().tls.accept(stream, client.local, client.accepted).await {
+    match Box::pin(context.shared().tls.accept(stream, client.local, client.accepted)).await {
         Ok(secured) => {
             let Secured { stream, sni, protocol, validated } = secured;
             let client = Client { secure: true, sni, validated, ..client };
-            let client = Client { listener: listener(&client, context), ..client };
-            // Who was told to look for losses during the handshake was not this connection.
-            if context.table(|table| standing::of_connection(table, &client)) != Standing::Stays {
+            // Who was told to look for losses during the handshake was not this connection. One table says both
+            // which listener it meets and how it stands, or a swap between the two would cut it.
+            let (client, standing) = context.table(|table| {
+                let client = Client { listener: listener(&client, table), ..client };
+                let standing = standing::of_connection(table, &client);
+                (client, standing)
+            });
+            if standing != Standing::Stays {
                 return debug!(peer = %client.peer, "what it was validated by has changed meanwhile");
             }
             match protocol {
-                Spoken::Http2 => h2::serve(stream, client, context).await,
-                Spoken::Http1 => h1::serve(stream, client, context).await,
-                Spoken::Stream => streams::forward(stream, &client, context).await,
+                Spoken::Http2 => Box::pin(h2::serve(stream, client, context)).await,
+                Spoken::Http1 => Box::pin(h1::serve(stream, client, context)).await,
+                Spoken::Stream => Box::pin(streams::forward(stream, &client, context)).await,
             }
         }
         Err(error) => {
