@@ -10,8 +10,10 @@ use bytes::Bytes;
 use cluster::namespace::Namespace;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -65,9 +67,20 @@ impl Client {
     /// Sends requests steadily over `connections` connections that are kept open, each one as soon as `pause` after
     /// the answer to the one before, until it is stopped.
     pub fn load(&self, to: SocketAddr, host: &str, path: &str, connections: usize, pause: Duration) -> Load {
+        self.load_by(Manner::Kept, (to, host, path), connections, pause)
+    }
+
+    /// The same of so many clients, with connections as this says.
+    pub fn load_by(
+        &self,
+        manner: Manner,
+        (to, host, path): (SocketAddr, &str, &str),
+        connections: usize,
+        pause: Duration,
+    ) -> Load {
         let stop = CancellationToken::new();
-        let target =
-            Arc::new(Target { client: self.clone(), to, host: host.to_owned(), path: path.to_owned() });
+        let (host, path) = (host.to_owned(), path.to_owned());
+        let target = Arc::new(Target { client: self.clone(), manner, to, host, path });
         let mut workers = JoinSet::new();
         for _ in 0..connections {
             workers.spawn(steady(target.clone(), pause, stop.clone()));
@@ -82,12 +95,33 @@ impl Client {
         Load { stop, total }
     }
 
+    /// The same by HTTP/2 (prior knowledge).
+    pub async fn get_http2(&self, to: SocketAddr, host: &str, path: &str) -> Result<Answer> {
+        let stream = self.namespace.connect(to, PATIENCE).await?;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.context("begin with HTTP/2")?;
+        tokio::spawn(connection);
+        let request = Request::builder().uri(format!("http://{host}{path}")).body(Empty::<Bytes>::new())?;
+        answer(sender.send_request(request)).await
+    }
+
     async fn connect(&self, to: SocketAddr) -> Result<SendRequest<Empty<Bytes>>> {
         let stream = self.namespace.connect(to, PATIENCE).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(sender)
     }
+}
+
+/// How the clients of a [`Load`] use their connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// HTTP/1.1, each kept open for as long as the server likes.
+    Kept,
+    /// HTTP/1.1, a new one for each request.
+    Fresh,
+    /// HTTP/2, a new one for each request.
+    FreshHttp2,
 }
 
 /// What came of all requests of a [`Load`].
@@ -143,6 +177,7 @@ impl Load {
 
 struct Target {
     client: Client,
+    manner: Manner,
     to: SocketAddr,
     host: String,
     path: String,
@@ -153,7 +188,13 @@ async fn steady(target: Arc<Target>, pause: Duration, stop: CancellationToken) -
     let mut open = None;
     let started = Instant::now();
     while !stop.is_cancelled() {
-        match one(&target, &mut open).await {
+        let Target { client, to, host, path, .. } = &*target;
+        let answered = match target.manner {
+            Manner::Kept => one(&target, &mut open).await,
+            Manner::Fresh => client.get(*to, host, path).await,
+            Manner::FreshHttp2 => client.get_http2(*to, host, path).await,
+        };
+        match answered {
             Ok(answer) => {
                 *tally.statuses.entry(answer.status.as_u16()).or_default() += 1;
                 *tally.deployments.entry(answer.deployment()).or_default() += 1;
@@ -189,8 +230,13 @@ async fn exchange(
     connection: &mut SendRequest<Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
 ) -> Result<Answer> {
+    answer(connection.send_request(request)).await
+}
+
+/// The answer in full.
+async fn answer(response: impl Future<Output = hyper::Result<http::Response<Incoming>>>) -> Result<Answer> {
     let answer = async {
-        let response = connection.send_request(request).await.context("send a request")?;
+        let response = response.await.context("send a request")?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.context("read an answer")?.to_bytes();
         let body = String::from_utf8_lossy(&body).into_owned();

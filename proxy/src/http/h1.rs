@@ -17,7 +17,6 @@ use super::head::Head;
 use super::plan::{self, Extra, Plan, Planned};
 use super::render::Origin;
 use super::respond::{self, Reason};
-use super::standing;
 use super::timers::{Limit, Timer};
 use super::validate::framing::Framing;
 use super::validate::{self, Method, Request};
@@ -27,20 +26,19 @@ use crate::table::route::Routed;
 mod authorise;
 pub mod buffer;
 mod forward;
+mod idle;
 mod job;
 pub mod pump;
 mod reply;
 mod view;
 
 use buffer::{ReadBuffer, Scratch};
+pub use idle::IDLE_TIMEOUT;
 use view::View;
 
 /// How long a client may take from its first byte (of a new connection: from its accept) to the end of
 /// the head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection may stay idle, between exchanges or in one.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is read of a request after it was refused, so that the client gets to read the answer.
 const MAX_LINGERING: usize = 256 << 10;
@@ -142,25 +140,6 @@ where
         self.context.buffers.give_back_scratch(scratch);
         self.is_first = false;
         outcome
-    }
-
-    /// Waits for the first byte of a request.
-    async fn wait(&mut self) -> bool {
-        if !self.is_first {
-            self.timer.set(Limit::Idle, IDLE_TIMEOUT);
-        }
-        let Self { stream, buffer, context, timer, is_first, client, .. } = self;
-        let time_left = || context.time_left(|table| standing::of_connection(table, client));
-        poll_fn(|cx| match buffer.poll_fill(cx, stream) {
-            Poll::Ready(read) => Poll::Ready(read.is_ok_and(|read| read > 0)),
-            Poll::Pending => match timer.poll_over(cx, time_left) {
-                Poll::Pending if !*is_first && (timer.is_withdrawn() || context.is_draining()) => {
-                    Poll::Ready(false)
-                }
-                over => over.map(|_| false),
-            },
-        })
-        .await
     }
 
     /// Reads a head and freezes it.

@@ -119,6 +119,7 @@ pub struct Context {
     table: RefCell<arc_swap::Cache<SharedTable, Arc<Table>>>,
     load: Arc<Load>,
     is_draining: Cell<bool>,
+    is_stopping: Cell<bool>,
     /// The worker's idle connections to endpoints.
     pub pool: Rc<Pool>,
     /// The deadlines of the worker's connections.
@@ -135,6 +136,7 @@ impl Context {
             table: RefCell::new(arc_swap::Cache::new(shared.table.clone())),
             load,
             is_draining: Cell::new(false),
+            is_stopping: Cell::new(false),
             pool: Rc::new(Pool::new(shared.seats.len(), shared.upstreams.clone())),
             timers: Timers::default(),
             buffers: Buffers::default(),
@@ -167,9 +169,14 @@ impl Context {
         &self.load
     }
 
-    /// Whether connections are to end: answer with `Connection: close` or GOAWAY, close idle ones.
+    /// Whether connections are to end: answer with `Connection: close` or GOAWAY, close idle ones soon.
     pub fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    /// Whether idle connections are to end at once.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
     }
 
     /// How long what is open may go on, by how it stands in the table in force; `None`: for good.
@@ -185,6 +192,12 @@ impl Context {
     pub(crate) fn begin_drain(&self) {
         self.is_draining.set(true);
         self.timers.wake_all();
+    }
+
+    /// Asks the same, with little time left.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.set(true);
+        self.begin_drain();
     }
 
     /// Asks what is open on this worker to look whether it is still served.

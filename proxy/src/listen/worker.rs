@@ -186,7 +186,7 @@ async fn serve(
         }
     }
     connections.close();
-    context.begin_drain();
+    context.stop();
     // The clients of what was handed over already believe that they are connected.
     while let Some(handed) = connections.recv().await {
         take(handed, &context, &tasks);

@@ -30,7 +30,7 @@ fn begin(rig: &Arc<Rig>) -> tokio::task::JoinHandle<Drained> {
 }
 
 #[tokio::test]
-async fn what_is_under_way_finishes_and_idle_connections_end_at_once() {
+async fn what_is_under_way_finishes_and_idle_connections_end_soon() {
     let (rig, origin) = draining(0, 10_000).await;
     let mut idle = Client::connect(rig.http).await.unwrap();
     assert!(idle.get("/").await.unwrap().is_ok());

@@ -1,13 +1,16 @@
 //! A hand-over: another process takes this one's place, and no client notices.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Method;
+use proxy::handover::channel::{Channel, ChannelError, FromPredecessor, FromSuccessor, Place, door};
 use proxy::handover::turn::Turn;
 use proxy::listen::drain::{DrainSettings, Drained};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -120,4 +123,100 @@ async fn a_successor_that_is_stopped_soon_leaves_its_sockets_to_the_one_before()
     timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Ours)).await.expect("it goes on").unwrap();
     timeout(PATIENCE, fresh(&rig)).await.expect("in time").unwrap();
     assert!(TcpStream::connect(rig.proxy.admin_address().unwrap()).await.is_ok(), "controllers reach it too");
+}
+
+/// How far a process comes with handing over before it dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Connected,
+    Offered,
+    Held,
+    Ready,
+    Turned,
+    Serving,
+}
+
+/// A process that serves nothing, but holds the socket of clients: it hands over so far.
+async fn predecessor(
+    door: UnixListener,
+    socket: std::net::TcpListener,
+    last: Step,
+) -> Result<(), ChannelError> {
+    let mut channel = Channel::over(door.accept().await?.0)?;
+    drop(door);
+    if last >= Step::Offered {
+        channel.receive::<FromSuccessor>(PATIENCE).await?;
+        let sockets = vec![Place::Tcp(socket.local_addr()?)];
+        channel.send(&FromPredecessor::Offer { instance: "old".to_owned(), sockets }).await?;
+        channel.send_files(&[socket.as_fd()]).await?;
+    }
+    if last >= Step::Held {
+        channel.send(&FromPredecessor::Hold(None)).await?;
+    }
+    if last >= Step::Ready {
+        let said = channel.receive::<FromSuccessor>(PATIENCE).await?;
+        assert!(matches!(said, FromSuccessor::Ready(_)), "{said:?}");
+    }
+    if last >= Step::Turned {
+        channel.send(&FromPredecessor::Turn(Vec::new())).await?;
+    }
+    if last >= Step::Serving {
+        let said = channel.receive::<FromSuccessor>(PATIENCE).await?;
+        assert!(matches!(said, FromSuccessor::Serving), "{said:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_successor_serves_whenever_the_process_before_it_dies() {
+    use Step::{Connected, Held, Offered, Ready, Serving, Turned};
+    for last in [Connected, Offered, Held, Ready, Turned, Serving] {
+        let (rig, _origin) = serving().await;
+        // Its last good configuration stays.
+        rig.proxy.stop().await.unwrap();
+        let socket = std::net::TcpListener::bind(rig.http).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let path = door(rig.folder());
+        std::fs::remove_file(&path).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        // Nobody accepts it yet, and nothing may be lost of it from when the socket is handed over.
+        let queued = if last >= Offered { Some(Client::connect(rig.http).await.unwrap()) } else { None };
+        let (old, next) = tokio::join!(predecessor(listener, socket, last), rig.successor(DRAIN));
+        old.unwrap();
+        if let Some(mut queued) = queued {
+            assert!(queued.get("/quiet").await.expect("it is served").is_ok(), "{last:?}");
+        }
+        let served = async { while fresh(&next).await.is_err() {} };
+        timeout(PATIENCE, served).await.unwrap_or_else(|_| panic!("{last:?}: it serves"));
+        next.proxy.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_has_handed_over_says_that_it_is_not_ready_and_writes_no_journal() {
+    let (rig, origin) = serving().await;
+    let next = rig.successor(DRAIN).await;
+    let mut turn = rig.proxy.turn();
+    timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Lent)).await.unwrap().unwrap();
+    assert_eq!(probe(&rig).await, "another proxy serves this node\n");
+    assert_eq!(probe(&next).await, "ready\n");
+    let files =
+        || std::fs::read_dir(rig.folder()).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+    let before: u64 = files().sum();
+    let mut site = Site::new(&rig, origin.address);
+    site.generation = Some(1);
+    rig.proxy.hold(site.units()).await.unwrap();
+    assert_eq!(files().sum::<u64>(), before, "the journal is the successor's");
+    site.generation = Some(2);
+    next.proxy.hold(site.units()).await.unwrap();
+    assert_ne!(files().sum::<u64>(), before);
+}
+
+/// What a proxy says of itself on its own socket, and nowhere else.
+async fn probe(rig: &Rig) -> String {
+    let mut stream = UnixStream::connect(&rig.status).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }

@@ -1,8 +1,9 @@
 //! A whole proxy on loopback, and the units that it is told.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use proxy::admin::identity::{Identity, TlsSource};
@@ -35,6 +36,8 @@ pub struct Rig {
     pub proxy: Arc<Proxy>,
     pub http: SocketAddr,
     pub https: SocketAddr,
+    /// Its own Unix socket, where it can hand over.
+    pub status: PathBuf,
     /// The state folder, shared with its successors.
     folder: Option<Arc<TempDir>>,
 }
@@ -43,18 +46,22 @@ impl Rig {
     /// One that can hand over.
     pub async fn first(drain: DrainSettings) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        let proxy = start(2, Limits::new(4000), drain, Some(folder.path().to_owned())).await;
-        Self { proxy, http: free_address(), https: free_address(), folder: Some(folder) }
+        let (proxy, status) = start(2, Limits::new(4000), drain, Some(folder.path())).await;
+        Self { proxy, http: free_address(), https: free_address(), status, folder: Some(folder) }
+    }
+
+    /// The folder that it shares with its successors.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().unwrap().path()
     }
 
     /// One that takes over from this one, once it has.
     pub async fn successor(&self, drain: DrainSettings) -> Self {
-        let folder = self.folder.as_ref().unwrap();
-        let proxy = start(2, Limits::new(4000), drain, Some(folder.path().to_owned())).await;
+        let (proxy, status) = start(2, Limits::new(4000), drain, Some(self.folder())).await;
         let mut turn = proxy.turn();
         let taken = timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Ours)).await;
         taken.expect("it takes over").unwrap();
-        Self { proxy, folder: self.folder.clone(), ..*self }
+        Self { proxy, status, folder: self.folder.clone(), ..*self }
     }
 
     pub async fn start(workers: usize) -> Self {
@@ -66,8 +73,8 @@ impl Rig {
     }
 
     pub async fn limited(workers: usize, limits: Limits, drain: DrainSettings) -> Self {
-        let proxy = start(workers, limits, drain, None).await;
-        Self { proxy, http: free_address(), https: free_address(), folder: None }
+        let (proxy, status) = start(workers, limits, drain, None).await;
+        Self { proxy, http: free_address(), https: free_address(), status, folder: None }
     }
 
     /// A proxy that sends everything to one origin.
@@ -98,21 +105,24 @@ async fn start(
     workers: usize,
     limits: Limits,
     drain: DrainSettings,
-    state_dir: Option<PathBuf>,
-) -> Arc<Proxy> {
+    state_dir: Option<&Path>,
+) -> (Arc<Proxy>, PathBuf) {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let number = STARTED.fetch_add(1, Relaxed);
+    let status = state_dir.map(|folder| folder.join(format!("status-{number}.sock")));
     let settings = Settings {
         identity: "edge-1".to_owned(),
         node_address: NODE,
         admin_bind: SocketAddr::new(NODE, 0),
         status_bind: SocketAddr::new(NODE, 0),
-        status_socket: None,
+        status_socket: status.clone(),
         tls: TlsSource::Held(watch::channel(Arc::new(identity())).1),
-        state_dir,
+        state_dir: state_dir.map(Path::to_owned),
         workers,
         limits,
         drain,
     };
-    Arc::new(run(settings).await.unwrap())
+    (Arc::new(run(settings).await.unwrap()), status.unwrap_or_default())
 }
 
 /// The admin port is not used here; it only has to come up.
