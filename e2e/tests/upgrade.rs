@@ -142,7 +142,7 @@ async fn play(scene: &Scene) -> Result<()> {
         let tally = load.stop().await?;
         eprintln!("{name}: {:?}", tally.statuses);
         faults.extend(tally.faults().into_iter().map(|fault| format!("{name}: {fault}")));
-        faults.extend((tally.with_status(200) < 500).then(|| format!("{name}: hardly any request")));
+        faults.extend((tally.with_status(200) < 100).then(|| format!("{name}: hardly any request")));
     }
     upgraded?;
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
