@@ -16,7 +16,9 @@ use super::{hostnames, rule_extras};
 const FRAMING: &[&str] = &[
     "connection",
     "content-length",
+    "expect",
     "host",
+    "http2-settings",
     "keep-alive",
     "proxy-connection",
     "te",
@@ -137,8 +139,9 @@ fn fields(written: &[HeaderField]) -> Result<Vec<Field>, String> {
     let mut fields: Vec<Field> = Vec::new();
     for HeaderField { name, value } in written {
         check_name(name)?;
-        if value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
-            return Err(format!("the value of `{name}` holds control characters"));
+        let is_text = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
+        if !value.bytes().all(is_text) || value.trim_matches([' ', '\t']) != value {
+            return Err(format!("the value of `{name}` holds what is not ASCII, or has space around it"));
         }
         if fields.iter().all(|known| !known.name.eq_ignore_ascii_case(name)) {
             fields.push(Field { name: name.clone(), value: value.clone() });
@@ -196,8 +199,18 @@ fn edit_path(written: &PathModifier) -> Result<PathEdit, String> {
         (kind, _, _) => return Err(format!("path.type `{kind}` is not supported")),
     };
     let (PathEdit::Full(text) | PathEdit::Prefix(text)) = &edit;
-    if text.bytes().any(|byte| byte <= b' ' || byte == 0x7f || b"?#".contains(&byte)) {
-        return Err(format!("path: `{text}` holds a space, ? or #, which a path can't have"));
+    if text.bytes().any(|byte| !byte.is_ascii_graphic() || b"?#".contains(&byte)) {
+        return Err(format!(
+            "path: `{text}` holds a space, ? or # or what is not ASCII: write it percent-encoded"
+        ));
+    }
+    let is_rooted = text.starts_with('/') && !text.starts_with("//");
+    let may_be_empty = matches!(edit, PathEdit::Prefix(_));
+    if !(is_rooted || (text.is_empty() && may_be_empty)) {
+        return Err(format!("path: `{text}` must start with one slash"));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(format!("path: `{text}` has segments of dots: write where they lead"));
     }
     Ok(edit)
 }

@@ -170,3 +170,51 @@ fn a_host_of_another_listener_than_the_handshakes_is_misdirected() {
     check(port, Some("empty.example.org"), "empty.example.org", Err(Refusal::NotFound));
     check(port, Some("a.example.com"), "unknown.org", Err(Refusal::NotFound));
 }
+
+/// The table of the official suite: HTTPRouteHTTPSListenerDetectMisdirectedRequests of v1.6.1.
+#[test]
+fn of_four_listeners_of_a_port_each_host_belongs_to_one() {
+    let shared = issue("shared", &["*"]);
+    let to = |listener: &str, hostnames: &[&str]| {
+        route(listener, 1, &[listener], hostnames, vec![rule(PathMatch::Prefix("/".into()), None)])
+    };
+    let units = set([
+        https("any", None, &[&shared]),
+        https("second", Some("second-example.org"), &[&shared]),
+        https("wild", Some("*.wildcard.org"), &[&shared]),
+        https("fourth", Some("fourth-example.wildcard.org"), &[&shared]),
+        to("any", &["example.org"]),
+        to("second", &[]),
+        to("wild", &[]),
+        to("fourth", &[]),
+        shared.certificate.clone(),
+        shared.key.clone(),
+    ]);
+    let (table, _) = compile(&units);
+    let port = table.port((NODE, 443).into()).unwrap();
+    let (not_found, misdirected) = (Err(Refusal::NotFound), Err(Refusal::Misdirected));
+    let (third, fifth) = ("third-example.wildcard.org", "fith-example.wildcard.org");
+    let (second, fourth) = ("second-example.org", "fourth-example.wildcard.org");
+    let cases = [
+        ("example.org", "example.org", Ok("any")),
+        ("example.org", second, misdirected),
+        ("example.org", "unknown-example.org", not_found),
+        (second, second, Ok("second")),
+        (second, "example.org", misdirected),
+        (second, "unknown-example.org", misdirected),
+        (third, third, Ok("wild")),
+        (third, fifth, Ok("wild")),
+        (third, fourth, misdirected),
+        (third, second, misdirected),
+        (third, "unknown-example.org", misdirected),
+        (fourth, fourth, Ok("fourth")),
+        (fourth, fifth, misdirected),
+        ("unknown-example.org", "example.org", Ok("any")),
+        ("unknown-example.org", "unknown-example.org", not_found),
+    ];
+    for (sni, host, want) in cases {
+        let routed = port.route(&get(host, "/"), Some(sni));
+        let got = routed.as_ref().map(|routed| &*routed.route.name.name).map_err(|refusal| *refusal);
+        assert_eq!(got, want, "{host} over {sni}");
+    }
+}
