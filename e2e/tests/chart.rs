@@ -89,7 +89,7 @@ impl Scene {
         let installation = Installation::prepare(&cluster, &program)?;
         let machine = cluster.add_machine("client")?.namespace;
         for range in POOLS {
-            pool::route(&machine, range, cluster.nodes())?;
+            pool::route_to_all(&cluster, range)?;
         }
         Ok(Self { installation, client: Client::new(machine), cluster })
     }

@@ -70,7 +70,7 @@ async fn addresses(testbed: &Testbed, name: &str) -> Result<Vec<IpAddr>> {
 /// A machine from which the pool is reached through one node alone.
 fn beside(testbed: &Testbed, node: usize) -> Result<Client> {
     let machine = testbed.cluster.add_machine(&format!("pool-{node}"))?;
-    pool::route(&machine.namespace, RANGE, &testbed.cluster.nodes()[node..=node])?;
+    pool::route(&machine.namespace, RANGE, testbed.cluster.node(node))?;
     Ok(Client::new(machine.namespace))
 }
 

@@ -62,7 +62,7 @@ impl Scene {
         })?;
         let machine = cluster.add_machine("suite")?;
         for range in POOL {
-            pool::route(&machine.namespace, range, cluster.nodes())?;
+            pool::route_to_all(&cluster, range)?;
         }
         let scene = Self { suite, machine, results: results.to_owned(), cluster };
         let outcome = scene.install(&installation).await;
