@@ -29,6 +29,7 @@ pub mod port;
 pub mod request;
 pub mod route;
 pub mod slot;
+pub mod traffic;
 
 use l4::L4Route;
 use port::Port;

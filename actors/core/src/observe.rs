@@ -23,6 +23,7 @@ use crate::snapshot::http_route::{HttpRoute, ParentRef};
 use crate::snapshot::l4_route::L4Route;
 use crate::snapshot::meta::{Kind, Meta, ObjectRef};
 use crate::snapshot::tls_policy::BackendTlsPolicy;
+use crate::snapshot::traffic_policy::BackendTrafficPolicy;
 
 /// An object that could not be read. It is kept, so that its own status can say so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,9 @@ pub fn observe(kind: Kind, raw: &Value) -> Result<Object, Malformed> {
         Kind::BackendTlsPolicy => {
             whole(raw, |meta, spec| Object::BackendTlsPolicy(Arc::new(BackendTlsPolicy { meta, spec })))
         }
+        Kind::BackendTrafficPolicy => whole(raw, |meta, spec| {
+            Object::BackendTrafficPolicy(Arc::new(BackendTrafficPolicy { meta, spec }))
+        }),
         Kind::ConfigMap => cluster::config_map(raw),
         Kind::ReferenceGrant => cluster::reference_grant(raw),
         Kind::Service => cluster::service(raw),

@@ -12,6 +12,7 @@ pub mod l4_route;
 pub mod meta;
 pub mod rule_extras;
 pub mod tls_policy;
+pub mod traffic_policy;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use http_route::HttpRoute;
 use l4_route::L4Route;
 use meta::{GATEWAY_GROUP, Kind, Meta, ObjectRef};
 use tls_policy::BackendTlsPolicy;
+use traffic_policy::BackendTrafficPolicy;
 
 pub(crate) fn gateway_group() -> String {
     GATEWAY_GROUP.into()
@@ -126,6 +128,8 @@ kinds! {
     ReferenceGrant: ReferenceGrant => grants,
     /// BackendTLSPolicies.
     BackendTlsPolicy: BackendTlsPolicy => tls_policies,
+    /// XBackendTrafficPolicies.
+    BackendTrafficPolicy: BackendTrafficPolicy => traffic_policies,
     /// Services.
     Service: Service => services,
     /// EndpointSlices.

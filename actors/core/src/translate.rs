@@ -15,6 +15,7 @@
 //! routes, Namespace, Service, ReferenceGrant ────────────────────────────────┴> Route ──^ (counts)
 //! BackendTLSPolicy, ConfigMap -> Policy -> Service -> Backend, EndpointSlice -> Endpoints
 //!                                      └───> PolicyStatus (conflicts, Gateways of routes)
+//! XBackendTrafficPolicy -> Traffic -> Backend, TrafficStatus
 //! ```
 //! What a kind of route has of its own is a file (`rules.rs`, `grpc.rs`, `l4.rs`); the rest is `routes.rs`
 //! and `attach.rs`. A new filter is a line in `filters.rs`.
@@ -53,6 +54,7 @@ mod rules;
 mod selectors;
 mod set_status;
 mod tasks;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -332,7 +332,9 @@ impl State {
             return None;
         }
         let content = match object.kind {
-            Kind::BackendTlsPolicy => StatusContent::Policy { controller, ancestors: Vec::new() },
+            Kind::BackendTlsPolicy | Kind::BackendTrafficPolicy => {
+                StatusContent::Policy { controller, ancestors: Vec::new() }
+            }
             _ => StatusContent::Route { controller, parents: Vec::new() },
         };
         Some(Arc::new(DesiredStatus { observed_generation: 0, uid: uid.clone(), content }))

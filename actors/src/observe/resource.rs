@@ -1,7 +1,7 @@
 //! Owns: how each kind is asked for: its path in the API, what of it is read, whether it may be missing.
 //! Called by the watchers and by the check of freshness. Refuses to know what is done with the objects.
 
-use actors_core::snapshot::meta::{GATEWAY_GROUP, Kind};
+use actors_core::snapshot::meta::{EXPERIMENTAL_GROUP, GATEWAY_GROUP, Kind};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::core::{DynamicResourceScope, PartialObjectMeta};
 use kube::runtime::watcher;
@@ -10,6 +10,8 @@ use kube::{Api, Client};
 /// For how long a watch runs before it is renewed, in seconds. With the five seconds that the client
 /// allows beyond it, a connection that died in silence is noticed within 25 s.
 const WATCH_SECONDS: u32 = 20;
+/// The API groups of kinds that are not built in.
+const GROUPS: [&str; 3] = [GATEWAY_GROUP, EXPERIMENTAL_GROUP, "portreeve.dev"];
 /// How many objects are asked for at once.
 const PAGE: u32 = 500;
 
@@ -56,6 +58,7 @@ impl Resource {
             Kind::UdpRoute => "udproutes",
             Kind::ReferenceGrant => "referencegrants",
             Kind::BackendTlsPolicy => "backendtlspolicies",
+            Kind::BackendTrafficPolicy => "xbackendtrafficpolicies",
             Kind::Service => "services",
             Kind::EndpointSlice => "endpointslices",
             Kind::Namespace => "namespaces",
@@ -68,7 +71,7 @@ impl Resource {
 
     /// The CustomResourceDefinition without which the kind is absent; `None` for built-in kinds.
     pub fn definition(&self) -> Option<String> {
-        let custom = [GATEWAY_GROUP, "portreeve.dev"].contains(&self.kind.group());
+        let custom = GROUPS.contains(&self.kind.group());
         custom.then(|| format!("{}.{}", self.plural(), self.kind.group()))
     }
 
@@ -81,8 +84,7 @@ impl Resource {
     /// Whether an object of this name is kept: of definitions only those of the groups that are read.
     pub fn takes(&self, name: &str) -> bool {
         self.kind != Kind::CustomResourceDefinition
-            || name.ends_with(&format!(".{GATEWAY_GROUP}"))
-            || name.ends_with(".portreeve.dev")
+            || GROUPS.iter().any(|group| name.ends_with(&format!(".{group}")))
     }
 
     /// How a watch of it is asked for.
@@ -145,6 +147,7 @@ mod tests {
                 "udproutes.gateway.networking.k8s.io",
                 "referencegrants.gateway.networking.k8s.io",
                 "backendtlspolicies.gateway.networking.k8s.io",
+                "xbackendtrafficpolicies.gateway.networking.x-k8s.io",
             ]
         );
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{ObjectName, UnitId};
+use crate::resilience::BackendTraffic;
 
 /// What a backend speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct Backend {
     /// How it is reached over TLS; `None`: in clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+    /// What holds for all traffic to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<BackendTraffic>,
 }
 
 /// An EndpointSlice (discovery.k8s.io/v1), less what a proxy has no use for.

@@ -1,4 +1,4 @@
-//! What a rule does besides choosing a backend: retries and sticky sessions.
+//! What rules and backends do besides passing requests on: retries, their budget, sticky sessions.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,4 +42,30 @@ pub enum SessionCarrier {
     PermanentCookie,
     /// A header field.
     Header,
+}
+
+/// What holds for all traffic to a backend, whichever rule sends it. Source: `XBackendTrafficPolicy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendTraffic {
+    /// How many requests may be retries; `None`: the proxy's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RetryConstraint>,
+    /// Its sessions, for rules that have none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionPersistence>,
+}
+
+/// How many of the requests to a backend may be retries. Source: GEP-3388.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryConstraint {
+    /// Retries for a hundred requests.
+    pub percent: u32,
+    /// The time over which requests count, in milliseconds.
+    pub interval: u64,
+    /// So many retries are always allowed ...
+    pub min_count: u32,
+    /// ... in so much time, in milliseconds.
+    pub min_interval: u64,
 }

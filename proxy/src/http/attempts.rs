@@ -13,7 +13,8 @@ use tracing::debug;
 use super::exchange::{Exchange, Failure, Next};
 use super::h1::buffer::ReadBuffer;
 use super::head::Head;
-use super::retry::Retries;
+use super::respond::Reason;
+use super::retry::{Again, Retries};
 use crate::table::route::Routed;
 use crate::upstream::balance::Backend;
 use crate::upstream::registry::Endpoint;
@@ -32,7 +33,7 @@ pub struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     /// The attempts at a request that goes to this backend, in a session at this endpoint.
     pub fn new(routed: &'a Routed, backend: &'a Backend, bound: Option<&'a Arc<Endpoint>>) -> Self {
-        let retries = Retries::new(routed, &backend.state);
+        let retries = Retries::new(routed, backend);
         Self { failed: Vec::new(), had_dead_connection: false, retries, bound }
     }
 
@@ -54,11 +55,21 @@ impl<'a> Attempts<'a> {
         !self.had_dead_connection
     }
 
-    /// A response has this status: how long to wait for another attempt, if there is to be one.
-    pub fn answered(&mut self, endpoint: &Arc<Endpoint>, status: u16, replayable: bool) -> Option<Duration> {
-        let pause = self.retries.after_status(status, replayable)?;
-        self.failed.push(Arc::clone(endpoint));
-        Some(pause)
+    /// A response has this status: how long to wait for another attempt, or for what reason to answer
+    /// instead; `None`: it is passed on.
+    pub fn answered(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        status: u16,
+        replayable: bool,
+    ) -> Option<Result<Duration, Next>> {
+        match self.retries.after_status(status, replayable)? {
+            Again::After(pause) => {
+                self.failed.push(Arc::clone(endpoint));
+                Some(Ok(pause))
+            }
+            Again::Refused => Some(Err(Next::Answer(Reason::RetriesExhausted))),
+        }
     }
 
     /// An attempt has come to no response: how long to wait for another one. `reused`: it was made over a
@@ -75,9 +86,11 @@ impl<'a> Attempts<'a> {
     ) -> Result<Duration, Next> {
         let pause = match exchange.upstream_failed(failure, reused, replayable) {
             Next::Retry => Duration::ZERO,
-            Next::Answer(reason) => {
-                self.retries.after_failure(failure, replayable).ok_or(Next::Answer(reason))?
-            }
+            Next::Answer(reason) => match self.retries.after_failure(failure, replayable) {
+                Some(Again::After(pause)) => pause,
+                Some(Again::Refused) => return Err(Next::Answer(Reason::RetriesExhausted)),
+                None => return Err(Next::Answer(reason)),
+            },
             Next::Cut => return Err(Next::Cut),
         };
         // Where one pooled connection is dead, the others may be: the next one is new.

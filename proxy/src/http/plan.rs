@@ -13,13 +13,13 @@ use super::authorise::{Asking, Granted};
 use super::filters::{Filters, HeaderEdits};
 use super::mirror::Copied;
 use super::respond::Reason;
-use super::session::Bound;
+use super::session::{Bound, Session};
 use super::standing::{self, Standing};
 use crate::listen::context::Client;
 use crate::table::Table;
 use crate::table::port::Port;
 use crate::table::request::{Refusal, RequestView};
-use crate::table::route::Routed;
+use crate::table::route::{Routed, Rule, Share};
 use crate::table::slot::Slot;
 use crate::upstream::balance::Backend;
 use crate::upstream::registry::Endpoint;
@@ -81,8 +81,7 @@ impl Target {
         secure: bool,
     ) -> Cow<'a, HeaderEdits> {
         let edits = edits(routed, Some(self.share), &self.extra);
-        let policies = routed.rule().policies.as_deref();
-        let session = policies.and_then(|policies| policies.session.as_ref()).zip(self.session.as_deref());
+        let session = session(routed.rule()).or_else(|| self.backend.session()).zip(self.session.as_deref());
         let more = session.and_then(|(session, bound)| session.remember(bound, endpoint, secure, edits));
         more.map_or(Cow::Borrowed(edits), Cow::Owned)
     }
@@ -176,14 +175,8 @@ fn follow<R: RequestView>(by: (&Table, &Port), routed: &Routed, request: &R) -> 
         return Plan::Redirect(None, extra(None));
     }
     let backend = |slot| backend(by, request, slot);
-    let session = policies.and_then(|policies| policies.session.as_ref()).map(|session| {
-        let shares = rule.backends.iter().enumerate();
-        let backends =
-            shares.filter_map(|(index, share)| Some((index, backend(*share.target.as_ref().ok()?)?)));
-        session.find(request, backends, SystemTime::now())
-    });
-    let (bound_to, session) = session.unzip();
-    let share = bound_to.flatten().or_else(|| rule.shares.choose());
+    let (bound_to, bound) = find_session(by, rule, request);
+    let share = bound_to.or_else(|| rule.shares.choose());
     let Some(share) = share else { return Plan::Answer(Reason::InvalidRule) };
     let Ok(slot) = rule.backends[share].target else { return Plan::Answer(Reason::InvalidRule) };
     if rule.backends[share].filters.redirect.is_some() {
@@ -201,10 +194,38 @@ fn follow<R: RequestView>(by: (&Table, &Port), routed: &Routed, request: &R) -> 
         protocol: protocol(&to),
         extra: extra(Some(share)),
         copied: due.map(|to| Copied { protocol: protocol(&to), backend: to.into_owned() }).collect(),
-        session: session.map(Box::new),
+        session: bound.or_else(|| to.session().map(|_| Bound::new(SystemTime::now()))).map(Box::new),
         backend: to.into_owned(),
         granted: None,
     })
+}
+
+/// The sessions of a rule: those of its backends count where it has none.
+fn session(rule: &Rule) -> Option<&Session> {
+    rule.policies.as_deref()?.session.as_ref()
+}
+
+/// The session of a request, with the share that it is at: one of its rule, or else of a backend of it.
+fn find_session<R: RequestView>(
+    by: (&Table, &Port),
+    rule: &Rule,
+    request: &R,
+) -> (Option<usize>, Option<Bound>) {
+    let backend = |share: &Share| backend(by, request, *share.target.as_ref().ok()?);
+    let mut shares = rule.backends.iter().enumerate();
+    if let Some(session) = session(rule) {
+        let backends = shares.filter_map(|(index, share)| Some((index, backend(share)?)));
+        let (share, bound) = session.find(request, backends, SystemTime::now());
+        return (share, Some(bound));
+    }
+    let at = |(index, share): (usize, &Share)| {
+        // Most backends have none: their connections need not be looked at.
+        let session = by.0.backend(*share.target.as_ref().ok()?)?.session()?;
+        let only = std::iter::once((index, backend(share)?));
+        let (share, bound) = session.find(request, only, SystemTime::now());
+        share.map(|share| (share, bound))
+    };
+    shares.find_map(at).unzip()
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ pub enum Reason {
     UpstreamTlsFailed,
     /// Every endpoint that was tried serves as many requests as it may.
     EndpointsFull,
+    /// As many requests to the backend were retries as its policy allows.
+    RetriesExhausted,
     /// There are as many connections to endpoints as may be.
     UpstreamExhausted,
     /// The endpoint closed or reset before it answered.
@@ -91,7 +93,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::MalformedRequestLine,
         Self::MalformedField,
         Self::MalformedLineEnd,
@@ -123,6 +125,7 @@ impl Reason {
         Self::ConnectFailed,
         Self::UpstreamTlsFailed,
         Self::EndpointsFull,
+        Self::RetriesExhausted,
         Self::UpstreamExhausted,
         Self::UpstreamReset,
         Self::UpstreamMalformed,
@@ -164,6 +167,7 @@ impl Reason {
             Self::NoEndpoint
             | Self::ConnectFailed
             | Self::EndpointsFull
+            | Self::RetriesExhausted
             | Self::UpstreamExhausted
             | Self::AuthorisationFailed
             | Self::Withdrawn => 503,
@@ -227,6 +231,7 @@ impl Reason {
             Self::ConnectFailed => "connect_failed",
             Self::UpstreamTlsFailed => "upstream_tls_failed",
             Self::EndpointsFull => "endpoints_full",
+            Self::RetriesExhausted => "retries_exhausted",
             Self::UpstreamExhausted => "upstream_exhausted",
             Self::UpstreamReset => "upstream_reset",
             Self::UpstreamMalformed => "upstream_malformed",
@@ -249,6 +254,7 @@ impl Reason {
                 | Self::ConnectFailed
                 | Self::UpstreamTlsFailed
                 | Self::EndpointsFull
+                | Self::RetriesExhausted
                 | Self::UpstreamExhausted
                 | Self::UpstreamReset
                 | Self::UpstreamMalformed

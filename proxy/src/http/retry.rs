@@ -10,8 +10,8 @@ use proxy_config::resilience::Retry as RetryUnit;
 
 use super::exchange::Failure;
 use crate::table::route::Routed;
-use crate::upstream::registry::BackendState;
-use crate::upstream::retries::RetryBudget;
+use crate::upstream::balance::Backend;
+use crate::upstream::retries::{Constraint, RetryBudget};
 
 /// The least time between two attempts where the rule does not say.
 const BACKOFF: Duration = Duration::from_millis(25);
@@ -45,23 +45,35 @@ impl Retry {
     }
 }
 
+/// What becomes of a request that is worth another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It is sent again after this pause.
+    After(Duration),
+    /// The policy of its backend allows no more retries for now: it is answered by 503.
+    Refused,
+}
+
 /// The retries of one request; none where its rule has no policy.
 #[derive(Debug)]
 pub struct Retries<'a> {
     policy: Option<(&'a Retry, &'a RetryBudget)>,
+    /// What the backend's policy allows; `None`: it has none.
+    constraint: Option<Constraint>,
     made: u32,
 }
 
 impl<'a> Retries<'a> {
     /// The retries of a request that goes to this backend.
-    pub fn new(routed: &'a Routed, backend: &'a BackendState) -> Self {
+    pub fn new(routed: &'a Routed, backend: &'a Backend) -> Self {
         let policies = routed.rule().policies.as_deref();
         let retry = policies.and_then(|policies| policies.retry.as_ref()).filter(|retry| retry.attempts > 0);
-        let policy = retry.map(|retry| (retry, backend.retries()));
+        let policy = retry.map(|retry| (retry, backend.state.retries()));
+        let constraint = backend.traffic.as_ref().and_then(|traffic| traffic.retries);
         if let Some((_, budget)) = policy {
-            budget.deposit();
+            budget.deposit(Instant::now(), &constraint.unwrap_or_default());
         }
-        Self { policy, made: 0 }
+        Self { policy, constraint, made: 0 }
     }
 
     /// Whether there may be any: what is sent must be kept.
@@ -69,14 +81,14 @@ impl<'a> Retries<'a> {
         self.policy.is_some()
     }
 
-    /// After a response with a status: how long to wait for another attempt, if there is to be one.
-    pub fn after_status(&mut self, status: u16, replayable: bool) -> Option<Duration> {
+    /// After a response with a status: whether there is to be another attempt.
+    pub fn after_status(&mut self, status: u16, replayable: bool) -> Option<Again> {
         let (retry, _) = self.policy?;
         if replayable && retry.codes.contains(&status) { self.again() } else { None }
     }
 
-    /// After an attempt that came to no response: how long to wait for another one, if there is to be one.
-    pub fn after_failure(&mut self, failure: Failure, replayable: bool) -> Option<Duration> {
+    /// After an attempt that came to no response: whether there is to be another one.
+    pub fn after_failure(&mut self, failure: Failure, replayable: bool) -> Option<Again> {
         let is_worth_it = matches!(
             failure,
             Failure::Connect | Failure::Tls | Failure::Reset | Failure::Unprocessed | Failure::AttemptTimeout
@@ -84,13 +96,17 @@ impl<'a> Retries<'a> {
         if is_worth_it && replayable { self.again() } else { None }
     }
 
-    fn again(&mut self) -> Option<Duration> {
+    fn again(&mut self) -> Option<Again> {
         let (retry, budget) = self.policy?;
-        if self.made >= retry.attempts || !budget.withdraw(Instant::now()) {
+        if self.made >= retry.attempts {
             return None;
         }
+        if !budget.withdraw(Instant::now(), &self.constraint.unwrap_or_default()) {
+            // What nobody has asked for shows nobody another answer than the backend's.
+            return self.constraint.map(|_| Again::Refused);
+        }
         self.made += 1;
-        Some(retry.pause(self.made, rand::random()))
+        Some(Again::After(retry.pause(self.made, rand::random())))
     }
 }
 

@@ -56,8 +56,16 @@ pub struct Bound {
     now: u64,
 }
 
+impl Bound {
+    /// A session that begins now, at no endpoint yet.
+    pub fn new(now: SystemTime) -> Self {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs);
+        Self { endpoint: None, began: now, now }
+    }
+}
+
 impl Session {
-    /// Compiles the policy of a rule.
+    /// Compiles the policy of a rule or a backend.
     ///
     /// # Errors
     /// Where the name can be none of a cookie or a field.
@@ -82,8 +90,8 @@ impl Session {
         backends: impl Iterator<Item = (usize, impl Borrow<Arc<Backend>>)>,
         now: SystemTime,
     ) -> (Option<usize>, Bound) {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs);
-        let new = Bound { endpoint: None, began: now, now };
+        let new = Bound::new(now);
+        let now = new.now;
         let field = if self.carrier == SessionCarrier::Header { &*self.lower } else { "cookie" };
         let value = request.header(field);
         let value = value.as_deref().and_then(|value| std::str::from_utf8(value).ok());

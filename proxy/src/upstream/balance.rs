@@ -11,6 +11,8 @@ use proxy_config::name::UnitId;
 
 use super::registry::{BackendState, Endpoint, EndpointKey, Registry};
 use super::tls::{Peer, Shown};
+use crate::http::session::Session;
+use crate::table::traffic::Traffic;
 
 /// A backend as a table knows it: which of its endpoints take requests now.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Backend {
     pub fallback: Vec<Arc<Endpoint>>,
     /// Whether it is reached over TLS, and how.
     pub reached: Reached,
+    /// What holds for all traffic to it; `None` for most.
+    pub traffic: Option<Arc<Traffic>>,
 }
 
 /// How a backend is reached.
@@ -70,6 +74,11 @@ impl Secured {
 }
 
 impl Backend {
+    /// Its sessions.
+    pub fn session(&self) -> Option<&Session> {
+        self.traffic.as_ref()?.session.as_ref()
+    }
+
     /// Whether no request can be sent to it.
     pub fn is_unreachable(&self) -> bool {
         matches!(self.reached, Reached::Never)
@@ -105,6 +114,7 @@ impl Backend {
             ready: endpoints(&self.ready),
             fallback: endpoints(&self.fallback),
             reached: Reached::Securely(Secured::new(Arc::clone(&peer), Arc::clone(&secured.registry))),
+            traffic: self.traffic.clone(),
         }
     }
 
@@ -206,6 +216,7 @@ mod tests {
             ready: endpoints(ready),
             fallback: endpoints(fallback),
             reached: Reached::Plainly,
+            traffic: None,
         }
     }
 

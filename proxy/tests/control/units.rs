@@ -74,7 +74,8 @@ impl World {
         self.units.push((UnitId::route("HTTPRoute", &name), Unit::Route(route)));
         let port = 80;
         let protocol = BackendProtocol::Http1;
-        let unit = Backend { tls: None, service: service.clone(), port, port_name: None, protocol };
+        let unit =
+            Backend { tls: None, traffic: None, service: service.clone(), port, port_name: None, protocol };
         self.units.push((backend, Unit::Backend(unit)));
         let endpoint = Endpoint {
             address: origin.address.ip(),

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxy_config::name::UnitId;
-use proxy_config::resilience::{Retry, SessionCarrier, SessionPersistence};
+use proxy_config::resilience::{BackendTraffic, Retry, RetryConstraint, SessionCarrier, SessionPersistence};
 use proxy_config::route::{
     Cors, Field, Filter, HeaderEdits, Mirror, PathEdit, PathMatch, Redirect, Rewrite, Rule, Target,
 };
@@ -438,4 +438,82 @@ fn a_session_whose_endpoint_can_not_be_connected_to_goes_on_elsewhere() {
     let value = field(&first, "X-Sticky").unwrap();
     let got = rig.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Sticky: {value}\r\n\r\n").as_bytes());
     assert!(got.ends_with("two") && field(&got, "X-Sticky").unwrap() != value, "{got}");
+}
+
+fn constraint(percent: u32, min_count: u32) -> BackendTraffic {
+    let retries = RetryConstraint { percent, interval: 3_600_000, min_count, min_interval: 3_600_000 };
+    BackendTraffic { retries: Some(retries), session: None }
+}
+
+#[test]
+fn a_policy_of_the_backend_says_how_many_requests_may_be_retries_and_what_is_beyond_is_503() {
+    let origin =
+        Origin::answering("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops".to_owned());
+    let rig = Rig::new(retrying(&[500], 3, 1), &[origin.address]);
+    rig.traffic(1, constraint(10, 5));
+    let mut client = rig.connect();
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").unwrap();
+        answers.push(String::from_utf8(read_message(&mut client).unwrap()).unwrap());
+    }
+    // Whose attempts were within the budget is shown the backend's answer.
+    let passed = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 500 ")).count();
+    assert_eq!(passed, 1, "three of the five retries were for the first request");
+    let refused = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503 ")).count();
+    assert_eq!(passed + refused, 100);
+    assert_eq!(origin.requests().len(), 100 + 10);
+    // Another policy counts from there.
+    rig.traffic(1, constraint(20, 5));
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 500 "));
+    assert_eq!(origin.requests().len(), 110 + 4);
+}
+
+#[test]
+fn a_connection_that_can_not_be_made_again_within_the_budget_is_503() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rig = Rig::new(retrying(&[500], 30, 1), &[unused]);
+    rig.traffic(1, constraint(0, 2));
+    let got = rig.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(got.starts_with("HTTP/1.1 503 ") && got.ends_with("Service Unavailable\n"), "{got}");
+}
+
+fn sticking(name: &str) -> BackendTraffic {
+    let carrier = SessionCarrier::Header;
+    let session =
+        SessionPersistence { name: name.into(), carrier, absolute_timeout: None, idle_timeout: None };
+    BackendTraffic { retries: None, session: Some(session) }
+}
+
+#[test]
+fn sessions_of_a_backend_stay_at_its_endpoint_whatever_the_weights_are() {
+    let origins = ["one", "two", "three", "four"].map(named);
+    let rig = Rig::new(rule(), &[origins[0].address, origins[2].address]);
+    rig.endpoints(1, &[origins[0].address, origins[1].address]);
+    let ask = |carried: &str| rig.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{carried}\r\n").as_bytes());
+    let place = |got: &str| got.rsplit("\r\n\r\n").next().unwrap().to_owned();
+    // The second backend has sessions, the first has none.
+    rig.endpoints(2, &[origins[2].address, origins[3].address]);
+    rig.traffic(2, sticking("X-Second"));
+    let first = (0..8).map(|_| ask("")).find(|got| got.contains("X-Second")).expect("it gets half of them");
+    let value = field(&first, "X-Second").unwrap();
+    assert!(["three", "four"].contains(&&*place(&first)));
+    for _ in 0..8 {
+        let got = ask(&format!("X-Second: {value}\r\n"));
+        assert_eq!(place(&got), place(&first));
+        assert!(!got.contains("X-Second"), "it knows: {got}");
+    }
+    let others: std::collections::BTreeSet<_> =
+        (0..8).map(|_| ask("X-First: 1\r\n")).map(|got| place(&got)).collect();
+    assert_eq!(others.len(), 4, "who has no session goes everywhere: {others:?}");
+}
+
+#[test]
+fn sessions_of_the_rule_count_before_those_of_its_backends() {
+    let origin = named("one");
+    let rig = Rig::new(sticky(SessionCarrier::Header), &[origin.address]);
+    rig.traffic(1, sticking("X-Backend"));
+    let got = rig.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(got.contains("X-Sticky: ") && !got.contains("X-Backend"), "{got}");
 }

@@ -21,6 +21,7 @@ use proxy::upstream::registry::{EndpointKey, Registry};
 use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{ObjectName, UnitId};
+use proxy_config::resilience::BackendTraffic;
 use proxy_config::route::{Attachment, Match, PathMatch, RouteUnit, Rule, Target, WeightedBackend};
 use proxy_config::set::UnitSet;
 use proxy_config::unit::{EncodedUnit, Unit};
@@ -86,6 +87,13 @@ impl Rig {
     pub(crate) fn endpoints(&self, port: u16, endpoints: &[SocketAddr]) {
         let gone: Vec<UnitId> = (endpoints.len()..8).map(|index| slice_id(port, index)).collect();
         self.apply(&backend(port, endpoints), &gone);
+    }
+
+    /// Changes what holds for all traffic to a backend.
+    pub(crate) fn traffic(&self, port: u16, traffic: BackendTraffic) {
+        let mut unit = unit(port);
+        unit.traffic = Some(traffic);
+        self.put(&[EncodedUnit::new(UnitId::backend(&unit.service, port), &Unit::Backend(unit))]);
     }
 
     fn apply(&self, put: &[EncodedUnit], delete: &[UnitId]) {
@@ -195,17 +203,22 @@ fn slice_id(port: u16, index: usize) -> UnitId {
     UnitId::endpoints(&name(&format!("backend-{port}-{index}")))
 }
 
+/// The unit of a backend.
+fn unit(port: u16) -> Backend {
+    Backend {
+        tls: None,
+        traffic: None,
+        service: name("backend"),
+        port,
+        port_name: Some(format!("p{port}")),
+        protocol: BackendProtocol::Http1,
+    }
+}
+
 /// A backend with these endpoints, and the slices that they come from.
 fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
-    let service = name("backend");
-    let port_name = Some(format!("p{port}"));
-    let unit = Backend {
-        tls: None,
-        service: service.clone(),
-        port,
-        port_name: port_name.clone(),
-        protocol: BackendProtocol::Http1,
-    };
+    let unit = unit(port);
+    let (service, port_name) = (unit.service.clone(), unit.port_name.clone());
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, port), &Unit::Backend(unit))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

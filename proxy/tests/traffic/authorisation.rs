@@ -222,6 +222,7 @@ async fn rig(service: SocketAddr, origin: &Origin, shape: fn(&mut RouteUnit)) ->
         port_name: None,
         protocol: BackendProtocol::Http1,
         tls: None,
+        traffic: None,
     };
     let slice = EndpointSlice {
         service: of.clone(),

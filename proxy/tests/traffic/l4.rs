@@ -149,7 +149,8 @@ fn route(
 }
 
 fn service(service: &str, endpoints: &[SocketAddr], protocol: BackendProtocol) -> Vec<EncodedUnit> {
-    let backend = Backend { service: name(service), port: 80, port_name: None, protocol, tls: None };
+    let backend =
+        Backend { service: name(service), port: 80, port_name: None, protocol, tls: None, traffic: None };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&name(service), 80), &Unit::Backend(backend))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

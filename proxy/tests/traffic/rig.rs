@@ -281,7 +281,7 @@ fn backend(
     zone: Option<String>,
 ) -> Vec<EncodedUnit> {
     let service = name("backend");
-    let unit = Backend { tls, service: service.clone(), port: 80, port_name: None, protocol };
+    let unit = Backend { tls, traffic: None, service: service.clone(), port: 80, port_name: None, protocol };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, 80), &Unit::Backend(unit))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

@@ -32,6 +32,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `gateway.networking.k8s.io/v1` BackendTLSPolicy.
     BackendTlsPolicy,
+    /// `gateway.networking.x-k8s.io/v1alpha1` XBackendTrafficPolicy.
+    BackendTrafficPolicy,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -50,7 +52,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CustomResourceDefinition,
         Self::GatewayClass,
         Self::EdgeParameters,
@@ -63,6 +65,7 @@ impl Kind {
         Self::UdpRoute,
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
+        Self::BackendTrafficPolicy,
         Self::Service,
         Self::EndpointSlice,
         Self::Namespace,
@@ -96,7 +99,7 @@ impl Kind {
     /// Whether the status of its objects is a list that controllers share, with an entry of ours for each
     /// parent or ancestor.
     pub fn has_entries(self) -> bool {
-        self.is_route() || self == Self::BackendTlsPolicy
+        self.is_route() || matches!(self, Self::BackendTlsPolicy | Self::BackendTrafficPolicy)
     }
 
     /// Whether we write the status of its objects.
@@ -118,6 +121,7 @@ impl Kind {
             | Self::UdpRoute
             | Self::ReferenceGrant
             | Self::BackendTlsPolicy => GATEWAY_GROUP,
+            Self::BackendTrafficPolicy => EXPERIMENTAL_GROUP,
             Self::EdgeParameters => "portreeve.dev",
             Self::EndpointSlice => "discovery.k8s.io",
             Self::Service | Self::Namespace | Self::Node | Self::Secret | Self::ConfigMap | Self::Proxy => "",
@@ -127,7 +131,7 @@ impl Kind {
     /// The version that is read.
     pub fn version(self) -> &'static str {
         match self {
-            Self::EdgeParameters => "v1alpha1",
+            Self::EdgeParameters | Self::BackendTrafficPolicy => "v1alpha1",
             _ => "v1",
         }
     }
@@ -147,6 +151,7 @@ impl Kind {
             Self::UdpRoute => "UDPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::BackendTrafficPolicy => "XBackendTrafficPolicy",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Namespace => "Namespace",
@@ -163,6 +168,9 @@ impl Kind {
         Self::ALL.into_iter().find(|known| known.group() == group && known.as_str() == kind)
     }
 }
+
+/// The API group of what Gateway API tries out.
+pub const EXPERIMENTAL_GROUP: &str = "gateway.networking.x-k8s.io";
 
 /// The API group of Gateway API.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";

@@ -18,6 +18,7 @@ use super::graph::BackendPort;
 use super::policies;
 use super::reader::{Lookup, Reader};
 use super::rules::Rules;
+use super::traffic;
 
 /// The greatest weight. Source: BackendRef.weight.
 const MAX_WEIGHT: u32 = 1_000_000;
@@ -164,6 +165,7 @@ pub(super) fn emit_backend(reader: &Reader<'_>, port: &BackendPort) -> Emission 
         port_name: name.map(str::to_owned),
         protocol,
         tls,
+        traffic: if port.udp { None } else { traffic::of_service(reader, &port.service) },
     };
     emission.units.push(EncodedUnit::new(port.unit_id(), &Unit::Backend(unit)));
     emission

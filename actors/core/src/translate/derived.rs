@@ -3,6 +3,7 @@
 //! The translator puts results here and learns what that changes. It refuses to know how results are made.
 
 mod indexes;
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::listeners::{Conflict, Listeners};
 use super::policies::PolicyView;
 use super::rivals::Rivals;
 use super::routes::RouteView;
+use super::traffic::TrafficView;
 use indexes::{count_down, differing, forget, replace};
 
 /// By holder and listener: what is lost to another holder.
@@ -38,6 +40,7 @@ pub(super) enum Result {
     Listeners(Option<Listeners>),
     Route(Option<RouteView>),
     Policy(Option<PolicyView>),
+    Traffic(Option<TrafficView>),
     /// The Gateway that a ListenerSet is attached to.
     ListenerSet(Option<ObjectName>),
     /// Only units, statuses and problems.
@@ -69,6 +72,9 @@ pub(super) struct Derived {
     pub(super) policies: BTreeMap<ObjectName, Arc<PolicyView>>,
     /// The BackendTLSPolicies for each Service.
     pub(super) targeting: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    pub(super) traffic: BTreeMap<ObjectName, Arc<TrafficView>>,
+    /// The XBackendTrafficPolicies for each Service.
+    pub(super) shaping: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     /// How many routes lead from each Gateway to each Service.
     pub(super) ancestors: BTreeMap<ObjectName, BTreeMap<ObjectName, u32>>,
     /// The Gateways and ListenerSets that claim a port.
@@ -122,6 +128,7 @@ impl Derived {
             (Task::Listeners(name), Result::Listeners(view)) => self.put_listeners(name, view, &mut effects),
             (Task::Route(route), Result::Route(view)) => self.put_route(route, view, &mut effects),
             (Task::Policy(name), Result::Policy(view)) => self.put_policy(name, view, &mut effects),
+            (Task::Traffic(name), Result::Traffic(view)) => self.put_traffic(name, view, &mut effects),
             (Task::ListenerSetStatus(name), Result::ListenerSet(attached)) => {
                 self.put_set(name, attached, &mut effects);
             }
@@ -145,7 +152,8 @@ impl Derived {
             + self.called.len()
             + self.rivals.len();
         let pools = self.asks.len() + self.allocations.len();
-        let policies = self.policies.len() + self.targeting.len() + self.ancestors.len();
+        let shaping = self.traffic.len() + self.shaping.len();
+        let policies = self.policies.len() + self.targeting.len() + shaping + self.ancestors.len();
         of_objects + indexes + sets + pools + policies + self.wanted.len() + self.slices.len() == 0
             && self.node_addresses.is_empty()
     }
@@ -195,25 +203,6 @@ impl Derived {
         }
         let changed = before.symmetric_difference(after).map(|(object, _)| object.clone());
         effects.tasks.extend(changed.map(Task::Content));
-    }
-
-    fn put_policy(&mut self, name: &ObjectName, view: Option<PolicyView>, effects: &mut Effects) {
-        effects.tasks.push(Task::PolicyStatus(name.clone()));
-        let Some((old, new)) = replace(&mut self.policies, name, view) else { return };
-        let services =
-            |view: &Option<Arc<PolicyView>>| view.as_ref().map(|view| view.services()).unwrap_or_default();
-        let (before, after) = (services(&old), services(&new));
-        for service in before.difference(&after) {
-            forget(&mut self.targeting, service, name);
-        }
-        for service in after.difference(&before) {
-            self.targeting.entry(service.clone()).or_default().insert(name.clone());
-        }
-        effects.keys.extend(before.union(&after).cloned().map(Key::Policies));
-        let wanted = |view: &Option<Arc<PolicyView>>| {
-            view.as_ref().map(|view| view.wanted.clone()).unwrap_or_default()
-        };
-        self.count_wanted(&wanted(&old), &wanted(&new), effects);
     }
 
     fn put_port(&mut self, port: &Bind, losers: Losers, effects: &mut Effects) {
@@ -317,6 +306,8 @@ impl Derived {
         for (service, _) in before.symmetric_difference(after) {
             let policies = self.targeting.get(service).into_iter().flatten();
             effects.tasks.extend(policies.cloned().map(Task::PolicyStatus));
+            let policies = self.shaping.get(service).into_iter().flatten();
+            effects.tasks.extend(policies.cloned().map(Task::TrafficStatus));
         }
     }
 

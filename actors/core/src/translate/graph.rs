@@ -30,6 +30,8 @@ pub(super) enum Key {
     Allocation(ObjectName),
     /// The BackendTLSPolicies for a Service.
     Policies(ObjectName),
+    /// The XBackendTrafficPolicies for a Service.
+    Traffic(ObjectName),
     /// What a Gateway or ListenerSet claims.
     Claims(ObjectRef),
     /// Which of its listeners lose their port or hostname to another holder.
@@ -76,6 +78,8 @@ pub(super) enum Task {
     Pool,
     /// A BackendTLSPolicy, seen alone.
     Policy(ObjectName),
+    /// An XBackendTrafficPolicy, seen alone.
+    Traffic(ObjectName),
     /// What a Gateway or ListenerSet claims, before others are looked at: Gateways sort first.
     Claims(ObjectRef),
     /// A port that several share: who gets what.
@@ -86,6 +90,8 @@ pub(super) enum Task {
     Route(ObjectRef),
     /// The status of a BackendTLSPolicy.
     PolicyStatus(ObjectName),
+    /// The status of an XBackendTrafficPolicy.
+    TrafficStatus(ObjectName),
     /// The status of a ListenerSet.
     ListenerSetStatus(ObjectName),
     /// The status of a Gateway.

@@ -1,10 +1,10 @@
-//! The status of a BackendTLSPolicy: one entry for each Gateway from which routes lead to what it is for.
+//! The status of a policy: one entry for each Gateway from which routes lead to what it is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_config::name::ObjectName;
 
-use crate::snapshot::meta::{Kind, ObjectRef};
+use crate::snapshot::meta::{Kind, Meta, ObjectRef};
 use crate::status::{AncestorStatus, Condition, DesiredStatus, StatusContent};
 
 use super::Problem;
@@ -13,11 +13,11 @@ use super::emission::Emission;
 use super::policies::{self, PolicyView};
 use super::reader::Reader;
 
-/// Makes the status of a policy.
+/// Makes the status of a BackendTLSPolicy.
 pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Emission {
     let object = ObjectRef::new(Kind::BackendTlsPolicy, name.clone());
-    let mut emission = Emission::of(object.clone());
     let Some(view) = reader.policy_view(name) else {
+        let mut emission = Emission::of(object.clone());
         emission.problems.extend(reader.malformed(&object).map(Problem::malformed));
         return emission;
     };
@@ -42,12 +42,29 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Emission {
         let conditions = conditions(view, fault.as_ref());
         ancestors.push(AncestorStatus { gateway: gateway.clone(), conditions });
     }
+    make(reader, object, &view.meta, ancestors, problems)
+}
+
+/// Makes the status of a policy. What is wrong with one that is for no Gateway concerns nobody.
+pub(super) fn make(
+    reader: &Reader<'_>,
+    object: ObjectRef,
+    meta: &Meta,
+    ancestors: Vec<AncestorStatus>,
+    problems: BTreeSet<Problem>,
+) -> Emission {
+    let mut emission = Emission::of(object);
     if !ancestors.is_empty() {
         emission.problems.extend(problems);
     }
     let controller = reader.settings.controller_name.as_str().into();
-    emission.status = Some(DesiredStatus::new(&view.meta, StatusContent::Policy { controller, ancestors }));
+    emission.status = Some(DesiredStatus::new(meta, StatusContent::Policy { controller, ancestors }));
     emission
+}
+
+/// Whether a policy is accepted.
+pub(super) fn accepted(refused: Option<&Fault>) -> Condition {
+    unless(ACCEPTED, refused, "Accepted", "the policy is accepted")
 }
 
 /// Whether a policy stands for a target: that is there, and no older policy is for the same.
@@ -78,5 +95,5 @@ fn conditions(view: &PolicyView, fault: Option<&Fault>) -> Vec<Condition> {
         (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
         (fault, _) => unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved"),
     };
-    vec![unless(ACCEPTED, refused, "Accepted", "the policy is accepted"), resolved]
+    vec![accepted(refused), resolved]
 }

@@ -16,6 +16,7 @@ use crate::snapshot::http_route::HttpRoute;
 use crate::snapshot::l4_route::L4Route;
 use crate::snapshot::meta::{GATEWAY_GROUP, Kind, ObjectRef};
 use crate::snapshot::tls_policy::BackendTlsPolicy;
+use crate::snapshot::traffic_policy::BackendTrafficPolicy;
 use crate::snapshot::{Snapshot, Store};
 
 use super::Settings;
@@ -29,6 +30,7 @@ use super::graph::{BackendPort, Key, Role};
 use super::listeners::{Attachable, Conflict, Listeners};
 use super::policies::PolicyView;
 use super::rivals::rival_of;
+use super::traffic::TrafficView;
 
 /// An object that was looked up.
 pub(super) enum Lookup<'a, T> {
@@ -183,6 +185,26 @@ impl<'a> Reader<'a> {
     /// changes.
     pub(super) fn ancestors(&self, service: &ObjectName) -> impl Iterator<Item = &'a ObjectName> + use<'a> {
         self.derived.ancestors.get(service).into_iter().flat_map(|gateways| gateways.keys())
+    }
+
+    pub(super) fn traffic_policy(&self, name: &ObjectName) -> Lookup<'a, BackendTrafficPolicy> {
+        self.look_up(Kind::BackendTrafficPolicy, &self.snapshot.traffic_policies, name)
+    }
+
+    /// What follows from the XBackendTrafficPolicies for a Service.
+    pub(super) fn traffic_policies(
+        &self,
+        service: &ObjectName,
+    ) -> impl Iterator<Item = &'a TrafficView> + use<'a> {
+        self.note(Key::Traffic(service.clone()));
+        let derived = self.derived;
+        let names = derived.shaping.get(service).into_iter().flatten();
+        names.filter_map(|name| derived.traffic.get(name).map(|view| &**view))
+    }
+
+    /// What follows from an XBackendTrafficPolicy. The translator runs whoever asks again when that changes.
+    pub(super) fn traffic_view(&self, name: &ObjectName) -> Option<&'a TrafficView> {
+        self.derived.traffic.get(name).map(|view| &**view)
     }
 
     pub(super) fn malformed(&self, reference: &ObjectRef) -> Option<&'a Malformed> {

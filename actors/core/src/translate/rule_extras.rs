@@ -118,10 +118,11 @@ pub(super) fn retry(written: &rule_extras::Retry) -> Result<Retry, Fault> {
     Ok(Retry { codes: written.codes.clone(), attempts: written.attempts.unwrap_or(1), backoff })
 }
 
-/// How requests of one session reach the same endpoint.
+/// How requests of one session reach the same endpoint; `name` is how sessions are called where nothing is
+/// said.
 pub(super) fn session(
-    scope: &Scope<'_, '_>,
     written: &rule_extras::SessionPersistence,
+    name: String,
 ) -> Result<SessionPersistence, Fault> {
     let fault = |message: String| Fault::new("UnsupportedValue", message);
     let lifetime = written.cookie_config.lifetime_type.as_deref().unwrap_or("Session");
@@ -141,17 +142,21 @@ pub(super) fn session(
     if carrier == SessionCarrier::PermanentCookie && absolute_timeout.is_none() {
         return Err(fault("sessionPersistence: a permanent cookie needs an absoluteTimeout".into()));
     }
-    let name = written.session_name.clone().unwrap_or_else(|| session_name(scope));
+    let name = written.session_name.clone().unwrap_or(name);
     if !is_token(&name) {
         return Err(fault(format!("sessionPersistence.sessionName `{name}` is not a name")));
     }
     Ok(SessionPersistence { name, carrier, absolute_timeout, idle_timeout: None })
 }
 
-/// A name of the rule's own, the same on every replica: two rules must not read each other's cookies.
-fn session_name(scope: &Scope<'_, '_>) -> String {
-    let id = UnitId::route(scope.route.kind.as_str(), &scope.route.name);
-    let hash = ContentHash::of(&id, &scope.rule.to_string()).to_string();
+/// How the sessions of a rule are called: two rules must not read each other's cookies.
+pub(super) fn session_name_of_rule(scope: &Scope<'_, '_>) -> String {
+    session_name(&UnitId::route(scope.route.kind.as_str(), &scope.route.name), &scope.rule.to_string())
+}
+
+/// A name of its own for something and a part of it, the same on every replica.
+pub(super) fn session_name(id: &UnitId, part: &str) -> String {
+    let hash = ContentHash::of(id, part).to_string();
     format!("portreeve-{}", &hash[..12])
 }
 

@@ -99,7 +99,8 @@ fn translate_one(scope: &backends::Scope<'_, '_>, parts: Parts<'_>, all: &mut Ru
     let filters = good_or_default(filters, &mut fault);
     let timeouts = good_or_default(parts.timeouts, &mut fault);
     let retry = good_or_default(parts.retry.map(rule_extras::retry).transpose(), &mut fault);
-    let session = parts.session.map(|session| rule_extras::session(scope, session));
+    let session =
+        parts.session.map(|session| rule_extras::session(session, rule_extras::session_name_of_rule(scope)));
     let session = good_or_default(session.transpose(), &mut fault);
     let backends = backends::translate(scope, parts.backends, all, &mut fault);
     if fault.is_none() {

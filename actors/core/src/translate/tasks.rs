@@ -11,7 +11,7 @@ use super::graph::{Key, Task};
 use super::reader::Reader;
 use super::{
     Problem, authorities, backends, certificates, classes, gateway_status, gateways, listener_sets,
-    listeners, policies, policy_status, routes, set_status,
+    listeners, policies, policy_status, routes, set_status, traffic,
 };
 
 /// The task that speaks about an object, whether or not anything has read it.
@@ -25,6 +25,7 @@ pub(super) fn first_task(object: &ObjectRef) -> Task {
         kind if kind.is_route() => Task::Route(object.clone()),
         Kind::EndpointSlice => Task::Endpoints(name),
         Kind::BackendTlsPolicy => Task::Policy(name),
+        Kind::BackendTrafficPolicy => Task::Traffic(name),
         Kind::Secret | Kind::ConfigMap => Task::Content(object.clone()),
         _ => Task::Malformed(object.clone()),
     }
@@ -41,6 +42,7 @@ pub(super) fn subject(task: &Task) -> Option<ObjectRef> {
         | Task::Content(object)
         | Task::Malformed(object) => Some(object.clone()),
         Task::Policy(name) | Task::PolicyStatus(name) => of(Kind::BackendTlsPolicy, name),
+        Task::Traffic(name) | Task::TrafficStatus(name) => of(Kind::BackendTrafficPolicy, name),
         Task::ListenerSetStatus(name) => of(Kind::ListenerSet, name),
         Task::Ask(name) | Task::GatewayStatus(name) => of(Kind::Gateway, name),
         Task::Endpoints(name) => of(Kind::EndpointSlice, name),
@@ -79,6 +81,8 @@ pub(super) fn run(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
         Task::GatewayStatus(name) => said(gateway_status::translate(reader, name)),
         Task::Policy(name) => (policies::translate(reader, name), Emission::default()),
         Task::PolicyStatus(name) => said(policy_status::translate(reader, name)),
+        Task::Traffic(name) => (traffic::translate(reader, name), Emission::default()),
+        Task::TrafficStatus(name) => said(traffic::status(reader, name)),
         Task::Content(object) => said(content(reader, object)),
         Task::Backend(port) => said(backends::emit_backend(reader, port)),
         Task::Endpoints(slice) => said(backends::emit_endpoints(reader, slice)),
@@ -135,6 +139,7 @@ pub(super) fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emissio
         Task::Port(_) => (Derivation::Port(Losers::new()), Emission::default()),
         Task::Listeners(_) => (Derivation::Listeners(None), Emission::default()),
         Task::Policy(_) => (Derivation::Policy(None), Emission::default()),
+        Task::Traffic(_) => (Derivation::Traffic(None), Emission::default()),
         Task::Content(object) => {
             let mut emission = Emission::of(object.clone());
             emission.problems.push(problem);

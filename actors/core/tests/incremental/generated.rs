@@ -31,6 +31,7 @@ pub(crate) fn edits(count: Range<usize>) -> impl Strategy<Value = Vec<Edit>> {
         4 => prop_oneof![Just(Kind::TlsRoute), Just(Kind::TcpRoute), Just(Kind::UdpRoute)],
         3 => Just(Kind::Service),
         3 => Just(Kind::BackendTlsPolicy),
+        2 => Just(Kind::BackendTrafficPolicy),
         2 => Just(Kind::ConfigMap),
         2 => Just(Kind::EndpointSlice),
         2 => Just(Kind::Secret),
@@ -146,6 +147,7 @@ impl Edit {
             }),
             Kind::Secret => secret(a),
             Kind::BackendTlsPolicy => policy(drawn),
+            Kind::BackendTrafficPolicy => traffic_policy(drawn),
             Kind::ConfigMap => config_map(a),
             Kind::Node => {
                 json!({ "status": { "addresses": [{ "type": "InternalIP", "address": format!("10.1.0.{}", a % 3) }] } })
@@ -158,6 +160,15 @@ impl Edit {
 
 fn pick<T: Clone>(of: &[T], drawn: u8) -> T {
     of[usize::from(drawn) % of.len()].clone()
+}
+
+fn traffic_policy([a, b, c, d, ..]: [u8; 6]) -> Value {
+    let target = |drawn| json!({ "group": "", "kind": "Service", "name": format!("n{}", drawn % 3) });
+    json!({ "spec": {
+        "targetRefs": pick(&[json!([target(a)]), json!([target(a), target(b)])], b / 3),
+        "retryConstraint": pick(&[Value::Null, json!({}), json!({ "budget": { "percent": 5 } }), json!({ "budget": { "interval": "2h" } })], c),
+        "sessionPersistence": pick(&[Value::Null, json!({}), json!({ "sessionName": "s" })], d),
+    } })
 }
 
 fn address_provider(drawn: u8) -> Value {

@@ -13,21 +13,27 @@ use e2e::testbed::SYSTEM;
 use serde_json::Value;
 
 /// Rights that a run of the suite need not use: verb, resources, why they are needed all the same.
-const RARE: &[(&str, &[&str], &str)] = &[(
-    "get",
-    &[
-        "gatewayclasses",
-        "gateways",
-        "listenersets",
-        "httproutes",
-        "grpcroutes",
-        "tlsroutes",
-        "tcproutes",
-        "udproutes",
-        "backendtlspolicies",
-    ],
-    "an object is read again where another controller has written its status in between",
-)];
+const RARE: &[(&str, &[&str], &str)] = &[
+    (
+        "get",
+        &[
+            "gatewayclasses",
+            "gateways",
+            "listenersets",
+            "httproutes",
+            "grpcroutes",
+            "tlsroutes",
+            "tcproutes",
+            "udproutes",
+            "backendtlspolicies",
+            "xbackendtrafficpolicies",
+        ],
+        "an object is read again where another controller has written its status in between",
+    ),
+    ("list", &["xbackendtrafficpolicies"], "the standard channel has none"),
+    ("watch", &["xbackendtrafficpolicies"], "the standard channel has none"),
+    ("patch", &["xbackendtrafficpolicies/status"], "the suite makes none"),
+];
 
 /// What may be denied: verb, resource, why it is asked for all the same.
 const REFUSED: &[(&str, &str, &str)] = &[(

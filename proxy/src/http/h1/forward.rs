@@ -142,7 +142,7 @@ where
                     Ok(answered) => {
                         let replayable = self.sending.is_replayable();
                         match attempts.answered(endpoint, answered.0.status, replayable) {
-                            Some(pause) => (Ok(pause), false),
+                            Some(next) => (Ok(next), false),
                             None => {
                                 let outcome = self.finish(&mut upstream, head, answered, reply).await;
                                 self.part(upstream);
@@ -158,7 +158,7 @@ where
                 Err(failure) => (Err(failure), false),
             };
             let how = (reused, self.sending.is_replayable());
-            let next = ended.or_else(|failure| attempts.failed(&mut self.exchange, endpoint, failure, how));
+            let next = ended.unwrap_or_else(|why| attempts.failed(&mut self.exchange, endpoint, why, how));
             let paused = match next {
                 Ok(pause) => Box::pin(self.pause(pause)).await,
                 Err(Next::Answer(reason)) => Err(reason),

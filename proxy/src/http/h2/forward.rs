@@ -191,7 +191,7 @@ impl<'a> Forwarding<'a> {
                     Ok(answered) => {
                         let replayable = self.sending.is_replayable();
                         match attempts.answered(endpoint, answered.0.status, replayable) {
-                            Some(pause) => (Ok(pause), false),
+                            Some(next) => (Ok(next), false),
                             None => {
                                 let outcome = self.pass_on(&mut upstream, head, answered).await;
                                 self.part(upstream);
@@ -206,7 +206,7 @@ impl<'a> Forwarding<'a> {
                 Err(Broken::Client(reason)) => return self.client_failed(reason),
             };
             let how = (reused, self.sending.is_replayable());
-            let next = ended.or_else(|failure| attempts.failed(&mut self.exchange, endpoint, failure, how));
+            let next = ended.unwrap_or_else(|why| attempts.failed(&mut self.exchange, endpoint, why, how));
             match next {
                 Ok(pause) => {
                     if let Err(reason) = Box::pin(self.pause(pause)).await {

@@ -10,6 +10,7 @@ use proxy_config::name::{ObjectName, UnitId};
 use super::authorities::AuthorityStage;
 use super::{Dirty, Problems};
 use crate::table::slot::{Backends, Slot, Slots};
+use crate::table::traffic::Traffic;
 use crate::upstream::balance::{Backend, Reached, Secured};
 use crate::upstream::registry::{EndpointKey, Registry};
 use crate::upstream::tls::{Peer, PeerError};
@@ -155,7 +156,12 @@ impl BackendStage {
                         broken.insert(id.clone(), error.to_string());
                         Tls::Unusable
                     });
-                    Arc::new(self.compile(&id, unit, tls))
+                    let traffic = unit.traffic.as_ref().map(Traffic::compile).transpose();
+                    let traffic = traffic.unwrap_or_else(|error| {
+                        broken.insert(id.clone(), error.to_string());
+                        None
+                    });
+                    Arc::new(Backend { traffic: traffic.map(Arc::new), ..self.compile(&id, unit, tls) })
                 });
                 backends.set(slot, compiled);
             }
@@ -207,6 +213,7 @@ impl BackendStage {
                 Tls::Peer(peer) => Reached::Securely(Secured::new(peer, Arc::clone(&self.registry))),
                 Tls::Unusable => Reached::Never,
             },
+            traffic: None,
         }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) fn backend(name: &str) -> Named {
     let service = ObjectName::new("shop", name);
     let id = UnitId::backend(&service, 80);
     let protocol = proxy_config::backend::BackendProtocol::Http1;
-    (id, Unit::Backend(Backend { tls: None, service, port: 80, port_name: None, protocol }))
+    (id, Unit::Backend(Backend { tls: None, traffic: None, service, port: 80, port_name: None, protocol }))
 }
 
 pub(crate) fn endpoints(service: &str, slice: &str, hosts: &[u8]) -> Named {

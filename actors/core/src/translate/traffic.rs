@@ -1,0 +1,154 @@
+//! XBackendTrafficPolicies: each seen alone, which one stands where several are for one Service, and their
+//! statuses.
+//!
+//! Source: GEP-3388, GEP-1619.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use proxy_config::name::{ObjectName, UnitId};
+use proxy_config::resilience::{BackendTraffic, RetryConstraint};
+
+use crate::snapshot::meta::{Kind, Meta, ObjectRef};
+use crate::snapshot::rule_extras::SessionPersistence;
+use crate::snapshot::tls_policy::PolicyTarget;
+use crate::snapshot::traffic_policy::{self, BackendTrafficPolicy};
+use crate::status::AncestorStatus;
+
+use super::Problem;
+use super::conditions::Fault;
+use super::derived::Result as Derivation;
+use super::durations;
+use super::emission::Emission;
+use super::policy_status;
+use super::reader::{Lookup, Reader};
+use super::rule_extras;
+
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+
+/// What follows from a policy, seen alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TrafficView {
+    /// Its metadata.
+    pub(super) meta: Meta,
+    /// The Services that it is for.
+    pub(super) services: BTreeSet<ObjectName>,
+    /// What it says, or why it is not accepted.
+    terms: Result<Terms, Fault>,
+}
+
+/// What a policy says; how a session is called may depend on the Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Terms {
+    retries: Option<RetryConstraint>,
+    session: Option<SessionPersistence>,
+}
+
+impl TrafficView {
+    /// Of two for the same the older counts, then the one whose name sorts first.
+    fn rank(&self) -> impl Ord + use<'_> {
+        (self.meta.created, &self.meta.name)
+    }
+}
+
+/// Translates a policy, seen alone.
+pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Derivation {
+    Derivation::Traffic(match reader.traffic_policy(name) {
+        Lookup::Found(policy) => Some(view(policy)),
+        Lookup::Missing | Lookup::Malformed(_) => None,
+    })
+}
+
+fn view(policy: &BackendTrafficPolicy) -> TrafficView {
+    let namespace = &*policy.meta.name.namespace;
+    let is_service = |target: &&PolicyTarget| target.group.is_empty() && target.kind == "Service";
+    let services = policy.spec.target_refs.iter().filter(is_service);
+    let terms = || {
+        let retries = policy.spec.retry_constraint.as_ref().map(constraint).transpose()?;
+        let session = policy.spec.session_persistence.clone();
+        // Under any name that it may get.
+        session.as_ref().map(|session| rule_extras::session(session, String::from("x"))).transpose()?;
+        Ok(Terms { retries, session })
+    };
+    TrafficView {
+        meta: policy.meta.clone(),
+        services: services.map(|target| ObjectName::new(namespace, &*target.name)).collect(),
+        terms: terms().map_err(|fault: Fault| Fault::new("Invalid", format!("spec.{}", fault.message))),
+    }
+}
+
+fn constraint(written: &traffic_policy::RetryConstraint) -> Result<RetryConstraint, Fault> {
+    let (budget, rate) = (&written.budget, &written.min_retry_rate);
+    let percent = budget.percent.unwrap_or(20);
+    if percent > 100 {
+        let message = format!("retryConstraint.budget.percent: {percent} is more than 100");
+        return Err(Fault::new("Invalid", message));
+    }
+    Ok(RetryConstraint {
+        percent,
+        interval: interval("budget.interval", budget.interval.as_deref(), 10 * SECOND, SECOND..=HOUR)?,
+        min_count: rate.count.unwrap_or(10),
+        min_interval: interval("minRetryRate.interval", rate.interval.as_deref(), SECOND, 1..=HOUR)?,
+    })
+}
+
+fn interval(
+    field: &str,
+    written: Option<&str>,
+    default: u64,
+    allowed: RangeInclusive<u64>,
+) -> Result<u64, Fault> {
+    let Some(text) = written else { return Ok(default) };
+    let found = durations::milliseconds(text).filter(|found| allowed.contains(found));
+    found.ok_or_else(|| {
+        let (least, most) = allowed.into_inner();
+        let message = format!("retryConstraint.{field} `{text}` is no duration of {least}ms to {most}ms");
+        Fault::new("Invalid", message)
+    })
+}
+
+/// The policy that stands for a Service: the oldest, accepted or not.
+fn standing<'a>(reader: &Reader<'a>, service: &ObjectName) -> Option<&'a TrafficView> {
+    reader.traffic_policies(service).min_by(|one, other| one.rank().cmp(&other.rank()))
+}
+
+/// What holds for all traffic to a Service.
+pub(super) fn of_service(reader: &Reader<'_>, service: &ObjectName) -> Option<BackendTraffic> {
+    let terms = standing(reader, service)?.terms.as_ref().ok()?;
+    let session = terms.session.as_ref().and_then(|session| {
+        // Two Services of one policy must not read each other's cookies.
+        let name = rule_extras::session_name(&UnitId::backend(service, 0), "");
+        rule_extras::session(session, name).ok()
+    });
+    let traffic = BackendTraffic { retries: terms.retries, session };
+    (traffic != BackendTraffic::default()).then_some(traffic)
+}
+
+/// Makes the status of a policy.
+pub(super) fn status(reader: &Reader<'_>, name: &ObjectName) -> Emission {
+    let object = ObjectRef::new(Kind::BackendTrafficPolicy, name.clone());
+    let Some(view) = reader.traffic_view(name) else {
+        let mut emission = Emission::of(object.clone());
+        emission.problems.extend(reader.malformed(&object).map(Problem::malformed));
+        return emission;
+    };
+    // What stands of it, by Gateway.
+    let mut stands: BTreeMap<&ObjectName, bool> = BTreeMap::new();
+    for service in &view.services {
+        let is_first = standing(reader, service).is_some_and(|standing| standing.meta.name == *name);
+        for gateway in reader.ancestors(service) {
+            *stands.entry(gateway).or_default() |= is_first;
+        }
+    }
+    let mut problems = BTreeSet::new();
+    let ancestors = stands.into_iter().map(|(gateway, stands)| {
+        let conflict = (!stands)
+            .then(|| Fault::new("Conflicted", "an older XBackendTrafficPolicy is for the same Service"));
+        let refused = conflict.as_ref().or(view.terms.as_ref().err());
+        problems.extend(refused.map(|fault| Problem::of("", fault)));
+        AncestorStatus { gateway: gateway.clone(), conditions: vec![policy_status::accepted(refused)] }
+    });
+    let ancestors = ancestors.collect();
+    policy_status::make(reader, object, &view.meta, ancestors, problems)
+}
