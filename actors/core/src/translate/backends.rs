@@ -153,10 +153,8 @@ pub(super) fn emit_backend(reader: &Reader<'_>, port: &BackendPort) -> Emission 
     emission.waiting.extend(unread.filter(|unread| *unread).map(|_| port.unit_id()));
     let protocol = if port.udp {
         BackendProtocol::Udp
-    } else if found.app_protocol.is_none() && reader.is_called(port) {
-        // gRPC is spoken over HTTP/2 alone.
-        BackendProtocol::H2c
     } else {
+        // What a GRPCRoute sends goes over HTTP/2 whatever this says: a matter of that route, not of others.
         protocol(found, || tls.is_some()).unwrap_or_default()
     };
     let unit = Backend {

@@ -89,8 +89,6 @@ pub(super) struct Derived {
     pub(super) sets: BTreeMap<ObjectName, u32>,
     /// How many routes name each port of each Service.
     pub(super) backends: BTreeMap<ObjectName, BTreeMap<BackendPort, u32>>,
-    /// How many GRPCRoutes name each port of a Service.
-    pub(super) called: BTreeMap<BackendPort, u32>,
     /// The HTTPRoutes and GRPCRoutes of each listener.
     pub(super) rivals: Rivals,
     /// How many name each Secret and ConfigMap, and may, for what it holds.
@@ -146,11 +144,7 @@ impl Derived {
     pub(super) fn is_empty(&self) -> bool {
         let of_objects = self.classes.len() + self.claims.len() + self.listeners.len() + self.routes.len();
         let indexes = self.ports.len() + self.sharing.len() + self.attached.len() + self.backends.len();
-        let sets = self.attached_sets.len()
-            + self.sets.len()
-            + self.defaults.len()
-            + self.called.len()
-            + self.rivals.len();
+        let sets = self.attached_sets.len() + self.sets.len() + self.defaults.len() + self.rivals.len();
         let pools = self.asks.len() + self.allocations.len();
         let shaping = self.traffic.len() + self.shaping.len();
         let policies = self.policies.len() + self.targeting.len() + shaping + self.ancestors.len();
@@ -263,28 +257,10 @@ impl Derived {
         };
         let (before, after) = (backends(&old), backends(&new));
         self.count_backends(&before, &after, effects);
-        if name.kind == Kind::GrpcRoute {
-            self.count_calls(&before, &after, effects);
-        }
         effects.keys.extend(self.rivals.replace(name, old.as_deref(), new.as_deref()));
         let paths =
             |view: &Option<Arc<RouteView>>| view.as_ref().map(|view| view.paths()).unwrap_or_default();
         self.count_ancestors(&paths(&old), &paths(&new), effects);
-    }
-
-    fn count_calls(
-        &mut self,
-        before: &BTreeSet<BackendPort>,
-        after: &BTreeSet<BackendPort>,
-        effects: &mut Effects,
-    ) {
-        for port in before.difference(after) {
-            count_down(&mut self.called, port);
-        }
-        for port in after.difference(before) {
-            *self.called.entry(port.clone()).or_default() += 1;
-        }
-        effects.tasks.extend(before.symmetric_difference(after).cloned().map(Task::Backend));
     }
 
     fn count_ancestors(

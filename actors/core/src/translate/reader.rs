@@ -352,12 +352,6 @@ impl<'a> Reader<'a> {
         self.derived.backends.get(&port.service).is_some_and(|ports| ports.contains_key(port))
     }
 
-    /// Whether a GRPCRoute names this port of a Service. The translator runs whoever asks again when that
-    /// changes.
-    pub(super) fn is_called(&self, port: &BackendPort) -> bool {
-        self.derived.called.contains_key(port)
-    }
-
     /// Whether a route names a Service.
     pub(super) fn has_backends(&self, service: &ObjectName) -> bool {
         self.derived.backends.contains_key(service)

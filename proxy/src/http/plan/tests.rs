@@ -1,4 +1,4 @@
-//! Who is served what, when the rule of its listener has changed since its handshake.
+//! Who is served what, when the rule of its listener has changed since its handshake; how a backend is spoken to.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::metrics::Metrics;
 use crate::table::compile::Compiler;
-use crate::table::compile::tests::world::{listener, route, rule};
+use crate::table::compile::tests::world::{backend, endpoints, listener, route, rule};
 use crate::upstream::registry::Registry;
 
 const NODE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -87,4 +87,34 @@ async fn who_was_let_in_before_validation_began_is_served_nothing_of_what_needs_
     assert!(!is_served(&asking.1, &nobody), "it was not asked");
     assert!(is_served(&open.1, &asked), "it has proven more than is asked");
     assert!(!is_served(&closed.1, &nobody) && !is_served(&closed.1, &asked), "nobody is let in");
+}
+
+/// How a route of this kind speaks to a backend that names no protocol.
+fn spoken(kind: &str) -> BackendProtocol {
+    let rules = vec![rule(PathMatch::Prefix("/".to_owned()), Some("b"))];
+    let (id, Unit::Route(mut unit)) = route("r", 0, &["any"], &[], rules) else { unreachable!() };
+    unit.kind = kind.into();
+    let units =
+        [listener("any", 80, None), (id, Unit::Route(unit)), backend("b"), endpoints("b", "b1", &[1])];
+    let units = units.map(|(id, unit)| EncodedUnit::new(id, &unit));
+    let mut compiler = Compiler::new(NODE, Arc::new(Registry::default()), Metrics::new(1));
+    let version = Version { term: 1, generation: 1 };
+    let table = compiler.apply(&units, [], version, UnitSet::default().root());
+    let client = Client {
+        peer: (NODE, 1).into(),
+        local: (NODE, 80).into(),
+        secure: false,
+        sni: None,
+        listener: None,
+        validated: None,
+        accepted: Instant::now(),
+    };
+    let Planned::Routed(.., Plan::Forward(target)) = plan(&table, &Get, &client) else { panic!("a target") };
+    target.protocol
+}
+
+#[tokio::test]
+async fn a_backend_of_routes_of_both_kinds_is_spoken_to_as_each_needs() {
+    assert_eq!(spoken("HTTPRoute"), BackendProtocol::Http1);
+    assert_eq!(spoken("GRPCRoute"), BackendProtocol::H2c);
 }
