@@ -15,6 +15,52 @@ const MESH: &str = "Mesh";
 /// where it needs nothing else.
 const BASES: [&str; 3] = ["Gateway", "HTTPRoute", "ReferenceGrant"];
 
+/// A pair of objects and what follows from them.
+macro_rules! golden {
+    ($name:literal) => {
+        concat!("actors/core/tests/golden/", $name, ".in.yaml")
+    };
+}
+
+/// What the API has and the suite has no test of, and the file of the test that shows it.
+const BEYOND: [(&str, &str); 16] = [
+    (
+        "Default Gateways (`spec.defaultScope`, `useDefaultGateways`)",
+        golden!("default_gateways_take_routes_that_ask_for_them"),
+    ),
+    (
+        "Conditions of `GatewayClass` for CRDs of another version",
+        golden!("definitions_of_an_unsupported_version"),
+    ),
+    ("`sessionPersistence` by cookie and header", "proxy/tests/http1/policies.rs"),
+    (
+        "`retry`: connection errors, time-outs, codes, attempts, backoff, budget",
+        "proxy/tests/http1/policies.rs",
+    ),
+    ("`XBackendTrafficPolicy`: retry constraint, sessions", "proxy/tests/http1/policies.rs"),
+    ("`XBackendTrafficPolicy`: conditions, conflicts", golden!("traffic_to_a_service_is_as_its_policy_says")),
+    ("`ExternalAuth` by HTTP and by gRPC", "proxy/tests/http1/authorisation.rs"),
+    ("`ExternalAuth` of HTTP/2 requests and streams", "proxy/tests/traffic/authorisation.rs"),
+    ("Mirrors that never delay the reply; exact shares", "proxy/tests/http1/policies.rs"),
+    ("gRPC of all four kinds, trailers, status mapping", "proxy/tests/traffic/grpc.rs"),
+    (
+        "TLS to backends: pinned, expired, URI names, rotation under load",
+        "proxy/tests/traffic/backend_tls.rs",
+    ),
+    ("Client certificates: bundles that change, resumption, HTTP/2", "proxy/tests/traffic/clients.rs"),
+    ("Listener isolation and 421, case by case", "proxy/src/table/compile/tests/certificates.rs"),
+    ("TLS: a ClientHello in pieces, ports that end and pass on", "proxy/tests/traffic/l4/tls.rs"),
+    ("TCP: half-close, a server that speaks first", "proxy/tests/traffic/l4.rs"),
+    ("Objects that the schemas admit and make no sense", "e2e/tests/bad_input/main.rs"),
+];
+
+#[test]
+fn what_the_suite_does_not_test_is_tested_where_the_page_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let missing: Vec<_> = BEYOND.iter().filter(|(_, test)| !root.join(test).is_file()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn the_page_of_gateway_api_says_what_the_table_says() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/gateway-api.md");
@@ -63,8 +109,9 @@ fn render() -> String {
         "# Gateway API\n\nEvery feature of Gateway API v1.6.1 that is not about meshes, as the official suite names \
          it. A GatewayClass\npublishes in `status.supportedFeatures` those whose kinds and fields are installed. \
          The tests are\nthose of the suite; [what came of them](../conformance/README.md). \
-         What the suite does not test is in [features.md](../features.md).\n\nThis page is made from \
-         `actors/core/src/translate/features.rs`.\n\n| feature | needs | channel | tests of the suite |\n\
+         What the suite does not test is below.\nNot served: XBackend, \
+         ServiceImport, meshes.\n\nThis page is made from \
+         `actors/core/src/translate/features.rs` and `e2e/tests/reference.rs`.\n\n| feature | needs | channel | tests of the suite |\n\
          |---|---|---|---|\n",
     );
     for feature in FEATURES {
@@ -75,6 +122,10 @@ fn render() -> String {
         let tests = shown.get(feature.name).map_or_else(|| "-".to_owned(), |tests| tests.join(", "));
         let (name, kind) = (feature.name, feature.kind);
         let _ = writeln!(page, "| {name} | `{kind}` | {channel} | {tests} |");
+    }
+    page.push_str("\n## Beyond the suite\n\n| what | shown by |\n|---|---|\n");
+    for (what, test) in BEYOND {
+        let _ = writeln!(page, "| {what} | `{test}` |");
     }
     page
 }
