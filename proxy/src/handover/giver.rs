@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisor::{Address, message_names};
@@ -27,7 +27,7 @@ use super::channel::{
     Channel, ChannelError, FromPredecessor, FromSuccessor, HandedSession, Held, Place, door,
 };
 use super::turn::{Turn, Turns};
-use crate::config_store::in_force::InForce;
+use crate::config_store::in_force::{InForce, Source};
 use crate::last_good::private_folder;
 use crate::listen::Listen;
 
@@ -267,7 +267,7 @@ async fn offer(args: &Args, channel: &mut Channel) -> Result<(), GiveError> {
 async fn until_ready(args: &Args, channel: &mut Channel) -> Result<(), GiveError> {
     for _ in 0..TELLINGS {
         let in_force = args.in_force.borrow().clone();
-        channel.send(&FromPredecessor::Hold(held(&in_force))).await?;
+        channel.send(&FromPredecessor::Hold(held(&in_force, SystemTime::now()))).await?;
         let FromSuccessor::Ready(root) = channel.receive(READY_WITHIN).await? else {
             return Err(ChannelError::OutOfTurn("anything but that it is ready".to_owned()).into());
         };
@@ -278,8 +278,11 @@ async fn until_ready(args: &Args, channel: &mut Channel) -> Result<(), GiveError
     Ok(())
 }
 
-fn held(in_force: &InForce) -> Option<Held> {
-    let confirmed = in_force.confirmed?.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+fn held(in_force: &InForce, now: SystemTime) -> Option<Held> {
+    // What a controller has said is used here for as long as nothing else is said. The one that comes may do so
+    // for as long as with what is on disk, from now on: to replace a process must take nothing away.
+    let confirmed = if in_force.source == Source::Controller { now } else { in_force.confirmed? };
+    let confirmed = confirmed.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Some(Held { units: in_force.units.iter().cloned().collect(), version: in_force.version, confirmed })
 }
 

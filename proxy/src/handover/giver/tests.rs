@@ -236,3 +236,16 @@ async fn the_door_is_for_this_user_alone() {
     assert_eq!(names, ["handover.sock"]);
     rig.stop().await;
 }
+
+#[test]
+fn endpoints_that_a_controller_gave_long_ago_are_used_by_the_one_that_comes_too() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let (before, now) = (UNIX_EPOCH + day, UNIX_EPOCH + day * 2);
+    let confirmed = |source, confirmed| {
+        let in_force = InForce { source, confirmed, ..InForce::default() };
+        held(&in_force, now).map(|held| held.confirmed)
+    };
+    assert_eq!(confirmed(Source::Controller, Some(before)), Some(day.as_secs() * 2));
+    assert_eq!(confirmed(Source::Disk, Some(before)), Some(day.as_secs()), "no younger than it is");
+    assert_eq!(confirmed(Source::Nothing, None), None);
+}
