@@ -20,10 +20,11 @@ use super::mirror::Sinks;
 use super::plan::{Plan, edits};
 use super::render::Origin;
 use super::respond::Reason;
+use super::standing::{self, Standing};
 use super::timers::Limit;
 use super::validate::Request;
 use super::validate::field::FieldRef;
-use crate::listen::context::Client;
+use crate::listen::context::{Client, Context};
 use crate::table::request::RequestView;
 use crate::table::route::Routed;
 use crate::upstream::balance::Backend;
@@ -82,6 +83,17 @@ pub struct Subject<'a, F> {
     pub origin: &'a Origin,
     /// Its content, where that was read.
     pub content: Option<&'a Content>,
+}
+
+impl<F> Subject<'_, F> {
+    /// For how long its exchange may go on while services are asked; `None`: for good.
+    pub fn time_left(&self, asking: &Asking, context: &Context) -> Option<Duration> {
+        let host = self.request.authority.host;
+        context.time_left(|table| match asking.share {
+            Some(share) => standing::of_exchange(table, self.client, (self.routed, share), host),
+            None => Standing::Stays,
+        })
+    }
 }
 
 /// What services have said.

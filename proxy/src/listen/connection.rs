@@ -39,8 +39,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn serve(handed: Handed, context: Rc<Context>) {
     let Handed { stream, local, peer, at, held: _held } = handed;
     let _open = Open::new(context.metrics());
-    let client =
-        Client { peer, local, secure: false, sni: None, listener: None, validated: None, accepted: at };
+    let client = Client::in_clear(peer, local, at);
     match TcpStream::from_std(stream) {
         Ok(stream) => speak(stream.into(), client, &context).await,
         Err(error) => debug!(%peer, %local, %error, "can't watch a connection"),

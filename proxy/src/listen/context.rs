@@ -48,6 +48,13 @@ pub struct Client {
     pub accepted: Instant,
 }
 
+impl Client {
+    /// One of which nothing but its addresses is known: no TLS has been spoken.
+    pub fn in_clear(peer: SocketAddr, local: SocketAddr, accepted: Instant) -> Self {
+        Self { peer, local, secure: false, sni: None, listener: None, validated: None, accepted }
+    }
+}
+
 /// What all workers of a proxy share.
 #[derive(Debug)]
 pub struct Shared {

@@ -144,15 +144,7 @@ fn serve(listener: TcpListener, table: SharedTable, metrics: Arc<Metrics>) {
             let (stream, peer) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
             let local = stream.local_addr().unwrap();
-            let client = Client {
-                peer,
-                local,
-                secure: false,
-                sni: None,
-                listener: None,
-                validated: None,
-                accepted: Instant::now(),
-            };
+            let client = Client::in_clear(peer, local, Instant::now());
             let context = context.clone();
             tokio::task::spawn_local(async move { h1::serve(stream, client, &context).await });
         }

@@ -17,11 +17,9 @@ use crate::http::body::BodyReader;
 use crate::http::pace::Pace;
 use crate::http::plan::Plan;
 use crate::http::respond::{self, Reason};
-use crate::http::standing::{self, Standing};
 use crate::http::timers::Limit;
 use crate::http::validate::framing::Framing;
 use crate::http::validate::{Method, Request};
-use crate::table::Table;
 use crate::table::route::Routed;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -97,12 +95,7 @@ where
         timer.set(Limit::Idle, IDLE_TIMEOUT);
         timer.set(Limit::Attempt, authorise::TIMEOUT);
         let mut asked = pin!(authorise::ask(asking, &subject, (&context.pool, &context.buffers)));
-        let exchange = asking.share.map(|share| (routed, share));
-        let time_left = || {
-            let host = request.authority.host;
-            let stands = |table: &Table, exchange| standing::of_exchange(table, client, exchange, host);
-            context.time_left(|table| exchange.map_or(Standing::Stays, |exchange| stands(table, exchange)))
-        };
+        let time_left = || subject.time_left(asking, context);
         poll_fn(|cx| match asked.as_mut().poll(cx) {
             Poll::Ready(verdict) => Poll::Ready(verdict),
             Poll::Pending => timer.poll_over(cx, time_left).map(|limit| Err(authorise::over(limit))),

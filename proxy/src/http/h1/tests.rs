@@ -49,16 +49,7 @@ fn client(context: &Rc<Context>) -> DuplexStream {
 fn client_with(context: &Rc<Context>, window: usize) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(window);
     let address = "127.0.0.1:1".parse().unwrap();
-    let (peer, local) = (address, address);
-    let client = Client {
-        peer,
-        local,
-        secure: false,
-        sni: None,
-        listener: None,
-        validated: None,
-        accepted: Instant::now(),
-    };
+    let client = Client::in_clear(address, address, Instant::now());
     let context = context.clone();
     tokio::task::spawn_local(async move { serve(theirs, client, &context).await });
     ours
@@ -196,16 +187,7 @@ async fn a_connection_costs_little_memory_of_its_own() {
     locally(async |context| {
         let (stream, _) = tokio::io::duplex(1);
         let address = "127.0.0.1:1".parse().unwrap();
-        let (peer, local) = (address, address);
-        let client = Client {
-            peer,
-            local,
-            secure: false,
-            sni: None,
-            listener: None,
-            validated: None,
-            accepted: Instant::now(),
-        };
+        let client = Client::in_clear(address, address, Instant::now());
         let size = size_of_val(&serve(stream, client, &context));
         assert!(size <= 4096, "{size} bytes");
     })

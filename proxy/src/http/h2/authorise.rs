@@ -23,11 +23,9 @@ use crate::http::h1::IDLE_TIMEOUT;
 use crate::http::pace::Pace;
 use crate::http::plan::Plan;
 use crate::http::respond::Reason;
-use crate::http::standing::{self, Standing};
 use crate::http::timers::{Limit, Timer};
 use crate::http::validate::framing::Framing;
 use crate::http::validate::{Method, Upgrade};
-use crate::table::Table;
 use crate::table::route::Routed;
 
 /// A request that is asked about.
@@ -101,12 +99,7 @@ impl Asked<'_> {
         timer.set(Limit::Idle, IDLE_TIMEOUT);
         timer.set(Limit::Attempt, authorise::TIMEOUT);
         let mut asked = pin!(authorise::ask(asking, &subject, (&context.pool, &context.buffers)));
-        let exchange = asking.share.map(|share| (routed, share));
-        let time_left = || {
-            let host = request.authority.host;
-            let stands = |table: &Table, exchange| standing::of_exchange(table, client, exchange, host);
-            context.time_left(|table| exchange.map_or(Standing::Stays, |exchange| stands(table, exchange)))
-        };
+        let time_left = || subject.time_left(asking, context);
         poll_fn(|cx| {
             if let Poll::Ready(verdict) = asked.as_mut().poll(cx) {
                 return Poll::Ready(verdict);

@@ -17,16 +17,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn peer() -> Client {
     let address = "127.0.0.1:1".parse().unwrap();
-    let (peer, local) = (address, address);
-    Client {
-        peer,
-        local,
-        secure: false,
-        sni: None,
-        listener: None,
-        validated: None,
-        accepted: Instant::now(),
-    }
+    Client::in_clear(address, address, Instant::now())
 }
 
 /// A client of a worker that serves nothing: each valid request is answered by 404. No more than `window`

@@ -100,15 +100,7 @@ fn spoken(kind: &str) -> BackendProtocol {
     let mut compiler = Compiler::new(NODE, Arc::new(Registry::default()), Metrics::new(1));
     let version = Version { term: 1, generation: 1 };
     let table = compiler.apply(&units, [], version, UnitSet::default().root());
-    let client = Client {
-        peer: (NODE, 1).into(),
-        local: (NODE, 80).into(),
-        secure: false,
-        sni: None,
-        listener: None,
-        validated: None,
-        accepted: Instant::now(),
-    };
+    let client = Client::in_clear((NODE, 1).into(), (NODE, 80).into(), Instant::now());
     let Planned::Routed(.., Plan::Forward(target)) = plan(&table, &Get, &client) else { panic!("a target") };
     target.protocol
 }
