@@ -1,4 +1,4 @@
-//! Backends: a port of a Service, and the EndpointSlices that stand behind it.
+//! Backends: a port of a Service and the EndpointSlices that stand behind it, or a host outside the cluster.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ pub enum BackendTls {
     Invalid(String),
 }
 
-/// What a backend's certificate must hold.
+/// What a backend's certificate must hold, and what the backend is shown in turn.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendVerification {
@@ -43,6 +43,10 @@ pub struct BackendVerification {
     /// The bundles of authorities that may have signed it; empty: those of the proxy's system.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorities: Vec<UnitId>,
+    /// The certificate that the backend is shown where it asks for one; `None`: that of the Gateway, if it has
+    /// one. Source: GEP-4894 `tls.clientCertificateRef`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<UnitId>,
 }
 
 /// A subject alternative name.
@@ -55,17 +59,13 @@ pub enum Subject {
     Uri(String),
 }
 
-/// A port of a Service. Its endpoints are those of all [`EndpointSlice`] units of that Service.
+/// What routes send requests, streams or datagrams to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
-    /// The Service.
-    pub service: ObjectName,
-    /// The Service's port number, as routes name it.
-    pub port: u16,
-    /// The name of that port; slices give the endpoints' port under this name. `None`: the unnamed one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port_name: Option<String>,
+    /// Where its endpoints come from.
+    #[serde(flatten)]
+    pub destination: Destination,
     /// What it speaks.
     #[serde(default)]
     pub protocol: BackendProtocol,
@@ -75,6 +75,40 @@ pub struct Backend {
     /// What holds for all traffic to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<BackendTraffic>,
+}
+
+/// Where the endpoints of a backend come from. Told apart by their fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Destination {
+    /// From the EndpointSlices of a Service.
+    Service(ServicePort),
+    /// From DNS.
+    External(ExternalHost),
+}
+
+/// A port of a Service. Its endpoints are those of all [`EndpointSlice`] units of that Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// The Service.
+    pub service: ObjectName,
+    /// The Service's port number, as routes name it.
+    pub port: u16,
+    /// The name of that port; slices give the endpoints' port under this name. `None`: the unnamed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_name: Option<String>,
+}
+
+/// A port of a host outside the cluster. Its endpoints are the addresses that the proxy finds for the name.
+/// Source: GEP-4894 `ExternalHostname`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalHost {
+    /// Its fully qualified name, whatever the case, with a final dot or without: no search domain is tried.
+    pub hostname: String,
+    /// The port.
+    pub port: u16,
 }
 
 /// An EndpointSlice (discovery.k8s.io/v1), less what a proxy has no use for.

@@ -43,7 +43,7 @@ pub enum UnitKind {
     Authority,
     /// The endpoints of a Service.
     Endpoints,
-    /// A port of a Service.
+    /// A port of a Service, or of a host outside the cluster.
     Backend,
     /// A listener of a Gateway.
     Listener,
@@ -123,6 +123,12 @@ impl UnitId {
     /// A UDP port of a Service, which may have a TCP port of the same number.
     pub fn udp_backend(service: &ObjectName, port: u16) -> Self {
         Self(format!("backend/{}/{}/{port}/udp", service.namespace, service.name).into())
+    }
+
+    /// What an object of the given kind sends to, outside the cluster: `XBackend`. Its last part keeps it apart
+    /// from the port of a Service.
+    pub fn external_backend(kind: &str, object: &ObjectName) -> Self {
+        Self(format!("backend/{}/{}/{kind}", object.namespace, object.name).into())
     }
 
     /// An EndpointSlice.

@@ -26,7 +26,7 @@ pub enum Unit {
     Authority(Authority),
     /// The endpoints of a Service.
     Endpoints(EndpointSlice),
-    /// A port of a Service.
+    /// A port of a Service, or of a host outside the cluster.
     Backend(Backend),
     /// A listener of a Gateway.
     Listener(Listener),
@@ -47,7 +47,8 @@ impl Unit {
             }
             Self::Certificate(certificate) => vec![certificate.key.clone()],
             Self::Backend(Backend { tls: Some(BackendTls::Verified(verification)), .. }) => {
-                verification.authorities.clone()
+                let shown = verification.client_certificate.iter();
+                verification.authorities.iter().chain(shown).cloned().collect()
             }
             Self::Backend(_)
             | Self::Key(_)

@@ -1,6 +1,8 @@
 //! Units of small configurations.
 
-use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::backend::{
+    Backend, BackendProtocol, Destination, Endpoint, EndpointPort, EndpointSlice, ServicePort,
+};
 use proxy_config::certificate::PrivateKey;
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{ObjectName, UnitId};
@@ -74,8 +76,16 @@ impl World {
         self.units.push((UnitId::route("HTTPRoute", &name), Unit::Route(route)));
         let port = 80;
         let protocol = BackendProtocol::Http1;
-        let unit =
-            Backend { tls: None, traffic: None, service: service.clone(), port, port_name: None, protocol };
+        let unit = Backend {
+            tls: None,
+            traffic: None,
+            destination: Destination::Service(ServicePort {
+                service: service.clone(),
+                port,
+                port_name: None,
+            }),
+            protocol,
+        };
         self.units.push((backend, Unit::Backend(unit)));
         let endpoint = Endpoint {
             address: origin.address.ip(),

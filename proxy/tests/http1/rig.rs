@@ -18,7 +18,9 @@ use proxy::metrics::Metrics;
 use proxy::table::compile::Compiler;
 use proxy::table::{SharedTable, Table};
 use proxy::upstream::registry::{EndpointKey, Registry};
-use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::backend::{
+    Backend, BackendProtocol, Destination, Endpoint, EndpointPort, EndpointSlice, ServicePort,
+};
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::resilience::BackendTraffic;
@@ -93,7 +95,7 @@ impl Rig {
     pub(crate) fn traffic(&self, port: u16, traffic: BackendTraffic) {
         let mut unit = unit(port);
         unit.traffic = Some(traffic);
-        self.put(&[EncodedUnit::new(UnitId::backend(&unit.service, port), &Unit::Backend(unit))]);
+        self.put(&[EncodedUnit::new(UnitId::backend(&name("backend"), port), &Unit::Backend(unit))]);
     }
 
     fn apply(&self, put: &[EncodedUnit], delete: &[UnitId]) {
@@ -197,21 +199,19 @@ fn slice_id(port: u16, index: usize) -> UnitId {
 
 /// The unit of a backend.
 fn unit(port: u16) -> Backend {
+    let destination = ServicePort { service: name("backend"), port, port_name: Some(format!("p{port}")) };
     Backend {
         tls: None,
         traffic: None,
-        service: name("backend"),
-        port,
-        port_name: Some(format!("p{port}")),
+        destination: Destination::Service(destination),
         protocol: BackendProtocol::Http1,
     }
 }
 
 /// A backend with these endpoints, and the slices that they come from.
 fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
-    let unit = unit(port);
-    let (service, port_name) = (unit.service.clone(), unit.port_name.clone());
-    let mut units = vec![EncodedUnit::new(UnitId::backend(&service, port), &Unit::Backend(unit))];
+    let (service, port_name) = (name("backend"), Some(format!("p{port}")));
+    let mut units = vec![EncodedUnit::new(UnitId::backend(&service, port), &Unit::Backend(unit(port)))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {
             service: service.clone(),

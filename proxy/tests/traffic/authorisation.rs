@@ -11,7 +11,9 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, Method, Request, Response};
 use prost::Message;
-use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::backend::{
+    Backend, BackendProtocol, Destination, Endpoint, EndpointPort, EndpointSlice, ServicePort,
+};
 use proxy_config::name::UnitId;
 use proxy_config::route::{AuthProtocol, ExternalAuth, Filter, RouteUnit, Target};
 use proxy_config::unit::{EncodedUnit, Unit};
@@ -217,9 +219,7 @@ async fn rig(service: SocketAddr, origin: &Origin, shape: fn(&mut RouteUnit)) ->
     rig.hold(&site).await;
     let of = name("service");
     let backend = Backend {
-        service: of.clone(),
-        port: 9000,
-        port_name: None,
+        destination: Destination::Service(ServicePort { service: of.clone(), port: 9000, port_name: None }),
         protocol: BackendProtocol::Http1,
         tls: None,
         traffic: None,

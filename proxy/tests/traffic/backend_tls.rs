@@ -114,8 +114,12 @@ fn bundle(of: &str) -> UnitId {
 
 /// What a policy says: the bundle `ca`, and these subjects.
 pub fn policy(subjects: Vec<Subject>) -> Option<BackendTls> {
-    let verification =
-        BackendVerification { hostname: NAME.to_owned(), subjects, authorities: vec![bundle("ca")] };
+    let verification = BackendVerification {
+        hostname: NAME.to_owned(),
+        subjects,
+        authorities: vec![bundle("ca")],
+        client_certificate: None,
+    };
     Some(BackendTls::Verified(verification))
 }
 

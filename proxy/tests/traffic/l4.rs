@@ -6,7 +6,9 @@ use std::time::Duration;
 use proxy::limits::Limits;
 use proxy::listen::drain::{DrainSettings, Drained};
 use proxy::metrics::text::render;
-use proxy_config::backend::{Backend, BackendProtocol, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::backend::{
+    Backend, BackendProtocol, Destination, Endpoint, EndpointPort, EndpointSlice, ServicePort,
+};
 use proxy_config::l4::L4Route;
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{HostPattern, UnitId};
@@ -149,8 +151,12 @@ fn route(
 }
 
 fn service(service: &str, endpoints: &[SocketAddr], protocol: BackendProtocol) -> Vec<EncodedUnit> {
-    let backend =
-        Backend { service: name(service), port: 80, port_name: None, protocol, tls: None, traffic: None };
+    let backend = Backend {
+        destination: Destination::Service(ServicePort { service: name(service), port: 80, port_name: None }),
+        protocol,
+        tls: None,
+        traffic: None,
+    };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&name(service), 80), &Unit::Backend(backend))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

@@ -12,7 +12,9 @@ use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::settings::Settings;
 use proxy::tree::{Proxy, run};
-use proxy_config::backend::{Backend, BackendProtocol, BackendTls, Endpoint, EndpointPort, EndpointSlice};
+use proxy_config::backend::{
+    Backend, BackendProtocol, BackendTls, Destination, Endpoint, EndpointPort, EndpointSlice, ServicePort,
+};
 use proxy_config::certificate::{Certificate, PrivateKey};
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
 use proxy_config::name::{HostPattern, ObjectName, UnitId};
@@ -281,7 +283,9 @@ fn backend(
     zone: Option<String>,
 ) -> Vec<EncodedUnit> {
     let service = name("backend");
-    let unit = Backend { tls, traffic: None, service: service.clone(), port: 80, port_name: None, protocol };
+    let destination =
+        Destination::Service(ServicePort { service: service.clone(), port: 80, port_name: None });
+    let unit = Backend { tls, traffic: None, destination, protocol };
     let mut units = vec![EncodedUnit::new(UnitId::backend(&service, 80), &Unit::Backend(unit))];
     for (index, endpoint) in endpoints.iter().enumerate() {
         let slice = EndpointSlice {

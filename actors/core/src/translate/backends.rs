@@ -1,6 +1,6 @@
 //! Backends: what a rule's backendRefs come to, and the units of Services and EndpointSlices.
 
-use proxy_config::backend::{Backend, BackendProtocol, EndpointSlice};
+use proxy_config::backend::{self, Backend, BackendProtocol, Destination, EndpointSlice};
 use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::route::{Target, WeightedBackend};
 use proxy_config::unit::{EncodedUnit, Unit};
@@ -158,9 +158,11 @@ pub(super) fn emit_backend(reader: &Reader<'_>, port: &BackendPort) -> Emission 
         protocol(found, || tls.is_some()).unwrap_or_default()
     };
     let unit = Backend {
-        service: port.service.clone(),
-        port: port.port,
-        port_name: name.map(str::to_owned),
+        destination: Destination::Service(backend::ServicePort {
+            service: port.service.clone(),
+            port: port.port,
+            port_name: name.map(str::to_owned),
+        }),
         protocol,
         tls,
         traffic: if port.udp { None } else { traffic::of_service(reader, &port.service) },

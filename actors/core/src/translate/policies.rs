@@ -144,7 +144,12 @@ fn verification(written: &Validation, found: &Authorities) -> Result<BackendVeri
     }
     let subjects =
         written.subject_alt_names.iter().map(subject).collect::<Result<_, _>>().map_err(invalid)?;
-    Ok(BackendVerification { hostname: written.hostname.clone(), subjects, authorities: found.units() })
+    Ok(BackendVerification {
+        hostname: written.hostname.clone(),
+        subjects,
+        authorities: found.units(),
+        client_certificate: None,
+    })
 }
 
 fn subject(written: &SubjectAltName) -> Result<Subject, String> {

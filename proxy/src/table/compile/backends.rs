@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use proxy_config::backend::{Backend as BackendUnit, BackendTls, Endpoint, EndpointSlice};
+use proxy_config::backend::{
+    Backend as BackendUnit, BackendTls, Destination, Endpoint, EndpointSlice, ServicePort,
+};
 use proxy_config::name::{ObjectName, UnitId};
 
 use super::authorities::AuthorityStage;
@@ -54,7 +56,9 @@ impl BackendStage {
     pub(super) fn put(&mut self, id: &UnitId, unit: Option<BackendUnit>) {
         self.dirty.insert(id.clone());
         if let Some(old) = self.units.remove(id) {
-            self.leave(&old.service, |service| &mut service.backends, id);
+            if let Destination::Service(of) = &old.destination {
+                self.leave(&of.service, |service| &mut service.backends, id);
+            }
             for authority in authorities(&old) {
                 if let Some(backends) = self.by_authority.get_mut(authority) {
                     backends.remove(id);
@@ -68,7 +72,9 @@ impl BackendStage {
             for authority in authorities(&unit) {
                 self.by_authority.entry(authority.clone()).or_default().insert(id.clone());
             }
-            self.services.entry(unit.service.clone()).or_default().backends.insert(id.clone());
+            if let Destination::Service(of) = &unit.destination {
+                self.services.entry(of.service.clone()).or_default().backends.insert(id.clone());
+            }
             self.units.insert(id.clone(), unit);
         }
     }
@@ -181,6 +187,19 @@ impl BackendStage {
         }
     }
 
+    /// The endpoints of a port of a Service, each with its address.
+    fn endpoints<'a>(&'a self, of: &'a ServicePort) -> impl Iterator<Item = (&'a Endpoint, SocketAddr)> {
+        let service = self.services.get(&of.service);
+        let slices = service.into_iter().flat_map(|service| &service.slices).map(|id| &self.slices[id]);
+        slices.flat_map(move |slice| {
+            let named = slice.ports.iter().find(|port| port.name == of.port_name);
+            let addressed = move |endpoint| named.map(|port| (endpoint, port.port));
+            let with_port = slice.endpoints.iter().filter_map(addressed);
+            with_port
+                .map(|(endpoint, port): (&Endpoint, u16)| (endpoint, SocketAddr::new(endpoint.address, port)))
+        })
+    }
+
     fn compile(&self, id: &UnitId, unit: &BackendUnit, tls: Tls) -> Backend {
         let (mut ready, mut fallback) = (BTreeMap::new(), BTreeMap::new());
         let peer = match &tls {
@@ -189,18 +208,16 @@ impl BackendStage {
         };
         // Who has to prove who it is can be no stranger that has got an old address.
         let are_known = !self.without_endpoints || peer.is_some();
-        let service = self.services.get(&unit.service).filter(|_| are_known);
-        for slice in service.into_iter().flat_map(|service| &service.slices) {
-            let slice = &self.slices[slice];
-            let named = slice.ports.iter().find(|port| port.name == unit.port_name);
-            for endpoint in named.into_iter().flat_map(|_| &slice.endpoints) {
-                let Some(port) = named else { continue };
-                let address = SocketAddr::new(endpoint.address, port.port);
-                if let Some(list) = list_of(endpoint, &mut ready, &mut fallback) {
-                    let key = || EndpointKey { address, tls: peer.cloned() };
-                    list.entry(address).or_insert_with(|| self.registry.endpoint(key()));
+        let endpoint = |address| self.registry.endpoint(EndpointKey { address, tls: peer.cloned() });
+        match &unit.destination {
+            Destination::Service(port) if are_known => {
+                for (of, address) in self.endpoints(port) {
+                    if let Some(list) = list_of(of, &mut ready, &mut fallback) {
+                        list.entry(address).or_insert_with(|| endpoint(address));
+                    }
                 }
             }
+            Destination::Service(_) | Destination::External(_) => {}
         }
         Backend {
             id: id.clone(),

@@ -15,7 +15,12 @@ const NAME: &str = "backend.example";
 
 fn policy(hostname: &str, subjects: &[Subject]) -> BackendVerification {
     let authorities = vec![UnitId::authority("ConfigMap", &ObjectName::new("shop", "ca"))];
-    BackendVerification { hostname: hostname.to_owned(), subjects: subjects.to_vec(), authorities }
+    BackendVerification {
+        hostname: hostname.to_owned(),
+        subjects: subjects.to_vec(),
+        authorities,
+        client_certificate: None,
+    }
 }
 
 /// A certificate that has signed itself.

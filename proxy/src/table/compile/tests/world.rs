@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proxy_config::backend::{
-    Backend, BackendTls, BackendVerification, Endpoint, EndpointPort, EndpointSlice,
+    Backend, BackendTls, BackendVerification, Destination, Endpoint, EndpointPort, EndpointSlice, ServicePort,
 };
 use proxy_config::certificate::Authority;
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
@@ -68,7 +68,8 @@ pub(crate) fn backend(name: &str) -> Named {
     let service = ObjectName::new("shop", name);
     let id = UnitId::backend(&service, 80);
     let protocol = proxy_config::backend::BackendProtocol::Http1;
-    (id, Unit::Backend(Backend { tls: None, traffic: None, service, port: 80, port_name: None, protocol }))
+    let destination = Destination::Service(ServicePort { service, port: 80, port_name: None });
+    (id, Unit::Backend(Backend { tls: None, traffic: None, destination, protocol }))
 }
 
 pub(crate) fn endpoints(service: &str, slice: &str, hosts: &[u8]) -> Named {
@@ -212,7 +213,12 @@ pub(super) fn verified(hostname: &str, authorities: &[&str]) -> BackendTls {
     let id = |name: &&str| UnitId::authority("ConfigMap", &ObjectName::new("shop", *name));
     let authorities = authorities.iter().map(id).collect();
     let hostname = hostname.to_owned();
-    BackendTls::Verified(BackendVerification { hostname, subjects: Vec::new(), authorities })
+    BackendTls::Verified(BackendVerification {
+        hostname,
+        subjects: Vec::new(),
+        authorities,
+        client_certificate: None,
+    })
 }
 
 fn a_tls() -> impl Strategy<Value = Option<BackendTls>> {
