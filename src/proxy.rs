@@ -72,7 +72,7 @@ fn tls_source(values: &mut Values, folder: PathBuf) -> Option<TlsSource> {
 async fn serve(settings: Settings) -> Result<ExitCode> {
     let mut ending = Ending::new()?;
     let proxy = proxy::tree::run(settings).await?;
-    info!(admin = %proxy.admin_address()?, status = %proxy.status_address()?, "serving");
+    info!(admin = %proxy.admin_address(), status = %proxy.status_address(), "serving");
     tokio::select! {
         stopped = proxy.stopped() => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         () = ending.asked() => info!("asked to end: draining; a second signal stops at once"),

@@ -73,7 +73,7 @@ fn wanted(mut values: Values) -> Result<Wanted, Problems> {
 async fn serve(wanted: Wanted) -> Result<ExitCode> {
     let mut ending = Ending::new()?;
     let proxy = proxy::tree::run(proxy_settings(&wanted)?).await?;
-    info!(status = %proxy.status_address()?, "serving");
+    info!(status = %proxy.status_address(), "serving");
     let translate = translate::Settings {
         addresses: AddressSource::AsWritten { default: wanted.address },
         reserved_ports: Vec::new(),

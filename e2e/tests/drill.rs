@@ -54,7 +54,7 @@ impl World {
         let (mut proxies, mut fleet) = (Vec::new(), BTreeMap::new());
         for node in NODES {
             let proxy = start_proxy(node, &authority).await;
-            fleet.insert(format!("edge-{node}"), proxy.admin_address().unwrap());
+            fleet.insert(format!("edge-{node}"), proxy.admin_address());
             proxies.push(proxy);
         }
         let mut controllers = Vec::new();

@@ -70,7 +70,7 @@ async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
 /// Two controllers, of which one leads.
 async fn controllers(sandbox: &Sandbox, edges: &[Edge]) -> Vec<Controller> {
     let fleet: BTreeMap<String, SocketAddr> =
-        edges.iter().map(|edge| (edge.name.clone(), edge.proxy.admin_address().unwrap())).collect();
+        edges.iter().map(|edge| (edge.name.clone(), edge.proxy.admin_address())).collect();
     let mut all = Vec::new();
     for name in ["a", "b"] {
         let client = || sandbox.client_with(name, Faults::none());

@@ -6,7 +6,6 @@
 //! Rebuilt from: the listening sockets and the source of the identity, which are beside the tree.
 
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config_store;
 use crate::config_store::in_force::InForce;
-use crate::handover::turn::Turns;
+use crate::handover::turn::{Turn, Turns};
 use crate::listen::drain::Drain;
 use crate::metrics::Metrics;
 use crate::watchdog::Watchdog;
@@ -25,11 +24,13 @@ use crate::watchdog::Watchdog;
 mod accept;
 mod control;
 pub mod identity;
+pub mod socket;
 mod status;
 
 use accept::Port;
 use control::Control;
 use identity::{Followed, TlsSource};
+use socket::AdminSocket;
 use status::Status;
 
 /// What the admin actor is told.
@@ -49,9 +50,9 @@ pub struct Args {
     /// Its certificate and whom it trusts.
     pub tls: TlsSource,
     /// The socket of the admin port.
-    pub admin: Arc<TcpListener>,
+    pub admin: Arc<AdminSocket>,
     /// The socket of the status port.
-    pub status: Arc<TcpListener>,
+    pub status: Arc<AdminSocket>,
     /// The Unix socket that shows what the status port does, of this process whoever has the port.
     pub local: Option<Arc<UnixListener>>,
     /// Whether it is this process that accepts on both ports.
@@ -113,7 +114,6 @@ enum StartError {
 
 fn start(args: Args) -> Result<State, StartError> {
     let followed = identity::follow(args.tls)?;
-    let listener = |socket: &TcpListener| socket.try_clone().and_then(tokio::net::TcpListener::from_std);
     let control = Control {
         identity: args.identity.clone(),
         store: args.store,
@@ -129,15 +129,41 @@ fn start(args: Args) -> Result<State, StartError> {
         live: args.live,
         turns: args.turns.clone(),
     };
-    let in_turn = |socket: &TcpListener| Ok::<_, io::Error>(Port::new(listener(socket)?, &args.turns));
-    let control = control::serve(in_turn(&args.admin)?, followed.config.clone(), control);
-    let mut servers = vec![watched(control, &args.myself)];
+    let mut servers = Vec::new();
+    if let Some(port) = port(&args.admin, &args.turns)? {
+        let served = control::serve(port, followed.config.clone(), control);
+        servers.push(watched(in_turn(served, args.admin, args.turns.clone()), &args.myself));
+    }
     if let Some(local) = &args.local {
         let local = local.try_clone().and_then(tokio::net::UnixListener::from_std)?;
         servers.push(watched(status::serve_locally(local, status.clone()), &args.myself));
     }
-    servers.push(watched(status::serve(in_turn(&args.status)?, status), &args.myself));
+    if let Some(port) = port(&args.status, &args.turns)? {
+        let served = status::serve(port, status);
+        servers.push(watched(in_turn(served, args.status, args.turns), &args.myself));
+    }
     Ok(State { _identity: followed, _servers: servers })
+}
+
+fn port(socket: &AdminSocket, turns: &Turns) -> io::Result<Option<Port>> {
+    let Some(socket) = socket.handle()? else { return Ok(None) };
+    Ok(Some(Port::new(tokio::net::TcpListener::from_std(socket)?, turns)))
+}
+
+/// Serves until another process does for good: that one must be able to bind the address anew, and to hear what
+/// controllers say on their open connections.
+async fn in_turn(
+    served: impl Future<Output = io::Result<()>>,
+    socket: Arc<AdminSocket>,
+    turns: Turns,
+) -> io::Result<()> {
+    let mut turn = turns.follow();
+    tokio::select! {
+        ended = served => return ended,
+        // Its sender is here.
+        _ = turn.wait_for(|turn| *turn == Turn::Gone) => socket.give_up(),
+    }
+    std::future::pending().await
 }
 
 fn watched(

@@ -28,7 +28,6 @@ use crate::handover::giver::{self, Giver};
 use crate::handover::taker::{self, Taker};
 use crate::handover::turn::Turn;
 use crate::listen::drain::Drained;
-use crate::listen::socket::shut;
 use crate::listen::worker::workers;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -183,19 +182,13 @@ impl Proxy {
     }
 
     /// Where pushes are taken.
-    ///
-    /// # Errors
-    /// What the system says of the socket.
-    pub fn admin_address(&self) -> io::Result<SocketAddr> {
-        self.beside.admin.admin.local_addr()
+    pub fn admin_address(&self) -> SocketAddr {
+        self.beside.admin.admin.address()
     }
 
     /// Where health, metrics and the live tree are shown.
-    ///
-    /// # Errors
-    /// What the system says of the socket.
-    pub fn status_address(&self) -> io::Result<SocketAddr> {
-        self.beside.admin.status.local_addr()
+    pub fn status_address(&self) -> SocketAddr {
+        self.beside.admin.status.address()
     }
 
     /// Puts exactly these units in force, without a controller.
@@ -228,9 +221,9 @@ impl Proxy {
     pub async fn stop(&self) -> Result<(), Stopped> {
         let stopped = self.running.stop().await;
         // Whoever holds a handle for a moment longer: the addresses are free when this returns.
-        if !self.beside.listen.sockets().are_shared() {
-            shut(&self.beside.admin.admin);
-            shut(&self.beside.admin.status);
+        let are_shared = self.beside.listen.sockets().are_shared();
+        for socket in [&self.beside.admin.admin, &self.beside.admin.status] {
+            if are_shared { socket.give_up() } else { socket.shut() }
         }
         self.beside.listen.shut();
         stopped

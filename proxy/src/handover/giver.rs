@@ -27,6 +27,7 @@ use super::channel::{
     Channel, ChannelError, FromPredecessor, FromSuccessor, HandedSession, Held, Place, door,
 };
 use super::turn::{Turn, Turns};
+use crate::admin::socket::AdminSocket;
 use crate::config_store::in_force::{InForce, Source};
 use crate::last_good::private_folder;
 use crate::listen::Listen;
@@ -65,9 +66,9 @@ pub struct Args {
     /// The sockets of clients.
     pub listen: Arc<Listen>,
     /// The socket of the admin port.
-    pub admin: Arc<TcpListener>,
+    pub admin: Arc<AdminSocket>,
     /// The socket of the status port.
-    pub status: Arc<TcpListener>,
+    pub status: Arc<AdminSocket>,
     /// What is in force.
     pub in_force: watch::Receiver<Arc<InForce>>,
     /// Whose turn it is.
@@ -250,10 +251,12 @@ async fn give(args: &Args, mut channel: Channel) -> Result<(), GiveError> {
 /// Passes all sockets on. Both processes hold them from now on.
 async fn offer(args: &Args, channel: &mut Channel) -> Result<(), GiveError> {
     let ports = [(Place::Admin, &args.admin), (Place::Status, &args.status)];
-    let ports = ports.map(|(place, socket)| socket.as_fd().try_clone_to_owned().map(|file| (place, file)));
     let tcp = |(address, socket): (_, TcpListener)| (Place::Tcp(address), OwnedFd::from(socket));
     let udp = |(address, socket): (_, UdpSocket)| (Place::Udp(address), OwnedFd::from(socket));
-    let mut sockets = ports.into_iter().collect::<io::Result<Vec<_>>>()?;
+    let mut sockets = Vec::new();
+    for (place, socket) in ports {
+        sockets.extend(socket.handle()?.map(|socket| (place, OwnedFd::from(socket))));
+    }
     sockets.extend(args.listen.sockets().share()?.into_iter().map(tcp));
     sockets.extend(args.listen.handed().share()?.into_iter().map(udp));
     let places = sockets.iter().map(|(place, _)| *place).collect();

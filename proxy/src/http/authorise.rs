@@ -49,6 +49,21 @@ pub struct Asking {
     pub backends: Vec<Arc<Backend>>,
 }
 
+impl Asking {
+    /// For how long an exchange may go on before it is known whether it passes; `None`: for good.
+    pub fn time_left(
+        &self,
+        (request, routed): (&Request<'_>, &Routed),
+        client: &Client,
+        context: &Context,
+    ) -> Option<Duration> {
+        context.time_left(|table| match self.share {
+            Some(share) => standing::of_exchange(table, client, (routed, share), request.authority.host),
+            None => Standing::Stays,
+        })
+    }
+}
+
 /// The content of a request, which has been read to be shown.
 #[derive(Debug, Default)]
 pub struct Content {
@@ -88,11 +103,7 @@ pub struct Subject<'a, F> {
 impl<F> Subject<'_, F> {
     /// For how long its exchange may go on while services are asked; `None`: for good.
     pub fn time_left(&self, asking: &Asking, context: &Context) -> Option<Duration> {
-        let host = self.request.authority.host;
-        context.time_left(|table| match asking.share {
-            Some(share) => standing::of_exchange(table, self.client, (self.routed, share), host),
-            None => Standing::Stays,
-        })
+        asking.time_left((self.request, self.routed), self.client, context)
     }
 }
 
@@ -172,6 +183,15 @@ pub fn shown(routed: &Routed, asking: &Asking) -> Option<usize> {
     let steps = routed.checks(asking.share).map_or(&[][..], |checks| &checks.steps);
     // What is more than any one may see is refused, so the least counts.
     steps.iter().map(|step| step.max_body).filter(|most| *most > 0).min()
+}
+
+/// Why a request is refused about which a limit was reached while its content was read to be shown.
+pub fn unread(limit: Limit) -> Reason {
+    match limit {
+        Limit::Withdrawn => Reason::Withdrawn,
+        Limit::Request => Reason::RequestTimeout,
+        _ => Reason::RequestBodyTimeout,
+    }
 }
 
 /// Why a request is refused about which a limit was reached while a service was asked.

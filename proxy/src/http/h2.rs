@@ -52,6 +52,8 @@ const SEND_BUFFER: usize = 64 << 10;
 const MAX_FIELD_BYTES: u32 = 32 << 10;
 /// The same of all requests that are under way on a connection.
 const MAX_HEADS: usize = 512 << 10;
+/// Content of requests that is held to be shown to services that authorise them, likewise.
+const MAX_SHOWN: usize = 1 << 20;
 /// Timers that an idle connection keeps for the streams to come.
 const MAX_SPARE_TIMERS: usize = 16;
 /// Resets that the client makes us send, over the life of a connection (CVE-2025-8671).
@@ -109,6 +111,8 @@ struct Shared<'c> {
     seen: &'c Seen,
     /// Decoded fields of the requests that are under way.
     heads: Cell<usize>,
+    /// Content of theirs that is held to be shown to services.
+    shown: Cell<usize>,
     /// The timers of streams that are over.
     timers: RefCell<Vec<Timer>>,
 }
@@ -116,8 +120,8 @@ struct Shared<'c> {
 impl<'c> Shared<'c> {
     fn new(client: Client, context: &'c Context, seen: &'c Seen) -> Self {
         let origin = Origin::new(client.peer.ip(), client.secure);
-        let (heads, timers) = (Cell::new(0), RefCell::default());
-        Self { client, origin, context, resets: Resets::default(), seen, heads, timers }
+        let (heads, shown, timers) = (Cell::new(0), Cell::new(0), RefCell::default());
+        Self { client, origin, context, resets: Resets::default(), seen, heads, shown, timers }
     }
 
     /// A timer with no deadline, for a stream.
@@ -135,27 +139,37 @@ impl<'c> Shared<'c> {
     }
 }
 
-/// A head's share of [`MAX_HEADS`], while its request is under way.
+/// A request's share of what all requests of its connection may hold, while it is under way.
 struct Share<'s> {
-    heads: &'s Cell<usize>,
-    size: usize,
+    total: &'s Cell<usize>,
+    size: Cell<usize>,
 }
 
 impl<'s> Share<'s> {
-    fn new(heads: &'s Cell<usize>, fields: &HeaderMap) -> Self {
-        let size = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-        heads.set(heads.get() + size);
-        Self { heads, size }
+    fn of(total: &'s Cell<usize>) -> Self {
+        Self { total, size: Cell::new(0) }
     }
 
-    fn is_borne(&self) -> bool {
-        self.heads.get() <= MAX_HEADS
+    fn of_head(total: &'s Cell<usize>, fields: &HeaderMap) -> Self {
+        let share = Self::of(total);
+        share.grow(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum());
+        share
+    }
+
+    fn grow(&self, by: usize) {
+        self.size.update(|size| size + by);
+        self.total.update(|total| total + by);
+    }
+
+    /// Whether all shares together are at most so much.
+    fn is_within(&self, most: usize) -> bool {
+        self.total.get() <= most
     }
 }
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        self.heads.set(self.heads.get() - self.size);
+        self.total.update(|total| total - self.size.get());
     }
 }
 

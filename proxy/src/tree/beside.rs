@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::RunError;
 use crate::admin::identity::TlsSource;
+use crate::admin::socket::AdminSocket;
 use crate::config_store::in_force::InForce;
 use crate::handover::channel::Channel;
 use crate::handover::claim::{Claim, ClaimError, claim};
@@ -111,8 +112,8 @@ pub(super) fn beside(
     let admin = admin::Args {
         identity: identity.clone(),
         tls: settings.tls.clone(),
-        admin: Arc::new(bind("admin", settings.admin_bind, given_admin)?),
-        status: Arc::new(bind("status", settings.status_bind, given_status)?),
+        admin: bind("admin", settings.admin_bind, given_admin)?,
+        status: bind("status", settings.status_bind, given_status)?,
         local: settings.status_socket.as_deref().map(bind_locally).transpose()?.map(Arc::new),
         turns: turns.clone(),
         store: store.myself.clone(),
@@ -198,19 +199,17 @@ fn bind(
     what: &'static str,
     address: SocketAddr,
     given: Option<TcpListener>,
-) -> Result<TcpListener, RunError> {
+) -> Result<Arc<AdminSocket>, RunError> {
     let is_wanted = |given: &TcpListener| {
         let port = |at: SocketAddr| address.port() == 0 || address.port() == at.port();
         given.local_addr().is_ok_and(|at| at.ip() == address.ip() && port(at))
     };
-    if let Some(given) = given.filter(is_wanted) {
-        return Ok(given);
-    }
-    let bound = TcpListener::bind(address).and_then(|socket| {
+    let socket = given.filter(is_wanted).map_or_else(|| TcpListener::bind(address), Ok);
+    let held = socket.and_then(|socket| {
         socket.set_nonblocking(true)?;
-        Ok(socket)
+        AdminSocket::new(socket)
     });
-    bound.map_err(|source| RunError::Bind { what, address, source })
+    held.map(Arc::new).map_err(|source| RunError::Bind { what, address, source })
 }
 
 fn bind_locally(path: &Path) -> Result<UnixListener, RunError> {

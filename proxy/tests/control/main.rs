@@ -253,7 +253,7 @@ async fn a_proxy_that_stopped_leaves_its_addresses_free() {
     acked(rig.controller().push(&World::new(rig.port).route("/", &blue).units(), 1).await);
     assert_eq!(rig.get("/").await, "blue");
     let proxy = rig.proxy();
-    let own = [proxy.admin_address().unwrap(), proxy.status_address().unwrap()];
+    let own = [proxy.admin_address(), proxy.status_address()];
     proxy.stop().await.unwrap();
     // It is still held, as by one who looks at its last counts.
     for address in own.into_iter().chain([(rig::NODE, rig.port).into()]) {

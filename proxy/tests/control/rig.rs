@@ -159,13 +159,13 @@ impl Rig {
 
     /// Status and body of the status port's answer.
     pub(crate) async fn status(&self, path: &str) -> (u16, String) {
-        let stream = TcpStream::connect(self.proxy().status_address().unwrap()).await.unwrap();
+        let stream = TcpStream::connect(self.proxy().status_address()).await.unwrap();
         fetch(stream, "GET", path, Vec::new()).await
     }
 
     pub(crate) fn controller(&self) -> Controller {
         Controller {
-            address: self.proxy().admin_address().unwrap(),
+            address: self.proxy().admin_address(),
             leaf: self.authority.issue(&[CONTROLLER]),
             assumed: UnitSet::default(),
         }
@@ -178,19 +178,19 @@ impl Rig {
         (method, path): (&str, &str),
         body: Vec<u8>,
     ) -> Option<(u16, String)> {
-        let stream = connect(self.proxy().admin_address().unwrap(), leaf).await.ok()?;
+        let stream = connect(self.proxy().admin_address(), leaf).await.ok()?;
         try_fetch(stream, method, path, body).await
     }
 
     /// Status and body of the status port's answer to this method.
     pub(crate) async fn status_by(&self, method: &str, path: &str) -> (u16, String) {
-        let stream = TcpStream::connect(self.proxy().status_address().unwrap()).await.unwrap();
+        let stream = TcpStream::connect(self.proxy().status_address()).await.unwrap();
         fetch(stream, method, path, Vec::new()).await
     }
 
     /// Whether the admin port answers a client with this certificate.
     pub(crate) async fn knock(&self, leaf: Option<Leaf>) -> bool {
-        let Ok(mut stream) = connect(self.proxy().admin_address().unwrap(), leaf).await else { return false };
+        let Ok(mut stream) = connect(self.proxy().admin_address(), leaf).await else { return false };
         let request = b"GET /config HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let mut answer = Vec::new();
         let asked = stream.write_all(request).await.is_ok();

@@ -128,8 +128,8 @@ fn no() -> Vec<u8> {
 }
 
 /// A service that is asked.
-struct Service {
-    address: SocketAddr,
+pub struct Service {
+    pub address: SocketAddr,
     seen: Arc<Seen>,
     _server: AbortOnDropHandle<()>,
 }
@@ -148,7 +148,7 @@ impl Seen {
 }
 
 impl Service {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.34:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
@@ -202,7 +202,7 @@ async fn check(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
     stream.send_trailers(trailers).unwrap();
 }
 
-fn asking(max_body: u32, allowed: &[&str]) -> Filter {
+pub fn asking(max_body: u32, allowed: &[&str]) -> Filter {
     let allowed_headers = allowed.iter().map(|name| (*name).to_owned()).collect();
     Filter::ExternalAuth(ExternalAuth {
         target: Target::Backend(UnitId::backend(&name("service"), 9000)),
@@ -212,11 +212,17 @@ fn asking(max_body: u32, allowed: &[&str]) -> Filter {
 }
 
 /// A proxy that has a service asked before it sends anything to an origin.
-async fn rig(service: SocketAddr, origin: &Origin, shape: fn(&mut RouteUnit)) -> Rig {
+pub async fn rig(service: SocketAddr, origin: &Origin, shape: fn(&mut RouteUnit)) -> Rig {
     let rig = Rig::start(1).await;
     let mut site = Site::new(&rig, origin.address);
     site.shape = shape;
     rig.hold(&site).await;
+    hold(&rig, &site, service).await;
+    rig
+}
+
+/// Puts a site in force, and the service that its route has asked.
+pub async fn hold(rig: &Rig, site: &Site, service: SocketAddr) {
     let of = name("service");
     let backend = Backend {
         destination: Destination::Service(ServicePort { service: of.clone(), port: 9000, port_name: None }),
@@ -241,7 +247,6 @@ async fn rig(service: SocketAddr, origin: &Origin, shape: fn(&mut RouteUnit)) ->
     ];
     let ack = rig.proxy.hold(site.units().iter().cloned().chain(more).collect()).await.unwrap();
     assert_eq!(ack.broken, []);
-    rig
 }
 
 #[tokio::test]

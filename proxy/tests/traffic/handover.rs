@@ -10,7 +10,7 @@ use proxy::handover::channel::{Channel, ChannelError, FromPredecessor, FromSucce
 use proxy::handover::turn::Turn;
 use proxy::listen::drain::{DrainSettings, Drained};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -122,7 +122,34 @@ async fn a_successor_that_is_stopped_soon_leaves_its_sockets_to_the_one_before()
     let mut turn = rig.proxy.turn();
     timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Ours)).await.expect("it goes on").unwrap();
     timeout(PATIENCE, fresh(&rig)).await.expect("in time").unwrap();
-    assert!(TcpStream::connect(rig.proxy.admin_address().unwrap()).await.is_ok(), "controllers reach it too");
+    assert!(TcpStream::connect(rig.proxy.admin_address()).await.is_ok(), "controllers reach it too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_fails_late_finds_all_ports_free_though_the_one_before_still_drains() {
+    let (rig, _origin) = serving().await;
+    let mut slow = TcpStream::connect(rig.http).await.unwrap();
+    slow.write_all(b"GET /quiet HTTP/1.1\r\n").await.unwrap();
+    let mut controller = TcpStream::connect(rig.proxy.admin_address()).await.unwrap();
+    let next = rig.successor(DRAIN).await;
+    let drained = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.proxy.drain().await }
+    });
+    let mut turn = rig.proxy.turn();
+    timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Gone)).await.unwrap().unwrap();
+    let heard = timeout(Duration::from_secs(3), controller.read(&mut [0])).await;
+    assert_eq!(heard.expect("it is sent to the one that serves").unwrap(), 0);
+    next.proxy.stop().await.unwrap();
+    for address in [rig.proxy.admin_address(), rig.proxy.status_address(), rig.http] {
+        let bound = async {
+            while TcpListener::bind(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, bound).await.unwrap_or_else(|_| panic!("{address} is free"));
+    }
+    assert!(!drained.is_finished(), "the request that is under way has its time");
 }
 
 /// How far a process comes with handing over before it dies.

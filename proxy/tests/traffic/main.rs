@@ -17,5 +17,6 @@ mod losses;
 mod origin;
 mod policies;
 mod rig;
+mod shown;
 mod swaps;
 mod tls;

@@ -50,7 +50,7 @@ impl Rig {
         let listen = Arc::new(Listen::new(1, &Limits::new(100), served, heart, turns.clone()).unwrap());
         let (folder, in_force) =
             (tempfile::tempdir().unwrap(), watch::Sender::new(Arc::<InForce>::default()));
-        let port = || Arc::new(TcpListener::bind("127.0.0.11:0").unwrap());
+        let port = || Arc::new(AdminSocket::new(TcpListener::bind("127.0.0.11:0").unwrap()).unwrap());
         let args = Args {
             folder: folder.path().to_owned(),
             instance: "first".into(),
@@ -68,7 +68,7 @@ impl Rig {
         let limit = Intensity::new(5, SOON);
         let tree = supervisor::branch("proxy", Strategy::OneForOne, limit, vec![listen.listeners(), giver]);
         let running = supervisor::run(tree).await.unwrap();
-        let address = port().local_addr().unwrap();
+        let address = port().address();
         listen.want(&BTreeSet::from([Bind::tcp(address)]));
         listen.report().wait_for(|report| report.len() == 1).await.unwrap();
         let worker = greet(&listen);

@@ -11,7 +11,7 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::view::View;
-use super::{Connection, IDLE_TIMEOUT, Outcome, within};
+use super::{Connection, IDLE_TIMEOUT, Outcome};
 use crate::http::authorise::{self, Asking, Content, Denial, Subject, Verdict};
 use crate::http::body::BodyReader;
 use crate::http::pace::Pace;
@@ -41,7 +41,9 @@ where
             self.timer.set(Limit::Request, timeout);
         }
         let content = match authorise::shown(routed, asking) {
-            Some(most) if request.framing != Framing::None => self.content(request, most).await.map(Some),
+            Some(most) if request.framing != Framing::None => {
+                self.content((asking, routed), request, most).await.map(Some)
+            }
             _ => Ok(None),
         };
         let content = match content {
@@ -107,7 +109,12 @@ where
     ///
     /// # Errors
     /// Where it is more than `most` bytes, does not come, or is malformed.
-    async fn content(&mut self, request: &Request<'_>, most: usize) -> Result<Content, Reason> {
+    async fn content(
+        &mut self,
+        (asking, routed): (&Asking, &Routed),
+        request: &Request<'_>,
+        most: usize,
+    ) -> Result<Content, Reason> {
         if matches!(request.framing, Framing::Length(length) if length > most as u64) {
             return Err(Reason::ContentTooLarge);
         }
@@ -116,7 +123,8 @@ where
         }
         let (mut reader, mut bytes) = (BodyReader::new(request.framing), Vec::new());
         let (mut pace, mut moved) = (Pace::default(), 0);
-        let Self { stream, buffer, timer, context, .. } = self;
+        let Self { stream, buffer, timer, context, client, .. } = self;
+        let time_left = || asking.time_left((request, routed), client, context);
         loop {
             while !reader.is_done() {
                 let step = reader.read(buffer.data())?;
@@ -135,12 +143,13 @@ where
             }
             pace.wait(moved, timer, &context.shared().limits);
             timer.set(Limit::Idle, IDLE_TIMEOUT);
-            match within(timer, poll_fn(|cx| buffer.poll_fill(cx, stream))).await {
-                Ok(Ok(read @ 1..)) => moved += read as u64,
-                Ok(_) => return Err(Reason::ClientGone),
-                Err(Limit::Request) => return Err(Reason::RequestTimeout),
-                Err(Limit::Withdrawn) => return Err(Reason::Withdrawn),
-                Err(_) => return Err(Reason::RequestBodyTimeout),
+            let read = poll_fn(|cx| match buffer.poll_fill(cx, stream) {
+                Poll::Ready(read) => Poll::Ready(read.map_err(|_| Reason::ClientGone)),
+                Poll::Pending => timer.poll_over(cx, time_left).map(|limit| Err(authorise::unread(limit))),
+            });
+            match read.await? {
+                0 => return Err(Reason::ClientGone),
+                read => moved += read as u64,
             }
         }
     }

@@ -17,7 +17,7 @@ use super::content::allowed;
 use super::forward::limit;
 use super::request::Checked;
 use super::stream::{Outcome, refuse};
-use super::{Shared, render};
+use super::{MAX_SHOWN, Share, Shared, render};
 use crate::http::authorise::{self, Asking, Content, Denial, Subject, Verdict};
 use crate::http::h1::IDLE_TIMEOUT;
 use crate::http::pace::Pace;
@@ -37,6 +37,8 @@ pub(super) struct Asked<'a> {
     pub(super) routed: &'a Routed,
     /// Its connection.
     pub(super) shared: &'a Shared<'a>,
+    /// What of its content is held to be shown.
+    pub(super) shown: &'a Share<'a>,
 }
 
 impl Asked<'_> {
@@ -48,11 +50,13 @@ impl Asked<'_> {
         body: &mut RecvStream,
         respond: &mut SendResponse<Bytes>,
     ) -> Result<(Plan, Option<Timer>), Outcome> {
-        let Self { checked, routed, shared } = self;
+        let Self { checked, routed, shared, .. } = self;
         let timer = shared.timer();
         limit(&timer, Limit::Request, routed.rule().timeouts.request);
         let content = match authorise::shown(routed, asking) {
-            Some(most) if self.has_content() => self.content(most, &timer, body, respond).await.map(Some),
+            Some(most) if self.has_content() => {
+                self.content((asking, most), &timer, body, respond).await.map(Some)
+            }
             _ => Ok(None),
         };
         let verdict = match content {
@@ -92,7 +96,7 @@ impl Asked<'_> {
         content: Option<&Content>,
         respond: &mut SendResponse<Bytes>,
     ) -> Result<Verdict, Reason> {
-        let Self { checked, routed, shared } = self;
+        let Self { checked, routed, shared, .. } = self;
         let (context, client, origin) = (shared.context, &shared.client, &shared.origin);
         let (request, fields) = (&checked.request, checked.fields.iter().copied());
         let subject = Subject { request, fields, routed, client, origin, content };
@@ -115,10 +119,10 @@ impl Asked<'_> {
     /// Reads the content.
     ///
     /// # Errors
-    /// Where it is more than `most` bytes, or does not come.
+    /// Where it is more than `most` bytes, does not come, or is more than all streams may have read.
     async fn content(
         self,
-        most: usize,
+        (asking, most): (&Asking, usize),
         timer: &Timer,
         body: &mut RecvStream,
         respond: &mut SendResponse<Bytes>,
@@ -134,6 +138,8 @@ impl Asked<'_> {
             respond.send_informational(interim).map_err(gone)?;
         }
         let (mut content, mut pace) = (Content::default(), Pace::default());
+        let Shared { context, client, .. } = self.shared;
+        let time_left = || asking.time_left((request, self.routed), client, context);
         timer.set(Limit::Idle, IDLE_TIMEOUT);
         poll_fn(|cx| {
             while let Poll::Ready(data) = body.poll_data(cx) {
@@ -147,16 +153,15 @@ impl Asked<'_> {
                 if content.bytes.len() > most {
                     return Poll::Ready(Err(Reason::ContentTooLarge));
                 }
+                self.shown.grow(data.len());
+                if !self.shown.is_within(MAX_SHOWN) {
+                    return Poll::Ready(Err(Reason::AuthorisationFailed));
+                }
                 body.flow_control().release_capacity(data.len()).map_err(gone)?;
                 timer.set(Limit::Idle, IDLE_TIMEOUT);
             }
-            pace.wait(content.bytes.len() as u64, timer, &self.shared.context.shared().limits);
-            timer.poll_expired(cx).map(|limit| {
-                Err(match limit {
-                    Limit::Request => Reason::RequestTimeout,
-                    _ => Reason::RequestBodyTimeout,
-                })
-            })
+            pace.wait(content.bytes.len() as u64, timer, &context.shared().limits);
+            timer.poll_over(cx, time_left).map(|limit| Err(authorise::unread(limit)))
         })
         .await?;
         pace.stop(timer);

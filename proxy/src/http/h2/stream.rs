@@ -14,7 +14,7 @@ use tracing::trace;
 use super::authorise::Asked;
 use super::forward::{self, Job};
 use super::request::{Checked, Joined, check};
-use super::{Share, Shared, render};
+use super::{MAX_HEADS, Share, Shared, render};
 use crate::http::filters::redirect::Redirected;
 use crate::http::plan::{self, Extra, Plan, Planned};
 use crate::http::respond::Reason;
@@ -42,13 +42,13 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
     let context = shared.context;
     let (_stream, _active) = (context.load().stream(), context.metrics().active());
     let (parts, mut body) = request.into_parts();
-    let share = Share::new(&shared.heads, &parts.headers);
+    let (head, shown) = (Share::of_head(&shared.heads, &parts.headers), Share::of(&shared.shown));
     let joined = Joined::new(&parts);
     // Then the path that is known is less than the client sent.
     let had_fragment = shared.seen.had_fragment(respond.stream_id().as_u32());
     let checked = match check(&parts, &joined, body.is_end_stream()) {
         Ok(_) if had_fragment => Err(Reason::MalformedTarget),
-        Ok(_) if !share.is_borne() => Err(Reason::FieldsTooLarge),
+        Ok(_) if !head.is_within(MAX_HEADS) => Err(Reason::FieldsTooLarge),
         checked => checked,
     };
     let checked = match checked {
@@ -62,7 +62,7 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
     let (outcome, routed) = match context.table(|table| plan::plan(table, &checked, &shared.client)) {
         Planned::Unrouted(reason) => (refuse(reason, &checked, &mut respond), None),
         Planned::Routed(routed, asking, plan) => {
-            let asked = Asked { checked: &checked, routed: &routed, shared };
+            let asked = Asked { checked: &checked, routed: &routed, shared, shown: &shown };
             let planned = match asking {
                 None => Ok((plan, None)),
                 // Boxed: streams on which nobody is asked have no room for it.
@@ -89,7 +89,7 @@ pub(super) async fn serve(request: Head2<RecvStream>, mut respond: SendResponse<
 
 async fn follow(
     (plan, timer): (Plan, Option<Timer>),
-    Asked { checked, routed, shared }: Asked<'_>,
+    Asked { checked, routed, shared, .. }: Asked<'_>,
     body: RecvStream,
     respond: &mut SendResponse<Bytes>,
 ) -> Outcome {
