@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::time::sleep;
 use tracing::info;
 
 use super::VERSION;
@@ -18,6 +19,9 @@ use super::channel::{Channel, ChannelError, FromPredecessor, FromSuccessor, Plac
 
 /// How long the serving proxy may take to say something that costs it nothing.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How soon a process whose successor has left it opens its door anew: until then that one finds its own.
+const REOPENED_WITHIN: Duration = Duration::from_millis(500);
 
 /// What was got, and the conversation that goes on.
 #[derive(Debug)]
@@ -60,21 +64,37 @@ pub enum ClaimError {
 /// # Errors
 /// Where there is one, but it gives nothing.
 pub async fn claim(folder: &Path, instance: &str) -> Result<Option<Claim>, ClaimError> {
+    let mut found = ask(folder, instance).await?;
+    if matches!(found, Found::Myself) {
+        sleep(REOPENED_WITHIN).await;
+        found = ask(folder, instance).await?;
+    }
+    Ok(if let Found::Other(claim) = found { Some(claim) } else { None })
+}
+
+/// Who stands at the door.
+enum Found {
+    Nobody,
+    Myself,
+    Other(Claim),
+}
+
+async fn ask(folder: &Path, instance: &str) -> Result<Found, ClaimError> {
     let stream = match UnixStream::connect(door(folder)).await {
         Ok(stream) => stream,
-        Err(error) if is_nobody(&error) => return Ok(None),
+        Err(error) if is_nobody(&error) => return Ok(Found::Nobody),
         Err(error) => return Err(ChannelError::from(error).into()),
     };
     let mut channel = Channel::over(stream)?;
     channel.send(&FromSuccessor::Claim(vec![VERSION])).await?;
     match channel.receive(ANSWER_WITHIN).await? {
-        FromPredecessor::Offer { instance: other, .. } if other == instance => Ok(None),
+        FromPredecessor::Offer { instance: other, .. } if other == instance => Ok(Found::Myself),
         FromPredecessor::Offer { sockets: places, .. } => {
             let files = channel.receive_files(places.len(), ANSWER_WITHIN).await?;
             let mut sockets = Given::default();
             places.iter().zip(files).for_each(|(place, file)| sockets.put(*place, file));
             info!(sockets = places.len(), "the proxy that serves this node hands over");
-            Ok(Some(Claim { channel, sockets }))
+            Ok(Found::Other(Claim { channel, sockets }))
         }
         FromPredecessor::OtherVersion(version) => Err(ClaimError::OtherVersion(version)),
         other => Err(ChannelError::OutOfTurn(format!("{other:?}")).into()),
@@ -95,4 +115,46 @@ impl Given {
 /// There is no socket in the folder, or the process that listened on it has ended.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Whoever comes is offered nothing, by a process of this name.
+    async fn offers(listener: &UnixListener, instance: &str) -> Channel {
+        let mut channel = Channel::over(listener.accept().await.unwrap().0).unwrap();
+        channel.receive::<FromSuccessor>(ANSWER_WITHIN).await.unwrap();
+        let offer = FromPredecessor::Offer { instance: instance.to_owned(), sockets: Vec::new() };
+        channel.send(&offer).await.unwrap();
+        channel.send_files(&[]).await.unwrap();
+        channel
+    }
+
+    #[tokio::test]
+    async fn who_finds_its_own_door_asks_again_for_the_one_that_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = UnixListener::bind(door(folder.path())).unwrap();
+        let claimed = claim(folder.path(), "second");
+        let before = async {
+            let _asked = offers(&own, "second").await;
+            std::fs::remove_file(door(folder.path())).unwrap();
+            let reopened = UnixListener::bind(door(folder.path())).unwrap();
+            offers(&reopened, "first").await
+        };
+        let (claimed, _conversation) = tokio::join!(claimed, before);
+        assert!(claimed.unwrap().is_some(), "the one before serves again");
+        drop(own);
+    }
+
+    #[tokio::test]
+    async fn a_process_takes_nothing_over_from_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = UnixListener::bind(door(folder.path())).unwrap();
+        let twice = async { (offers(&own, "only").await, offers(&own, "only").await) };
+        let (claimed, _) = tokio::join!(claim(folder.path(), "only"), twice);
+        assert!(claimed.unwrap().is_none());
+    }
 }
