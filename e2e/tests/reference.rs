@@ -23,7 +23,7 @@ macro_rules! golden {
 }
 
 /// What the API has and the suite has no test of, and the file of the test that shows it.
-const BEYOND: [(&str, &str); 16] = [
+const BEYOND: [(&str, &str); 18] = [
     (
         "Default Gateways (`spec.defaultScope`, `useDefaultGateways`)",
         golden!("default_gateways_take_routes_that_ask_for_them"),
@@ -39,6 +39,8 @@ const BEYOND: [(&str, &str); 16] = [
     ),
     ("`XBackendTrafficPolicy`: retry constraint, sessions", "proxy/tests/http1/policies.rs"),
     ("`XBackendTrafficPolicy`: conditions, conflicts", golden!("traffic_to_a_service_is_as_its_policy_says")),
+    ("`XBackend`: references, grants, TLS, protocols", golden!("routes_lead_to_hosts_outside_the_cluster")),
+    ("`XBackend`: conditions", golden!("hosts_outside_the_cluster_that_can_not_be_used_say_why")),
     ("`ExternalAuth` by HTTP and by gRPC", "proxy/tests/http1/authorisation.rs"),
     ("`ExternalAuth` of HTTP/2 requests and streams", "proxy/tests/traffic/authorisation.rs"),
     ("Mirrors that never delay the reply; exact shares", "proxy/tests/http1/policies.rs"),

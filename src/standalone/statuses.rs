@@ -82,7 +82,7 @@ fn lines(object: &str, content: &StatusContent) -> Vec<(String, String)> {
         StatusContent::ListenerSet(set) => {
             [(object.to_owned(), text(&set.conditions))].into_iter().chain(listeners(object, set)).collect()
         }
-        StatusContent::Policy { ancestors, .. } => {
+        StatusContent::Policy { ancestors, .. } | StatusContent::Backend { parents: ancestors, .. } => {
             let line = |one: &AncestorStatus| {
                 (format!("{object} for Gateway {}", one.gateway), text(&one.conditions))
             };

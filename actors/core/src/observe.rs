@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::snapshot::Object;
+use crate::snapshot::backend::Backend;
 use crate::snapshot::cluster::CustomResourceDefinition;
 use crate::snapshot::gateway::{EdgeParameters, Gateway, GatewayClass, ListenerSet, ParametersRef};
 use crate::snapshot::grpc_route::GrpcRoute;
@@ -96,6 +97,7 @@ pub fn observe(kind: Kind, raw: &Value) -> Result<Object, Malformed> {
         Kind::BackendTrafficPolicy => whole(raw, |meta, spec| {
             Object::BackendTrafficPolicy(Arc::new(BackendTrafficPolicy { meta, spec }))
         }),
+        Kind::Backend => whole(raw, |meta, spec| Object::Backend(Arc::new(Backend { meta, spec }))),
         Kind::ConfigMap => cluster::config_map(raw),
         Kind::ReferenceGrant => cluster::reference_grant(raw),
         Kind::Service => cluster::service(raw),

@@ -4,6 +4,7 @@
 //! reads it. It refuses to know where objects come from and what they lead to. Cloning is cheap, and so
 //! is the difference between two snapshots that share most of their objects.
 
+pub mod backend;
 pub mod cluster;
 pub mod gateway;
 pub mod grpc_route;
@@ -22,6 +23,7 @@ use imbl::ordmap::DiffItem;
 use proxy_config::name::ObjectName;
 
 use crate::observe::Malformed;
+use backend::Backend;
 use cluster::{
     ConfigMap, CustomResourceDefinition, EndpointSlice, Namespace, Node, Proxy, ReferenceGrant, Secret,
     Service,
@@ -130,6 +132,8 @@ kinds! {
     BackendTlsPolicy: BackendTlsPolicy => tls_policies,
     /// XBackendTrafficPolicies.
     BackendTrafficPolicy: BackendTrafficPolicy => traffic_policies,
+    /// XBackends.
+    Backend: Backend => backends,
     /// Services.
     Service: Service => services,
     /// EndpointSlices.

@@ -80,6 +80,13 @@ pub enum StatusContent {
         /// One entry for each Gateway that it works for.
         ancestors: Vec<AncestorStatus>,
     },
+    /// Of an XBackend.
+    Backend {
+        /// The controller's name, which marks our entries.
+        controller: Arc<str>,
+        /// One entry for each Gateway from which routes lead to it.
+        parents: Vec<AncestorStatus>,
+    },
     /// Of a route.
     Route {
         /// The controller's name, which marks our entries.
@@ -117,7 +124,7 @@ pub struct ListenerStatus {
     pub units: Vec<UnitId>,
 }
 
-/// What the status of a policy says for one Gateway.
+/// What the status of a policy or an XBackend says for one Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AncestorStatus {
     /// The Gateway.

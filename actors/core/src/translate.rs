@@ -15,7 +15,8 @@
 //! routes, Namespace, Service, ReferenceGrant ────────────────────────────────┴> Route ──^ (counts)
 //! BackendTLSPolicy, ConfigMap -> Policy -> Service -> Backend, EndpointSlice -> Endpoints
 //!                                      └───> PolicyStatus (conflicts, Gateways of routes)
-//! XBackendTrafficPolicy -> Traffic -> Backend, TrafficStatus
+//! XBackendTrafficPolicy -> Traffic -> Backend, External, TrafficStatus
+//! XBackend, Secret, ConfigMap, ReferenceGrant -> External (what routes name alone)
 //! ```
 //! What a kind of route has of its own is a file (`rules.rs`, `grpc.rs`, `l4.rs`); the rest is `routes.rs`
 //! and `attach.rs`. A new filter is a line in `filters.rs`.
@@ -31,6 +32,7 @@ mod conditions;
 mod derived;
 mod durations;
 mod emission;
+mod external;
 pub mod features;
 mod filters;
 mod frontend;

@@ -335,6 +335,7 @@ impl State {
             Kind::BackendTlsPolicy | Kind::BackendTrafficPolicy => {
                 StatusContent::Policy { controller, ancestors: Vec::new() }
             }
+            Kind::Backend => StatusContent::Backend { controller, parents: Vec::new() },
             _ => StatusContent::Route { controller, parents: Vec::new() },
         };
         Some(Arc::new(DesiredStatus { observed_generation: 0, uid: uid.clone(), content }))

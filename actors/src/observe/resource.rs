@@ -59,6 +59,7 @@ impl Resource {
             Kind::ReferenceGrant => "referencegrants",
             Kind::BackendTlsPolicy => "backendtlspolicies",
             Kind::BackendTrafficPolicy => "xbackendtrafficpolicies",
+            Kind::Backend => "xbackends",
             Kind::Service => "services",
             Kind::EndpointSlice => "endpointslices",
             Kind::Namespace => "namespaces",
@@ -148,6 +149,7 @@ mod tests {
                 "referencegrants.gateway.networking.k8s.io",
                 "backendtlspolicies.gateway.networking.k8s.io",
                 "xbackendtrafficpolicies.gateway.networking.x-k8s.io",
+                "xbackends.gateway.networking.x-k8s.io",
             ]
         );
     }

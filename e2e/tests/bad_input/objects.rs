@@ -25,6 +25,8 @@ const TEXTS: &[&str] = &[
     "gateway.networking.k8s.io",
     "Gateway",
     "Service",
+    "XBackend",
+    "gateway.networking.x-k8s.io",
     "Secret",
     "ConfigMap",
     "ListenerSet",
@@ -152,8 +154,19 @@ impl Source {
             "ListenerSet" => spec["parentRef"] = json!({ "name": "bad-0" }),
             kind if kind.ends_with("Route") => {
                 spec["parentRefs"] = json!([{ "name": "edge", "namespace": "shop" }, { "name": "bad-0" }, { "name": "bad-1" }]);
+                self.lead_outside(spec);
             }
             _ => {}
+        }
+    }
+
+    /// Some rules lead to XBackends, whose names would hardly be drawn together with their kind.
+    fn lead_outside(&mut self, spec: &mut Value) {
+        for rule in spec["rules"].as_array_mut().into_iter().flatten() {
+            if self.one_in(3) {
+                let (group, name) = ("gateway.networking.x-k8s.io", format!("bad-{}", self.below(3)));
+                rule["backendRefs"] = json!([{ "group": group, "kind": "XBackend", "name": name }]);
+            }
         }
     }
 

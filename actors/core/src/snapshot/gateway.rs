@@ -274,7 +274,7 @@ pub struct SecretRef {
     pub kind: String,
     /// The name.
     pub name: String,
-    /// The namespace; the Gateway's by default.
+    /// The namespace; that of who refers by default.
     #[serde(default)]
     pub namespace: Option<String>,
 }

@@ -34,6 +34,8 @@ pub enum Kind {
     BackendTlsPolicy,
     /// `gateway.networking.x-k8s.io/v1alpha1` XBackendTrafficPolicy.
     BackendTrafficPolicy,
+    /// `gateway.networking.x-k8s.io/v1alpha1` XBackend.
+    Backend,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -52,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::CustomResourceDefinition,
         Self::GatewayClass,
         Self::EdgeParameters,
@@ -66,6 +68,7 @@ impl Kind {
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
         Self::BackendTrafficPolicy,
+        Self::Backend,
         Self::Service,
         Self::EndpointSlice,
         Self::Namespace,
@@ -99,7 +102,7 @@ impl Kind {
     /// Whether the status of its objects is a list that controllers share, with an entry of ours for each
     /// parent or ancestor.
     pub fn has_entries(self) -> bool {
-        self.is_route() || matches!(self, Self::BackendTlsPolicy | Self::BackendTrafficPolicy)
+        self.is_route() || matches!(self, Self::BackendTlsPolicy | Self::BackendTrafficPolicy | Self::Backend)
     }
 
     /// Whether we write the status of its objects.
@@ -121,7 +124,7 @@ impl Kind {
             | Self::UdpRoute
             | Self::ReferenceGrant
             | Self::BackendTlsPolicy => GATEWAY_GROUP,
-            Self::BackendTrafficPolicy => EXPERIMENTAL_GROUP,
+            Self::BackendTrafficPolicy | Self::Backend => EXPERIMENTAL_GROUP,
             Self::EdgeParameters => "portreeve.dev",
             Self::EndpointSlice => "discovery.k8s.io",
             Self::Service | Self::Namespace | Self::Node | Self::Secret | Self::ConfigMap | Self::Proxy => "",
@@ -131,7 +134,7 @@ impl Kind {
     /// The version that is read.
     pub fn version(self) -> &'static str {
         match self {
-            Self::EdgeParameters | Self::BackendTrafficPolicy => "v1alpha1",
+            Self::EdgeParameters | Self::BackendTrafficPolicy | Self::Backend => "v1alpha1",
             _ => "v1",
         }
     }
@@ -152,6 +155,7 @@ impl Kind {
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::BackendTrafficPolicy => "XBackendTrafficPolicy",
+            Self::Backend => "XBackend",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Namespace => "Namespace",

@@ -50,6 +50,11 @@ pub fn merge_status(desired: &DesiredStatus, current: &Value, now: Timestamp) ->
             let lists = Entries { list: "ancestors", reference: "ancestorRef", limit: MAX_ANCESTORS };
             merge.put_entries(&mut status, controller, &lists, entries);
         }
+        StatusContent::Backend { controller, parents } => {
+            let entries = parents.iter().map(|one| (ancestor_ref(&one.gateway), &*one.conditions));
+            let lists = Entries { list: "parents", reference: "parentRef", limit: MAX_PARENTS };
+            merge.put_entries(&mut status, controller, &lists, entries);
+        }
         StatusContent::Route { controller, parents } => {
             let entries = parents.iter().map(|one| (parent_ref(&one.parent), &*one.conditions));
             let lists = Entries { list: "parents", reference: "parentRef", limit: usize::MAX };
@@ -187,6 +192,8 @@ struct Entries {
 
 /// How many ancestors a status holds at most. Source: the CRD, `status.ancestors`.
 const MAX_ANCESTORS: usize = 16;
+/// How many parents the status of an XBackend holds at most. Source: the CRD, `status.parents`.
+const MAX_PARENTS: usize = 32;
 
 fn ancestor_ref(gateway: &ObjectName) -> Value {
     json!({

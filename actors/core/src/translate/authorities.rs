@@ -88,7 +88,7 @@ impl Authorities {
                 return Err(Fault::new(reasons.kind, message));
             }
         };
-        if !permits(reader, holder, kind, &object.name) {
+        if !permits(reader, holder, object.kind, &object.name) {
             let message = format!("{object} is in another namespace, which has no ReferenceGrant for it");
             return Err(Fault::new("RefNotPermitted", message));
         }

@@ -7,11 +7,12 @@ use proxy_config::unit::{EncodedUnit, Unit};
 
 use crate::snapshot::cluster::{Service, ServicePort};
 use crate::snapshot::http_route::BackendRef;
-use crate::snapshot::meta::{Kind, ObjectRef};
+use crate::snapshot::meta::{EXPERIMENTAL_GROUP, Kind, ObjectRef};
 
 use super::Problem;
 use super::conditions::Fault;
 use super::emission::Emission;
+use super::external;
 use super::filters;
 use super::grants::{Referrer, permits};
 use super::graph::BackendPort;
@@ -56,12 +57,8 @@ pub(super) fn translate(
 
 /// Where a reference leads; one that is not resolved leads nowhere and says so.
 pub(super) fn target(scope: &Scope<'_, '_>, field: &str, reference: &BackendRef, all: &mut Rules) -> Target {
-    match resolve(scope, reference) {
-        Ok(port) => {
-            let id = port.unit_id();
-            all.backends.insert(port);
-            Target::Backend(id)
-        }
+    match resolve(scope, reference, all) {
+        Ok(id) => Target::Backend(id),
         Err(found) => {
             let field = format!("spec.rules[{}].{field}", scope.rule);
             all.problems.push(Problem::of(&field, &found));
@@ -88,19 +85,33 @@ impl BackendPort {
     }
 }
 
-fn resolve(scope: &Scope<'_, '_>, reference: &BackendRef) -> Result<BackendPort, Fault> {
-    let (group, kind) = (&reference.group, &reference.kind);
-    if !(group.is_empty() && kind == "Service") {
-        let message =
-            format!("kind `{kind}` of group `{group}` is not supported: use Service of the core group");
+/// The backend that a reference leads to. What it names and may is kept in `all`.
+fn resolve(scope: &Scope<'_, '_>, reference: &BackendRef, all: &mut Rules) -> Result<UnitId, Fault> {
+    let (group, written) = (&reference.group, &reference.kind);
+    let is_named = |kind: &Kind| group == kind.group() && written == kind.as_str();
+    let Some(kind) = [Kind::Service, Kind::Backend].into_iter().find(is_named) else {
+        let message = format!(
+            "kind `{written}` of group `{group}` is not supported: use Service of the core group or XBackend of {EXPERIMENTAL_GROUP}"
+        );
         return Err(Fault::new("InvalidKind", message));
-    }
+    };
     let ObjectRef { kind: route, name: ObjectName { namespace, .. } } = scope.route;
     let name = ObjectName::new(reference.namespace.as_deref().unwrap_or(namespace), &*reference.name);
-    if !permits(scope.reader, Referrer { kind: route.as_str(), namespace }, "Service", &name) {
-        let message = format!("Service {name} is in another namespace, which has no ReferenceGrant for it");
+    if !permits(scope.reader, Referrer { kind: *route, namespace }, kind, &name) {
+        let message = format!("{kind} {name} is in another namespace, which has no ReferenceGrant for it");
         return Err(Fault::new(REF_NOT_PERMITTED, message));
     }
+    if kind == Kind::Backend {
+        return external::resolve(scope, reference.port, name, all);
+    }
+    let port = port_of_service(scope, reference.port, name)?;
+    let id = port.unit_id();
+    all.backends.insert(port);
+    Ok(id)
+}
+
+fn port_of_service(scope: &Scope<'_, '_>, port: Option<u16>, name: ObjectName) -> Result<BackendPort, Fault> {
+    let route = scope.route.kind;
     let missing = |message: String| Fault::new("BackendNotFound", message);
     let service = match scope.reader.service(&name) {
         Lookup::Found(service) => service,
@@ -113,9 +124,8 @@ fn resolve(scope: &Scope<'_, '_>, reference: &BackendRef) -> Result<BackendPort,
         let message = format!("Service {name} is of type ExternalName, which has no endpoints");
         return Err(Fault::new("InvalidKind", message));
     }
-    let port =
-        reference.port.ok_or_else(|| missing(format!("port of Service {name} is missing: name one")))?;
-    let port = BackendPort { service: name, port, udp: *route == Kind::UdpRoute };
+    let port = port.ok_or_else(|| missing(format!("port of Service {name} is missing: name one")))?;
+    let port = BackendPort { service: name, port, udp: route == Kind::UdpRoute };
     let found = port.of(service).ok_or_else(|| {
         let (name, port, protocol) = (&port.service, port.port, if port.udp { "UDP" } else { "TCP" });
         missing(format!("Service {name} has no {protocol} port {port}"))
@@ -165,7 +175,11 @@ pub(super) fn emit_backend(reader: &Reader<'_>, port: &BackendPort) -> Emission 
         }),
         protocol,
         tls,
-        traffic: if port.udp { None } else { traffic::of_service(reader, &port.service) },
+        traffic: if port.udp {
+            None
+        } else {
+            traffic::of_backend(reader, &ObjectRef::new(Kind::Service, port.service.clone()))
+        },
     };
     emission.units.push(EncodedUnit::new(port.unit_id(), &Unit::Backend(unit)));
     emission

@@ -49,17 +49,18 @@ pub(super) fn resolve(reader: &Reader<'_>, holder: Referrer<'_>, listener: &List
     found
 }
 
-/// Resolves the certificate that a Gateway shows to backends.
+/// Resolves the certificate that a backend is shown; `field` is where it is written.
 pub(super) fn resolve_client(
     reader: &Reader<'_>,
     holder: Referrer<'_>,
+    field: &str,
     reference: &SecretRef,
 ) -> Certificates {
     let mut found = Certificates::default();
     if let Err(fault) = resolve_one(reader, holder, reference, &mut found) {
         let reason =
             if fault.reason == "RefNotPermitted" { fault.reason } else { "InvalidClientCertificateRef" };
-        let message = format!("spec.tls.backend.clientCertificateRef: {}", fault.message);
+        let message = format!("{field}: {}", fault.message);
         found.fault = Some(Fault::new(reason, message));
     }
     found
@@ -79,7 +80,7 @@ fn resolve_one(
         ));
     }
     let name = ObjectName::new(reference.namespace.as_deref().unwrap_or(holder.namespace), &*reference.name);
-    if !permits(reader, holder, "Secret", &name) {
+    if !permits(reader, holder, Kind::Secret, &name) {
         let message = format!("Secret {name} is in another namespace, which has no ReferenceGrant for it");
         return Err(Fault::new("RefNotPermitted", message));
     }

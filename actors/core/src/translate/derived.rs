@@ -41,6 +41,8 @@ pub(super) enum Result {
     Route(Option<RouteView>),
     Policy(Option<PolicyView>),
     Traffic(Option<TrafficView>),
+    /// What may be read for an XBackend.
+    External(Option<BTreeSet<(ObjectRef, Role)>>),
     /// The Gateway that a ListenerSet is attached to.
     ListenerSet(Option<ObjectName>),
     /// Only units, statuses and problems.
@@ -73,10 +75,12 @@ pub(super) struct Derived {
     /// The BackendTLSPolicies for each Service.
     pub(super) targeting: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     pub(super) traffic: BTreeMap<ObjectName, Arc<TrafficView>>,
-    /// The XBackendTrafficPolicies for each Service.
-    pub(super) shaping: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
-    /// How many routes lead from each Gateway to each Service.
-    pub(super) ancestors: BTreeMap<ObjectName, BTreeMap<ObjectName, u32>>,
+    /// The XBackendTrafficPolicies for each Service and XBackend.
+    pub(super) shaping: BTreeMap<ObjectRef, BTreeSet<ObjectName>>,
+    /// What may be read for each XBackend.
+    pub(super) externals: BTreeMap<ObjectName, Arc<BTreeSet<(ObjectRef, Role)>>>,
+    /// How many routes lead from each Gateway to each Service and XBackend.
+    pub(super) ancestors: BTreeMap<ObjectRef, BTreeMap<ObjectName, u32>>,
     /// The Gateways and ListenerSets that claim a port.
     pub(super) sharing: BTreeMap<Bind, BTreeSet<ObjectRef>>,
     /// How many routes each listener has.
@@ -127,6 +131,7 @@ impl Derived {
             (Task::Route(route), Result::Route(view)) => self.put_route(route, view, &mut effects),
             (Task::Policy(name), Result::Policy(view)) => self.put_policy(name, view, &mut effects),
             (Task::Traffic(name), Result::Traffic(view)) => self.put_traffic(name, view, &mut effects),
+            (Task::External(name), Result::External(wanted)) => self.put_external(name, wanted, &mut effects),
             (Task::ListenerSetStatus(name), Result::ListenerSet(attached)) => {
                 self.put_set(name, attached, &mut effects);
             }
@@ -147,7 +152,8 @@ impl Derived {
         let sets = self.attached_sets.len() + self.sets.len() + self.defaults.len() + self.rivals.len();
         let pools = self.asks.len() + self.allocations.len();
         let shaping = self.traffic.len() + self.shaping.len();
-        let policies = self.policies.len() + self.targeting.len() + shaping + self.ancestors.len();
+        let paths = self.ancestors.len() + self.externals.len();
+        let policies = self.policies.len() + self.targeting.len() + shaping + paths;
         of_objects + indexes + sets + pools + policies + self.wanted.len() + self.slices.len() == 0
             && self.node_addresses.is_empty()
     }
@@ -265,24 +271,28 @@ impl Derived {
 
     fn count_ancestors(
         &mut self,
-        before: &BTreeSet<(ObjectName, ObjectName)>,
-        after: &BTreeSet<(ObjectName, ObjectName)>,
+        before: &BTreeSet<(ObjectRef, ObjectName)>,
+        after: &BTreeSet<(ObjectRef, ObjectName)>,
         effects: &mut Effects,
     ) {
-        for (service, gateway) in before.difference(after) {
-            let gateways = self.ancestors.entry(service.clone()).or_default();
+        for (backend, gateway) in before.difference(after) {
+            let gateways = self.ancestors.entry(backend.clone()).or_default();
             count_down(gateways, gateway);
             if gateways.is_empty() {
-                self.ancestors.remove(service);
+                self.ancestors.remove(backend);
             }
         }
-        for (service, gateway) in after.difference(before) {
-            *self.ancestors.entry(service.clone()).or_default().entry(gateway.clone()).or_default() += 1;
+        for (backend, gateway) in after.difference(before) {
+            *self.ancestors.entry(backend.clone()).or_default().entry(gateway.clone()).or_default() += 1;
         }
-        for (service, _) in before.symmetric_difference(after) {
-            let policies = self.targeting.get(service).into_iter().flatten();
-            effects.tasks.extend(policies.cloned().map(Task::PolicyStatus));
-            let policies = self.shaping.get(service).into_iter().flatten();
+        for (backend, _) in before.symmetric_difference(after) {
+            if backend.kind == Kind::Backend {
+                effects.tasks.push(Task::External(backend.name.clone()));
+            } else {
+                let policies = self.targeting.get(&backend.name).into_iter().flatten();
+                effects.tasks.extend(policies.cloned().map(Task::PolicyStatus));
+            }
+            let policies = self.shaping.get(backend).into_iter().flatten();
             effects.tasks.extend(policies.cloned().map(Task::TrafficStatus));
         }
     }

@@ -6,7 +6,7 @@ use proxy_config::listener::{ClientValidation, ClientValidationMode};
 use proxy_config::name::ObjectName;
 
 use crate::snapshot::gateway::{FrontendTls, FrontendValidation};
-use crate::snapshot::meta::ObjectRef;
+use crate::snapshot::meta::{Kind, ObjectRef};
 
 use super::authorities::{Authorities, Reasons, Reference};
 use super::conditions::Fault;
@@ -56,7 +56,7 @@ fn resolve_validation(
         let field = format!("{field}.validation.caCertificateRefs[{index}] of Gateway {gateway}");
         let name = ObjectName::new(reference.namespace.as_deref().unwrap_or(namespace), &*reference.name);
         let reference = Reference { group: &reference.group, kind: &reference.kind, name };
-        found.add(reader, Referrer { kind: "Gateway", namespace }, &REASONS, &field, reference);
+        found.add(reader, Referrer { kind: Kind::Gateway, namespace }, &REASONS, &field, reference);
     }
     let rejected = found.is_useless().then(|| {
         let why = found.fault.as_ref().map_or("none is named", |fault| &fault.message);

@@ -115,11 +115,13 @@ fn claim_found(reader: &Reader<'_>, gateway: &Gateway) -> Option<Claims> {
             claims.rejected.get_or_insert(fault);
         }
     }
-    let referrer = Referrer { kind: "Gateway", namespace: &gateway.meta.name.namespace };
+    let referrer = Referrer { kind: Kind::Gateway, namespace: &gateway.meta.name.namespace };
     let tls = &gateway.spec.tls;
     let shown = tls.backend.client_certificate_ref.as_ref();
-    claims.backend_certificate =
-        shown.map(|reference| certificates::resolve_client(reader, referrer, reference));
+    let resolve = |reference| {
+        certificates::resolve_client(reader, referrer, "spec.tls.backend.clientCertificateRef", reference)
+    };
+    claims.backend_certificate = shown.map(resolve);
     let holder =
         Holder { referrer, provider: &provider, gateway: &gateway.meta.name, frontend: &tls.frontend };
     let listeners = gateway.spec.listeners.iter();

@@ -5,31 +5,31 @@
 
 use proxy_config::name::ObjectName;
 
-use crate::snapshot::meta::GATEWAY_GROUP;
+use crate::snapshot::meta::Kind;
 
 use super::reader::Reader;
 
 /// Who refers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Referrer<'a> {
-    /// Its kind, of Gateway API.
-    pub(super) kind: &'a str,
+    /// Its kind.
+    pub(super) kind: Kind,
     /// Its namespace.
     pub(super) namespace: &'a str,
 }
 
-/// Whether a core object of a kind may be referred to. Within a namespace always.
-pub(super) fn permits(reader: &Reader<'_>, from: Referrer<'_>, kind: &str, target: &ObjectName) -> bool {
+/// Whether an object of a kind may be referred to. Within a namespace always.
+pub(super) fn permits(reader: &Reader<'_>, from: Referrer<'_>, kind: Kind, target: &ObjectName) -> bool {
     from.namespace == &*target.namespace
         || reader.grants(&target.namespace).any(|grant| {
             let from_matches = grant.from.iter().any(|source| {
-                source.group == GATEWAY_GROUP
-                    && source.kind == from.kind
+                source.group == from.kind.group()
+                    && source.kind == from.kind.as_str()
                     && source.namespace == from.namespace
             });
             let to_matches = grant.to.iter().any(|to| {
-                to.group.is_empty()
-                    && to.kind == kind
+                to.group == kind.group()
+                    && to.kind == kind.as_str()
                     && to.name.as_deref().is_none_or(|name| name == &*target.name)
             });
             from_matches && to_matches

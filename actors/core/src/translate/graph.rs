@@ -30,8 +30,8 @@ pub(super) enum Key {
     Allocation(ObjectName),
     /// The BackendTLSPolicies for a Service.
     Policies(ObjectName),
-    /// The XBackendTrafficPolicies for a Service.
-    Traffic(ObjectName),
+    /// The XBackendTrafficPolicies for a Service or XBackend.
+    Traffic(ObjectRef),
     /// What a Gateway or ListenerSet claims.
     Claims(ObjectRef),
     /// Which of its listeners lose their port or hostname to another holder.
@@ -88,6 +88,8 @@ pub(super) enum Task {
     Listeners(ObjectRef),
     /// A route of any kind.
     Route(ObjectRef),
+    /// An XBackend: what routes send to, and its status.
+    External(ObjectName),
     /// The status of a BackendTLSPolicy.
     PolicyStatus(ObjectName),
     /// The status of an XBackendTrafficPolicy.

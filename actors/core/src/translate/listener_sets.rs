@@ -55,7 +55,7 @@ fn claim_found(reader: &Reader<'_>, set: &ListenerSet) -> Option<Claims> {
     let parent = reader.gateway(&gateway.meta.name).found();
     let frontend = parent.map(|gateway| gateway.spec.tls.frontend.clone()).unwrap_or_default();
     let holder = Holder {
-        referrer: Referrer { kind: "ListenerSet", namespace },
+        referrer: Referrer { kind: Kind::ListenerSet, namespace },
         provider: &gateway.provider,
         gateway: &gateway.meta.name,
         frontend: &frontend,

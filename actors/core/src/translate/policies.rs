@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use proxy_config::backend::{BackendTls, BackendVerification, Subject};
 use proxy_config::name::ObjectName;
 
-use crate::snapshot::meta::{Meta, ObjectRef};
+use crate::snapshot::meta::{Kind, Meta, ObjectRef};
 use crate::snapshot::tls_policy::{BackendTlsPolicy, PolicyTarget, SubjectAltName, Validation};
 
 use super::authorities::{Authorities, Reasons, Reference};
@@ -101,25 +101,40 @@ fn view(reader: &Reader<'_>, policy: &BackendTlsPolicy) -> PolicyView {
     let targets = targets
         .map(|target| (ObjectName::new(namespace, &*target.name), target.section_name.clone()))
         .collect();
-    let validation = &policy.spec.validation;
-    let mut found = Authorities::default();
-    for (index, reference) in validation.ca_certificate_refs.iter().enumerate() {
-        let field = format!("spec.validation.caCertificateRefs[{index}]");
-        let name = ObjectName::new(namespace, &*reference.name);
-        let reference = Reference { group: &reference.group, kind: &reference.kind, name };
-        found.add(reader, Referrer { kind: "BackendTLSPolicy", namespace }, &REASONS, &field, reference);
-    }
+    let holder = Referrer { kind: Kind::BackendTlsPolicy, namespace };
+    let (verification, found) = verify(reader, holder, "spec.validation", &policy.spec.validation);
     PolicyView {
         meta: policy.meta.clone(),
         targets,
-        verification: verification(validation, &found),
+        verification,
         unresolved: found.fault,
         unread: found.unread,
         wanted: found.wanted,
     }
 }
 
-fn verification(written: &Validation, found: &Authorities) -> Result<BackendVerification, Fault> {
+/// What a backend must show, and the authorities that are named for it; `field` is where it is written.
+pub(super) fn verify(
+    reader: &Reader<'_>,
+    holder: Referrer<'_>,
+    field: &str,
+    written: &Validation,
+) -> (Result<BackendVerification, Fault>, Authorities) {
+    let mut found = Authorities::default();
+    for (index, reference) in written.ca_certificate_refs.iter().enumerate() {
+        let field = format!("{field}.caCertificateRefs[{index}]");
+        let name = ObjectName::new(holder.namespace, &*reference.name);
+        let reference = Reference { group: &reference.group, kind: &reference.kind, name };
+        found.add(reader, holder, &REASONS, &field, reference);
+    }
+    (verification(field, written, &found), found)
+}
+
+fn verification(
+    field: &str,
+    written: &Validation,
+    found: &Authorities,
+) -> Result<BackendVerification, Fault> {
     let invalid = |message: String| Fault::new("Invalid", message);
     let has_refs = !written.ca_certificate_refs.is_empty();
     match (written.well_known.as_deref().filter(|name| !name.is_empty()), has_refs) {
@@ -129,21 +144,22 @@ fn verification(written: &Validation, found: &Authorities) -> Result<BackendVeri
         }
         (None, true) | (Some("System"), false) => {}
         (Some("System"), true) | (None, false) => {
-            let message = "spec.validation: name either caCertificateRefs or wellKnownCACertificates: System";
-            return Err(invalid(message.into()));
+            let message =
+                format!("{field}: name either caCertificateRefs or wellKnownCACertificates: System");
+            return Err(invalid(message));
         }
         (Some(other), _) => {
-            let message =
-                format!("spec.validation.wellKnownCACertificates `{other}` is not supported: use System");
+            let message = format!("{field}.wellKnownCACertificates `{other}` is not supported: use System");
             return Err(invalid(message));
         }
     }
     let fault = hostnames::fault(&written.hostname).filter(|_| !written.hostname.is_empty());
     if let Some(reason) = fault.or_else(|| written.hostname.is_empty().then(|| "it is empty".into())) {
-        return Err(invalid(format!("spec.validation.hostname: {reason}")));
+        return Err(invalid(format!("{field}.hostname: {reason}")));
     }
+    let subjects = written.subject_alt_names.iter().map(subject).collect::<Result<_, _>>();
     let subjects =
-        written.subject_alt_names.iter().map(subject).collect::<Result<_, _>>().map_err(invalid)?;
+        subjects.map_err(|reason: String| invalid(format!("{field}.subjectAltNames: {reason}")))?;
     Ok(BackendVerification {
         hostname: written.hostname.clone(),
         subjects,
@@ -156,9 +172,9 @@ fn subject(written: &SubjectAltName) -> Result<Subject, String> {
     match (&*written.kind, &written.hostname, &written.uri) {
         ("Hostname", Some(name), _) => match hostnames::fault(name) {
             None => Ok(Subject::Hostname(name.clone())),
-            Some(reason) => Err(format!("spec.validation.subjectAltNames: {reason}")),
+            Some(reason) => Err(reason),
         },
         ("URI", _, Some(uri)) => Ok(Subject::Uri(uri.clone())),
-        (kind, _, _) => Err(format!("spec.validation.subjectAltNames: one of type `{kind}` has no value")),
+        (kind, _, _) => Err(format!("one of type `{kind}` has no value")),
     }
 }

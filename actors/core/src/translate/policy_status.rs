@@ -25,7 +25,7 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Emission {
     let mut standing: BTreeMap<&ObjectName, Result<(), Fault>> = BTreeMap::new();
     for (service, section) in &view.targets {
         let stands = stands(reader, name, service, section.as_deref());
-        for gateway in reader.ancestors(service) {
+        for gateway in reader.ancestors(&ObjectRef::new(Kind::Service, service.clone())) {
             let entry = standing.entry(gateway).or_insert_with(|| stands.clone());
             if stands.is_ok() {
                 *entry = Ok(());
@@ -67,6 +67,14 @@ pub(super) fn accepted(refused: Option<&Fault>) -> Condition {
     unless(ACCEPTED, refused, "Accepted", "the policy is accepted")
 }
 
+/// Whether what is referred to can be used; `unread` is why something of it is not known yet.
+pub(super) fn resolved(unresolved: Option<&Fault>, unread: Option<&String>) -> Condition {
+    match (unresolved, unread) {
+        (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
+        (fault, _) => unless(RESOLVED_REFS, fault, "ResolvedRefs", "all references are resolved"),
+    }
+}
+
 /// Whether a policy stands for a target: that is there, and no older policy is for the same.
 fn stands(
     reader: &Reader<'_>,
@@ -91,9 +99,5 @@ fn stands(
 
 fn conditions(view: &PolicyView, fault: Option<&Fault>) -> Vec<Condition> {
     let refused = fault.or(view.verification.as_ref().err());
-    let resolved = match (&view.unresolved, &view.unread) {
-        (None, Some(message)) => keeps(RESOLVED_REFS, message.clone()),
-        (fault, _) => unless(RESOLVED_REFS, fault.as_ref(), "ResolvedRefs", "all references are resolved"),
-    };
-    vec![accepted(refused), resolved]
+    vec![accepted(refused), resolved(view.unresolved.as_ref(), view.unread.as_ref())]
 }

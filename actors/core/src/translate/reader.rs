@@ -9,6 +9,7 @@ use proxy_config::listener::Bind;
 use proxy_config::name::{HostPattern, ObjectName};
 
 use crate::observe::Malformed;
+use crate::snapshot::backend::Backend;
 use crate::snapshot::cluster::{ConfigMap, EndpointSlice, ReferenceGrant, Secret, Service};
 use crate::snapshot::gateway::{EdgeParameters, Gateway, GatewayClass, ListenerSet};
 use crate::snapshot::grpc_route::GrpcRoute;
@@ -181,24 +182,28 @@ impl<'a> Reader<'a> {
         self.derived.policies.get(name).map(|view| &**view)
     }
 
-    /// The Gateways from which routes lead to a Service. The translator runs whoever asks again when that
-    /// changes.
-    pub(super) fn ancestors(&self, service: &ObjectName) -> impl Iterator<Item = &'a ObjectName> + use<'a> {
-        self.derived.ancestors.get(service).into_iter().flat_map(|gateways| gateways.keys())
+    /// The Gateways from which routes lead to a Service or XBackend. The translator runs whoever asks again
+    /// when that changes.
+    pub(super) fn ancestors(&self, backend: &ObjectRef) -> impl Iterator<Item = &'a ObjectName> + use<'a> {
+        self.derived.ancestors.get(backend).into_iter().flat_map(|gateways| gateways.keys())
     }
 
     pub(super) fn traffic_policy(&self, name: &ObjectName) -> Lookup<'a, BackendTrafficPolicy> {
         self.look_up(Kind::BackendTrafficPolicy, &self.snapshot.traffic_policies, name)
     }
 
-    /// What follows from the XBackendTrafficPolicies for a Service.
+    pub(super) fn backend(&self, name: &ObjectName) -> Lookup<'a, Backend> {
+        self.look_up(Kind::Backend, &self.snapshot.backends, name)
+    }
+
+    /// What follows from the XBackendTrafficPolicies for a Service or XBackend.
     pub(super) fn traffic_policies(
         &self,
-        service: &ObjectName,
+        backend: &ObjectRef,
     ) -> impl Iterator<Item = &'a TrafficView> + use<'a> {
-        self.note(Key::Traffic(service.clone()));
+        self.note(Key::Traffic(backend.clone()));
         let derived = self.derived;
-        let names = derived.shaping.get(service).into_iter().flatten();
+        let names = derived.shaping.get(backend).into_iter().flatten();
         names.filter_map(|name| derived.traffic.get(name).map(|view| &**view))
     }
 

@@ -34,17 +34,19 @@ pub(super) struct RouteView {
     pub(super) gateways: BTreeSet<ObjectName>,
     /// The ports of Services that it names and may use.
     pub(super) backends: BTreeSet<BackendPort>,
+    /// The XBackends that it names and may use.
+    pub(super) externals: BTreeSet<ObjectName>,
 }
 
 impl RouteView {
-    /// Which Gateways it leads from to which Services: (Service, Gateway).
-    pub(super) fn paths(&self) -> BTreeSet<(ObjectName, ObjectName)> {
-        let services: BTreeSet<_> = self.backends.iter().map(|port| &port.service).collect();
+    /// Which Gateways it leads from to which Services and XBackends: (backend, Gateway).
+    pub(super) fn paths(&self) -> BTreeSet<(ObjectRef, ObjectName)> {
+        let services = self.backends.iter().map(|port| (Kind::Service, &port.service));
+        let backends: BTreeSet<_> =
+            services.chain(self.externals.iter().map(|name| (Kind::Backend, name))).collect();
+        let backends = backends.into_iter().map(|(kind, name)| ObjectRef::new(kind, name.clone()));
         let gateways = &self.gateways;
-        services
-            .into_iter()
-            .flat_map(|service| gateways.iter().map(|gateway| (service.clone(), gateway.clone())))
-            .collect()
+        backends.flat_map(|one| gateways.iter().map(move |gateway| (one.clone(), gateway.clone()))).collect()
     }
 }
 
@@ -165,6 +167,7 @@ fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Em
         created: meta.created,
         gateways,
         backends: if is_attached { rules.backends.clone() } else { BTreeSet::new() },
+        externals: if is_attached { rules.externals.clone() } else { BTreeSet::new() },
     };
     if is_attached {
         emission.units.push(unit(written, attached, rules));

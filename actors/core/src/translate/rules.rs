@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proxy_config::name::ObjectName;
 use proxy_config::route::{Match, PathEdit, PathMatch, Rule, Timeouts, WeightedBackend};
 
 use crate::snapshot::http_route::{self, BackendRef, Filter, HttpRoute};
@@ -23,6 +24,8 @@ pub(super) struct Rules {
     pub(super) targets: Vec<WeightedBackend>,
     /// The ports of Services that they use.
     pub(super) backends: BTreeSet<BackendPort>,
+    /// The XBackends that they name and may use, right or wrong.
+    pub(super) externals: BTreeSet<ObjectName>,
     /// No rule can be served as written: the route is not accepted.
     pub(super) unusable: Option<Fault>,
     /// Some rules can't be served as written: they answer 500.

@@ -10,7 +10,7 @@ use super::emission::Emission;
 use super::graph::{Key, Task};
 use super::reader::Reader;
 use super::{
-    Problem, authorities, backends, certificates, classes, gateway_status, gateways, listener_sets,
+    Problem, authorities, backends, certificates, classes, external, gateway_status, gateways, listener_sets,
     listeners, policies, policy_status, routes, set_status, traffic,
 };
 
@@ -26,6 +26,7 @@ pub(super) fn first_task(object: &ObjectRef) -> Task {
         Kind::EndpointSlice => Task::Endpoints(name),
         Kind::BackendTlsPolicy => Task::Policy(name),
         Kind::BackendTrafficPolicy => Task::Traffic(name),
+        Kind::Backend => Task::External(name),
         Kind::Secret | Kind::ConfigMap => Task::Content(object.clone()),
         _ => Task::Malformed(object.clone()),
     }
@@ -43,6 +44,7 @@ pub(super) fn subject(task: &Task) -> Option<ObjectRef> {
         | Task::Malformed(object) => Some(object.clone()),
         Task::Policy(name) | Task::PolicyStatus(name) => of(Kind::BackendTlsPolicy, name),
         Task::Traffic(name) | Task::TrafficStatus(name) => of(Kind::BackendTrafficPolicy, name),
+        Task::External(name) => of(Kind::Backend, name),
         Task::ListenerSetStatus(name) => of(Kind::ListenerSet, name),
         Task::Ask(name) | Task::GatewayStatus(name) => of(Kind::Gateway, name),
         Task::Endpoints(name) => of(Kind::EndpointSlice, name),
@@ -83,6 +85,7 @@ pub(super) fn run(reader: &Reader<'_>, task: &Task) -> (Derivation, Emission) {
         Task::PolicyStatus(name) => said(policy_status::translate(reader, name)),
         Task::Traffic(name) => (traffic::translate(reader, name), Emission::default()),
         Task::TrafficStatus(name) => said(traffic::status(reader, name)),
+        Task::External(name) => external::translate(reader, name),
         Task::Content(object) => said(content(reader, object)),
         Task::Backend(port) => said(backends::emit_backend(reader, port)),
         Task::Endpoints(slice) => said(backends::emit_endpoints(reader, slice)),
@@ -140,6 +143,7 @@ pub(super) fn panicked(reader: &Reader<'_>, task: &Task) -> (Derivation, Emissio
         Task::Listeners(_) => (Derivation::Listeners(None), Emission::default()),
         Task::Policy(_) => (Derivation::Policy(None), Emission::default()),
         Task::Traffic(_) => (Derivation::Traffic(None), Emission::default()),
+        Task::External(name) => external::failed(reader, name, problem),
         Task::Content(object) => {
             let mut emission = Emission::of(object.clone());
             emission.problems.push(problem);

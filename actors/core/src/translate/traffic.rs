@@ -1,4 +1,4 @@
-//! XBackendTrafficPolicies: each seen alone, which one stands where several are for one Service, and their
+//! XBackendTrafficPolicies: each seen alone, which one stands where several are for one backend, and their
 //! statuses.
 //!
 //! Source: GEP-3388, GEP-1619.
@@ -20,6 +20,7 @@ use super::conditions::Fault;
 use super::derived::Result as Derivation;
 use super::durations;
 use super::emission::Emission;
+use super::external;
 use super::policy_status;
 use super::reader::{Lookup, Reader};
 use super::rule_extras;
@@ -32,13 +33,13 @@ const HOUR: u64 = 3600 * SECOND;
 pub(super) struct TrafficView {
     /// Its metadata.
     pub(super) meta: Meta,
-    /// The Services that it is for.
-    pub(super) services: BTreeSet<ObjectName>,
+    /// The Services and XBackends that it is for.
+    pub(super) targets: BTreeSet<ObjectRef>,
     /// What it says, or why it is not accepted.
     terms: Result<Terms, Fault>,
 }
 
-/// What a policy says; how a session is called may depend on the Service.
+/// What a policy says; how a session is called may depend on the backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Terms {
     retries: Option<RetryConstraint>,
@@ -62,8 +63,11 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> Derivation {
 
 fn view(policy: &BackendTrafficPolicy) -> TrafficView {
     let namespace = &*policy.meta.name.namespace;
-    let is_service = |target: &&PolicyTarget| target.group.is_empty() && target.kind == "Service";
-    let services = policy.spec.target_refs.iter().filter(is_service);
+    let target = |target: &PolicyTarget| {
+        let is_meant = |kind: &Kind| target.group == kind.group() && target.kind == kind.as_str();
+        let kind = [Kind::Service, Kind::Backend].into_iter().find(is_meant)?;
+        Some(ObjectRef::new(kind, ObjectName::new(namespace, &*target.name)))
+    };
     let terms = || {
         let retries = policy.spec.retry_constraint.as_ref().map(constraint).transpose()?;
         let session = policy.spec.session_persistence.clone();
@@ -73,7 +77,7 @@ fn view(policy: &BackendTrafficPolicy) -> TrafficView {
     };
     TrafficView {
         meta: policy.meta.clone(),
-        services: services.map(|target| ObjectName::new(namespace, &*target.name)).collect(),
+        targets: policy.spec.target_refs.iter().filter_map(target).collect(),
         terms: terms().map_err(|fault: Fault| Fault::new("Invalid", format!("spec.{}", fault.message))),
     }
 }
@@ -108,17 +112,21 @@ fn interval(
     })
 }
 
-/// The policy that stands for a Service: the oldest, accepted or not.
-fn standing<'a>(reader: &Reader<'a>, service: &ObjectName) -> Option<&'a TrafficView> {
-    reader.traffic_policies(service).min_by(|one, other| one.rank().cmp(&other.rank()))
+/// The policy that stands for a Service or XBackend: the oldest, accepted or not.
+fn standing<'a>(reader: &Reader<'a>, backend: &ObjectRef) -> Option<&'a TrafficView> {
+    reader.traffic_policies(backend).min_by(|one, other| one.rank().cmp(&other.rank()))
 }
 
-/// What holds for all traffic to a Service.
-pub(super) fn of_service(reader: &Reader<'_>, service: &ObjectName) -> Option<BackendTraffic> {
-    let terms = standing(reader, service)?.terms.as_ref().ok()?;
+/// What holds for all traffic to a Service or XBackend.
+pub(super) fn of_backend(reader: &Reader<'_>, backend: &ObjectRef) -> Option<BackendTraffic> {
+    let terms = standing(reader, backend)?.terms.as_ref().ok()?;
     let session = terms.session.as_ref().and_then(|session| {
-        // Two Services of one policy must not read each other's cookies.
-        let name = rule_extras::session_name(&UnitId::backend(service, 0), "");
+        // Two backends of one policy must not read each other's cookies.
+        let id = match backend.kind {
+            Kind::Backend => external::unit_id(&backend.name),
+            _ => UnitId::backend(&backend.name, 0),
+        };
+        let name = rule_extras::session_name(&id, "");
         rule_extras::session(session, name).ok()
     });
     let traffic = BackendTraffic { retries: terms.retries, session };
@@ -135,16 +143,16 @@ pub(super) fn status(reader: &Reader<'_>, name: &ObjectName) -> Emission {
     };
     // What stands of it, by Gateway.
     let mut stands: BTreeMap<&ObjectName, bool> = BTreeMap::new();
-    for service in &view.services {
-        let is_first = standing(reader, service).is_some_and(|standing| standing.meta.name == *name);
-        for gateway in reader.ancestors(service) {
+    for backend in &view.targets {
+        let is_first = standing(reader, backend).is_some_and(|standing| standing.meta.name == *name);
+        for gateway in reader.ancestors(backend) {
             *stands.entry(gateway).or_default() |= is_first;
         }
     }
     let mut problems = BTreeSet::new();
     let ancestors = stands.into_iter().map(|(gateway, stands)| {
         let conflict = (!stands)
-            .then(|| Fault::new("Conflicted", "an older XBackendTrafficPolicy is for the same Service"));
+            .then(|| Fault::new("Conflicted", "an older XBackendTrafficPolicy is for the same backend"));
         let refused = conflict.as_ref().or(view.terms.as_ref().err());
         problems.extend(refused.map(|fault| Problem::of("", fault)));
         AncestorStatus { gateway: gateway.clone(), conditions: vec![policy_status::accepted(refused)] }

@@ -32,6 +32,7 @@ pub(crate) fn edits(count: Range<usize>) -> impl Strategy<Value = Vec<Edit>> {
         3 => Just(Kind::Service),
         3 => Just(Kind::BackendTlsPolicy),
         2 => Just(Kind::BackendTrafficPolicy),
+        3 => Just(Kind::Backend),
         2 => Just(Kind::ConfigMap),
         2 => Just(Kind::EndpointSlice),
         2 => Just(Kind::Secret),
@@ -148,6 +149,7 @@ impl Edit {
             Kind::Secret => secret(a),
             Kind::BackendTlsPolicy => policy(drawn),
             Kind::BackendTrafficPolicy => traffic_policy(drawn),
+            Kind::Backend => external(drawn),
             Kind::ConfigMap => config_map(a),
             Kind::Node => {
                 json!({ "status": { "addresses": [{ "type": "InternalIP", "address": format!("10.1.0.{}", a % 3) }] } })
@@ -162,8 +164,45 @@ fn pick<T: Clone>(of: &[T], drawn: u8) -> T {
     of[usize::from(drawn) % of.len()].clone()
 }
 
+/// The group of XBackends.
+const EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
+
+/// What a route may name: a Service, now and then an XBackend.
+fn backend_ref(drawn: u8) -> Value {
+    let (group, kind) = pick(&[("", "Service"), ("", "Service"), (EXPERIMENTAL, "XBackend")], drawn / 5);
+    json!({ "group": group, "kind": kind, "name": format!("n{}", drawn % 3), "port": 80 })
+}
+
+fn external([a, b, c, d, e, f]: [u8; 6]) -> Value {
+    let secret = json!({ "name": format!("n{}", d % 3), "namespace": pick(&[Value::Null, json!("a"), json!("b")], d / 3) });
+    let authority =
+        json!({ "group": "", "kind": pick(&["ConfigMap", "Secret"], e), "name": format!("n{}", e / 2 % 3) });
+    let validation = json!({ "hostname": "api.example.com", "caCertificateRefs": [authority] });
+    let tls = pick(
+        &[
+            Value::Null,
+            json!({ "mode": "ServerOnly" }),
+            json!({ "mode": "ServerOnly", "validation": validation }),
+            json!({ "mode": "ClientAndServer", "clientCertificateRef": secret, "validation": validation }),
+            json!({ "mode": "ClientAndServer", "clientCertificateRef": secret }),
+        ],
+        f,
+    );
+    json!({ "spec": {
+        "type": "ExternalHostname",
+        "externalHostname": { "hostname": pick(&["api.example.com", "api.example.com", "10.0.0.1"], a) },
+        "port": { "port": pick(&[80, 80, 80, 81], b) },
+        "protocol": pick(&[Value::Null, json!("HTTP"), json!("HTTP2"), json!("H2C"), json!("TCP")], c),
+        "tls": tls,
+    } })
+}
+
 fn traffic_policy([a, b, c, d, ..]: [u8; 6]) -> Value {
-    let target = |drawn| json!({ "group": "", "kind": "Service", "name": format!("n{}", drawn % 3) });
+    let target = |drawn| {
+        let mut target = backend_ref(drawn);
+        target.as_object_mut().expect("an object").remove("port");
+        target
+    };
     json!({ "spec": {
         "targetRefs": pick(&[json!([target(a)]), json!([target(a), target(b)])], b / 3),
         "retryConstraint": pick(&[Value::Null, json!({}), json!({ "budget": { "percent": 5 } }), json!({ "budget": { "interval": "2h" } })], c),
@@ -245,7 +284,8 @@ fn route([a, b, c, d, e, f]: [u8; 6]) -> Value {
     let backend = |drawn: u8| {
         json!({
             "name": format!("n{}", drawn % 3),
-            "kind": pick(&["Service", "Service", "Service", "Bucket"], drawn / 3),
+            "kind": pick(&["Service", "Service", "XBackend", "Bucket"], drawn / 3),
+            "group": pick(&["", "", EXPERIMENTAL, ""], drawn / 3),
             "namespace": pick(&[Value::Null, json!("a"), json!("b")], drawn / 12),
             "port": 80,
         })
@@ -329,7 +369,7 @@ fn grpc_route([a, b, c, d, e, _]: [u8; 6]) -> Value {
         "parentRefs": [holder(a), holder(b)],
         "hostnames": pick(&[json!([]), json!(["shop.example.com"])], c),
         "rules": [
-            { "backendRefs": [{ "name": format!("n{}", e % 3), "port": 80 }] },
+            { "backendRefs": [backend_ref(e)] },
             { "matches": if method.is_null() { json!([]) } else { json!([method]) } },
         ],
     } })
@@ -337,11 +377,9 @@ fn grpc_route([a, b, c, d, e, _]: [u8; 6]) -> Value {
 
 fn l4_route([a, b, c, d, e, _]: [u8; 6]) -> Value {
     let backend = |drawn: u8| {
-        json!({
-            "name": format!("n{}", drawn % 3),
-            "namespace": pick(&[Value::Null, json!("a"), json!("b")], drawn / 3),
-            "port": 80,
-        })
+        let mut backend = backend_ref(drawn / 3);
+        backend["namespace"] = pick(&[Value::Null, json!("a"), json!("b")], drawn);
+        backend
     };
     json!({ "spec": {
         "parentRefs": [holder(a), holder(b)],
@@ -351,16 +389,18 @@ fn l4_route([a, b, c, d, e, _]: [u8; 6]) -> Value {
 }
 
 fn grant(a: u8, b: u8) -> Value {
+    let from = pick(&["HTTPRoute", "Gateway", "ListenerSet", "TCPRoute", "XBackend"], a);
     json!({ "spec": {
                 "from": [{
-                    "group": "gateway.networking.k8s.io",
-                    "kind": pick(&["HTTPRoute", "Gateway", "ListenerSet", "TCPRoute"], a),
-                    "namespace": pick(&["a", "b"], a / 4),
+                    "group": if from == "XBackend" { EXPERIMENTAL } else { "gateway.networking.k8s.io" },
+                    "kind": from,
+                    "namespace": pick(&["a", "b"], a / 5),
                 }],
                 "to": [pick(&[
                     json!({ "group": "", "kind": "Service" }),
                     json!({ "group": "", "kind": "Secret" }),
                     json!({ "group": "", "kind": "Service", "name": "n0" }),
+                    json!({ "group": EXPERIMENTAL, "kind": "XBackend" }),
                 ], b)],
             } })
 }

@@ -12,8 +12,9 @@ use actors_core::translate::{Settings, Translation, Translator};
 use generated::{Edit, edits};
 use jiff::Timestamp;
 use proptest::prelude::*;
+use proxy_config::backend::{BackendTls, Destination};
 use proxy_config::name::UnitId;
-use proxy_config::unit::EncodedUnit;
+use proxy_config::unit::{EncodedUnit, Unit};
 use serde_json::Value;
 
 fn translated(snapshot: &Snapshot) -> Translation {
@@ -161,12 +162,37 @@ const EVERYTHING: &[&str] = &[
     "NoMatchingListenerHostname",
     "UnsupportedValue",
     "UnsupportedAddress",
+    "UnsupportedProtocol",
+    "external",
+    "external over TLS",
+    "external, shown a certificate",
+    "external with a policy",
 ];
 
 /// The kind of route that a unit is of.
 fn route_kind(unit: &UnitId) -> Option<&'static str> {
     let kind = unit.as_str().strip_prefix("route/")?.split('/').next()?;
     ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute"].into_iter().find(|known| *known == kind)
+}
+
+/// What a unit of an XBackend has.
+fn external(unit: &EncodedUnit) -> Vec<&'static str> {
+    let Ok(Unit::Backend(backend)) = unit.decode() else { return Vec::new() };
+    if !matches!(backend.destination, Destination::External(_)) {
+        return Vec::new();
+    }
+    let verification = match &backend.tls {
+        Some(BackendTls::Verified(verification)) => Some(verification),
+        _ => None,
+    };
+    let shown = verification.and_then(|verification| verification.client_certificate.as_ref());
+    let has = [
+        ("external", true),
+        ("external over TLS", verification.is_some()),
+        ("external, shown a certificate", shown.is_some()),
+        ("external with a policy", backend.traffic.is_some()),
+    ];
+    has.into_iter().filter(|(_, has)| *has).map(|(what, _)| what).collect()
 }
 
 #[test]
@@ -183,6 +209,7 @@ fn generated_clusters_serve_routes_over_tls_and_have_every_kind_of_trouble() {
         let translation = translated(&snapshot);
         seen.extend(translation.units.iter().map(|unit| unit.id.kind().unwrap().prefix()));
         seen.extend(translation.units.iter().filter_map(|unit| route_kind(&unit.id)));
+        seen.extend(translation.units.iter().flat_map(external));
         let has_sets = |status: &StatusContent| match status {
             StatusContent::Gateway(gateway) => gateway.attached_sets > 0,
             _ => false,

@@ -27,12 +27,13 @@ const RARE: &[(&str, &[&str], &str)] = &[
             "udproutes",
             "backendtlspolicies",
             "xbackendtrafficpolicies",
+            "xbackends",
         ],
         "an object is read again where another controller has written its status in between",
     ),
-    ("list", &["xbackendtrafficpolicies"], "the standard channel has none"),
-    ("watch", &["xbackendtrafficpolicies"], "the standard channel has none"),
-    ("patch", &["xbackendtrafficpolicies/status"], "the suite makes none"),
+    ("list", &["xbackendtrafficpolicies", "xbackends"], "the standard channel has none"),
+    ("watch", &["xbackendtrafficpolicies", "xbackends"], "the standard channel has none"),
+    ("patch", &["xbackendtrafficpolicies/status", "xbackends/status"], "the suite makes none"),
 ];
 
 /// What may be denied: verb, resource, why it is asked for all the same.

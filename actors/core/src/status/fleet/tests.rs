@@ -213,7 +213,9 @@ fn a_message_names_a_few_of_many_proxies_and_stays_short() {
                     gateway.listeners[0].conditions.iter().collect()
                 }
                 StatusContent::Route { parents, .. } => parents[0].conditions.iter().collect(),
-                StatusContent::GatewayClass { .. } | StatusContent::Policy { .. } => panic!("there is none"),
+                StatusContent::GatewayClass { .. }
+                | StatusContent::Policy { .. }
+                | StatusContent::Backend { .. } => panic!("there is none"),
             };
             messages.extend(conditions.into_iter().map(|condition| condition.message.clone()));
         }

@@ -1,8 +1,7 @@
 //! How a status is merged into the one that stands.
 
 use super::*;
-use crate::status::ListenerStatus;
-use crate::status::ParentStatus;
+use crate::status::{AncestorStatus, ListenerStatus, ParentStatus};
 
 const THEN: &str = "2026-01-01T00:00:00Z";
 const NOW: &str = "2026-06-01T12:00:00Z";
@@ -167,4 +166,32 @@ fn a_route_that_is_not_ours_is_left_alone() {
     assert_eq!(merge(&route(&[]), &theirs), None);
     let ours = json!({ "parents": [{ "controllerName": "us.dev/x", "parentRef": {}, "conditions": [] }] });
     assert_eq!(merge(&route(&[]), &ours), Some(json!({ "parents": [] })));
+}
+
+#[test]
+fn an_xbackend_has_an_entry_for_each_gateway_beside_those_of_others() {
+    let backend = |gateways: usize| {
+        let parents = (0..gateways).map(|index| AncestorStatus {
+            gateway: ObjectName::new("shop", format!("g{index}")),
+            conditions: vec![condition("Accepted", ConditionStatus::True, "yes")],
+        });
+        let content = StatusContent::Backend { controller: "us.dev/x".into(), parents: parents.collect() };
+        DesiredStatus { observed_generation: 3, uid: "u".into(), content }
+    };
+    let theirs = json!({ "controllerName": "them.dev/x", "parentRef": { "name": "g0" }, "conditions": [] });
+    let ours = json!({
+        "controllerName": "us.dev/x",
+        "parentRef": {
+            "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "shop", "name": "g0",
+        },
+        "conditions": [written("Accepted", "True", "yes", 3, NOW)],
+    });
+    let before = json!({ "parents": [theirs] });
+    let merged = merge(&backend(1), &before).expect("a change");
+    assert_eq!(merged, json!({ "parents": [theirs, ours] }));
+    assert_eq!(merge(&backend(1), &merged), None);
+    assert_eq!(merge(&backend(0), &merged), Some(before.clone()), "no route leads there any more");
+    assert_eq!(merge(&backend(0), &Value::Null), None);
+    let many = merge(&backend(40), &before).expect("a change");
+    assert_eq!(many["parents"].as_array().map(Vec::len), Some(32), "what the definition allows");
 }

@@ -1,12 +1,14 @@
-//! The results of policies, and which of them are for a Service.
+//! The results of policies and XBackends, and which policies are for a backend.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proxy_config::name::ObjectName;
 
+use crate::snapshot::meta::ObjectRef;
+
 use super::indexes::{forget, replace};
-use super::{Derived, Effects, Key, PolicyView, Task, TrafficView};
+use super::{Derived, Effects, Key, PolicyView, Role, Task, TrafficView};
 
 impl Derived {
     /// Replaces what follows from a BackendTLSPolicy.
@@ -38,16 +40,28 @@ impl Derived {
     ) {
         effects.tasks.push(Task::TrafficStatus(name.clone()));
         let Some((old, new)) = replace(&mut self.traffic, name, view) else { return };
-        let services = |view: &Option<Arc<TrafficView>>| -> BTreeSet<ObjectName> {
-            view.as_ref().map(|view| view.services.clone()).unwrap_or_default()
+        let targets = |view: &Option<Arc<TrafficView>>| -> BTreeSet<ObjectRef> {
+            view.as_ref().map(|view| view.targets.clone()).unwrap_or_default()
         };
-        let (before, after) = (services(&old), services(&new));
-        for service in before.difference(&after) {
-            forget(&mut self.shaping, service, name);
+        let (before, after) = (targets(&old), targets(&new));
+        for backend in before.difference(&after) {
+            forget(&mut self.shaping, backend, name);
         }
-        for service in after.difference(&before) {
-            self.shaping.entry(service.clone()).or_default().insert(name.clone());
+        for backend in after.difference(&before) {
+            self.shaping.entry(backend.clone()).or_default().insert(name.clone());
         }
         effects.keys.extend(before.union(&after).cloned().map(Key::Traffic));
+    }
+
+    /// Replaces what may be read for an XBackend.
+    pub(super) fn put_external(
+        &mut self,
+        name: &ObjectName,
+        wanted: Option<BTreeSet<(ObjectRef, Role)>>,
+        effects: &mut Effects,
+    ) {
+        let Some((old, new)) = replace(&mut self.externals, name, wanted) else { return };
+        let wanted = |wanted: Option<Arc<BTreeSet<_>>>| wanted.as_deref().cloned().unwrap_or_default();
+        self.count_wanted(&wanted(old), &wanted(new), effects);
     }
 }
