@@ -56,6 +56,27 @@ const BEYOND: [(&str, &str); 18] = [
     ("Objects that the schemas admit and make no sense", "e2e/tests/bad_input/main.rs"),
 ];
 
+/// What GEP-4894 leaves open, and what was decided.
+const XBACKEND: &str = "
+## XBackend
+
+Routes of all kinds but UDPRoute lead to an `XBackend` by `backendRefs`, and by the filters `RequestMirror` and
+`ExternalAuth`.
+
+| what | how |
+|---|---|
+| In another namespace | as for a Service, with a ReferenceGrant there for the kind `XBackend` of `gateway.networking.x-k8s.io`; else RefNotPermitted |
+| `port` of the reference | none, or that of the XBackend; else BackendNotFound |
+| `externalHostname.hostname` | fully qualified: no IP address nor what may be read as one, no single label, nothing under `cluster.local` or `svc` |
+| `protocol` | none, HTTP, HTTP11, MCP: HTTP/1.1 (HTTP/2 for a GRPCRoute, which HTTP11 and MCP can't serve); HTTP2: HTTP/2, in clear with prior knowledge; H2C: the same, never over TLS; TCP: for TCPRoute and TLSRoute alone. To these what is in a stream does not matter |
+| `tls` without `validation` | a certificate for `externalHostname.hostname` by an authority of the system |
+| `tls` that can't be used | `status.parents` says why, for each Gateway; requests are answered by 500 |
+| `tls` and a stream of TLS that is passed on | has no say: the TLS is the client's own |
+| Secrets and ConfigMaps | read only while a route of a Gateway of ours leads there |
+| BackendTLSPolicy | is never for an XBackend |
+| XBackendTrafficPolicy | may be for an XBackend |
+";
+
 #[test]
 fn what_the_suite_does_not_test_is_tested_where_the_page_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -111,8 +132,7 @@ fn render() -> String {
         "# Gateway API\n\nEvery feature of Gateway API v1.6.1 that is not about meshes, as the official suite names \
          it. A GatewayClass\npublishes in `status.supportedFeatures` those whose kinds and fields are installed. \
          The tests are\nthose of the suite; [what came of them](../conformance/README.md). \
-         What the suite does not test is below.\nNot served: XBackend, \
-         ServiceImport, meshes.\n\nThis page is made from \
+         What the suite does not test is below.\nNot served: ServiceImport, meshes.\n\nThis page is made from \
          `actors/core/src/translate/features.rs` and `e2e/tests/reference.rs`.\n\n| feature | needs | channel | tests of the suite |\n\
          |---|---|---|---|\n",
     );
@@ -125,6 +145,7 @@ fn render() -> String {
         let (name, kind) = (feature.name, feature.kind);
         let _ = writeln!(page, "| {name} | `{kind}` | {channel} | {tests} |");
     }
+    page.push_str(XBACKEND);
     page.push_str("\n## Beyond the suite\n\n| what | shown by |\n|---|---|\n");
     for (what, test) in BEYOND {
         let _ = writeln!(page, "| {what} | `{test}` |");
