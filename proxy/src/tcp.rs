@@ -66,6 +66,7 @@ fn moving(
 }
 
 impl AsyncRead for Tcp {
+    #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self(stream) = self.get_mut();
         if into.initialized().len() < into.capacity() {
@@ -90,6 +91,7 @@ impl AsyncRead for Tcp {
 }
 
 impl AsyncWrite for Tcp {
+    #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let Self(stream) = self.get_mut();
         loop {

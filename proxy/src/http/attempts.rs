@@ -32,6 +32,7 @@ pub struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     /// The attempts at a request that goes to this backend, in a session at this endpoint.
+    #[inline]
     pub fn new(routed: &'a Routed, backend: &'a Backend, bound: Option<&'a Arc<Endpoint>>) -> Self {
         let retries = Retries::new(routed, backend);
         Self { failed: Vec::new(), had_dead_connection: false, retries, bound }
@@ -43,6 +44,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// The endpoint of the next attempt; one that has failed only where there is no other.
+    #[inline]
     pub fn pick(&self, backend: &'a Backend) -> Option<&'a Arc<Endpoint>> {
         match self.bound {
             Some(bound) if !self.failed.iter().any(|failed| Arc::ptr_eq(failed, bound)) => Some(bound),
@@ -57,6 +59,7 @@ impl<'a> Attempts<'a> {
 
     /// A response has this status: how long to wait for another attempt, or for what reason to answer
     /// instead; `None`: it is passed on.
+    #[inline]
     pub fn answered(
         &mut self,
         endpoint: &Arc<Endpoint>,
@@ -107,6 +110,7 @@ impl<'a> Attempts<'a> {
 ///
 /// # Errors
 /// What the upstream failed by.
+#[inline]
 pub fn poll_head(
     cx: &mut Context<'_>,
     (stream, buffer): (&mut Stream, &mut ReadBuffer<'_>),

@@ -33,7 +33,8 @@ pub struct BodyReader {
     /// The size of a chunk while its extension is read.
     size: u64,
     extensions: usize,
-    trailers: Trailers,
+    /// Made when the first one comes: there mostly is none.
+    trailers: Option<Box<Trailers>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl BodyReader {
             Framing::Chunked => State::Size { value: 0, digits: 0 },
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, size: 0, extensions: 0, trailers: Trailers::default() }
+        Self { state, size: 0, extensions: 0, trailers: None }
     }
 
     /// Whether the content has ended.
@@ -81,7 +82,7 @@ impl BodyReader {
 
     /// The trailers that may be passed on, as field lines; complete once the content has ended.
     pub fn trailers(&self) -> &[u8] {
-        &self.trailers.allowed
+        self.trailers.as_deref().map_or(&[], |trailers| &trailers.allowed)
     }
 
     /// Reads up to the end of the next piece of content. With nothing consumed, more input is needed, or
@@ -89,6 +90,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// Where the chunks are malformed.
+    #[inline]
     pub fn read(&mut self, input: &[u8]) -> Result<Step, Reason> {
         let mut at = 0;
         while at < input.len() {
@@ -155,11 +157,15 @@ impl BodyReader {
 
     /// Reads of a trailer line what is there; returns how much that was.
     fn trailer(&mut self, input: &[u8]) -> Result<usize, Reason> {
+        if self.trailers.is_none() && input.starts_with(b"\r\n") {
+            self.state = State::Done;
+            return Ok(2);
+        }
         let end = memchr::memchr(b'\n', input).map_or(input.len(), |at| at + 1);
-        let line = &mut self.trailers.line;
+        let Trailers { line, length, allowed } = &mut **self.trailers.get_or_insert_default();
         line.extend_from_slice(&input[..end]);
-        self.trailers.length += end;
-        if self.trailers.length > MAX_TRAILERS {
+        *length += end;
+        if *length > MAX_TRAILERS {
             return Err(Reason::FieldsTooLarge);
         }
         let Some(without_feed) = line.strip_suffix(b"\n") else { return Ok(end) };
@@ -167,9 +173,9 @@ impl BodyReader {
         if without_end.is_empty() {
             self.state = State::Done;
         } else if may_pass(without_end)? {
-            self.trailers.allowed.extend_from_slice(line);
+            allowed.extend_from_slice(line);
         }
-        self.trailers.line.clear();
+        line.clear();
         Ok(end)
     }
 }
@@ -210,6 +216,7 @@ impl BodyWriter {
     }
 
     /// Appends a piece of content.
+    #[inline]
     pub fn data(self, data: &[u8], out: &mut Vec<u8>) {
         if data.is_empty() {
             return;
@@ -225,6 +232,7 @@ impl BodyWriter {
     }
 
     /// Appends the end of the content, with trailers as field lines.
+    #[inline]
     pub fn end(self, trailers: &[u8], out: &mut Vec<u8>) {
         if self == Self::Chunked {
             out.extend_from_slice(b"0\r\n");

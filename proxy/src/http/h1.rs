@@ -5,7 +5,7 @@
 //! endpoint is chosen.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,7 @@ struct Connection<'c, S> {
 }
 
 /// How an exchange went.
+#[derive(Clone, Copy)]
 struct Outcome {
     /// The status that the client got, or would have.
     status: u16,
@@ -94,6 +95,14 @@ enum NoHead {
     Ended,
     /// What it sent is refused.
     Refused(Reason),
+}
+
+/// What rarely happens, on the heap and out of the way: the task of each connection has room for all that it
+/// may wait for, and all that it does between two waits lies in one function, which is fetched again after
+/// each system call.
+#[cold]
+fn rarely<F: Future>(future: F) -> Pin<Box<F>> {
+    Box::pin(future)
 }
 
 /// Waits for a future, or until a deadline of the connection is over.
@@ -135,7 +144,7 @@ where
         let outcome = match self.read_head(&mut scratch).await {
             Ok(()) => self.exchange(&mut scratch, begun).await,
             Err(NoHead::Ended) => false,
-            Err(NoHead::Refused(reason)) => Box::pin(self.refuse_unread(reason, &mut scratch.out)).await,
+            Err(NoHead::Refused(reason)) => rarely(self.refuse_unread(reason, &mut scratch.out)).await,
         };
         self.context.buffers.give_back_scratch(scratch);
         self.is_first = false;
@@ -168,22 +177,24 @@ where
         let Scratch { bytes, head, response, out, reply } = scratch;
         self.timer.set(Limit::Idle, IDLE_TIMEOUT);
         let line = head.request_line(bytes);
-        let request = match line.and_then(|line| validate::request(line, head.fields(bytes))) {
+        // Matched by reference, here and below: what is taken apart by value is copied at every step.
+        let valid = line.and_then(|line| validate::request(line, head.fields(bytes)));
+        let request = match &valid {
             Ok(request) => request,
-            Err(reason) => return Box::pin(self.refuse_unread(reason, out)).await,
+            Err(reason) => return rarely(self.refuse_unread(*reason, out)).await,
         };
-        let view = View { request: &request, head, bytes };
+        let view = View { request, head, bytes };
         let (outcome, routed) = match self.context.table(|table| plan::plan(table, &view, &self.client)) {
-            Planned::Unrouted(reason) => (Box::pin(self.refuse(reason, &request, out)).await, None),
+            Planned::Unrouted(reason) => (rarely(self.refuse(reason, request, out)).await, None),
             Planned::Routed(routed, asking, plan) => {
                 let planned = match asking {
                     None => Ok(plan),
                     // Boxed: connections on which nobody is asked have no room for it.
-                    Some(asking) => Box::pin(self.authorise((&asking, plan), view, &routed, out)).await,
+                    Some(asking) => rarely(self.authorise((&asking, plan), view, &routed, out)).await,
                 };
-                let outcome = match planned {
+                let outcome = match &planned {
                     Ok(plan) => self.follow(plan, view, &routed, (response, out, reply)).await,
-                    Err(outcome) => outcome,
+                    Err(outcome) => *outcome,
                 };
                 (outcome, Some(routed))
             }
@@ -193,7 +204,7 @@ where
         self.record(&outcome, routed.as_ref(), begun);
         match outcome.reason {
             Some(Reason::ClientGone | Reason::ResponseCut) => return false,
-            _ if !outcome.keep => Box::pin(self.linger()).await,
+            _ if !outcome.keep => rarely(self.linger()).await,
             _ => {}
         }
         outcome.keep
@@ -201,19 +212,19 @@ where
 
     async fn follow(
         &mut self,
-        plan: Plan,
+        plan: &Plan,
         view: View<'_>,
         routed: &Routed,
         (response, out, reply): (&mut Head, &mut Vec<u8>, &mut Vec<u8>),
     ) -> Outcome {
         match plan {
-            Plan::Answer(reason) => Box::pin(self.refuse(reason, view.request, out)).await,
+            Plan::Answer(reason) => rarely(self.refuse(*reason, view.request, out)).await,
             Plan::Preflight(edits) => {
-                let head = |close, out: &mut Vec<u8>| respond::preflight(&edits, close, out);
-                Box::pin(self.reply(respond::PREFLIGHT, head, view.request, out)).await
+                let head = |close, out: &mut Vec<u8>| respond::preflight(edits, close, out);
+                rarely(self.reply(respond::PREFLIGHT, head, view.request, out)).await
             }
             Plan::Redirect(share, extra) => {
-                Box::pin(self.redirect(routed, (share, &extra), view.request, out)).await
+                rarely(self.redirect(routed, (*share, extra), view.request, out)).await
             }
             Plan::Forward(target) => {
                 let job = job::Job { view, routed, target };

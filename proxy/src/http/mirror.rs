@@ -129,10 +129,15 @@ impl Sinks {
     }
 
     /// More of the content, as HTTP/1 frames it.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.0.is_empty() || bytes.is_empty() {
-            return;
+        if !self.0.is_empty() && !bytes.is_empty() {
+            self.push_each(bytes);
         }
+    }
+
+    #[cold]
+    fn push_each(&mut self, bytes: &[u8]) {
         let piece = Bytes::copy_from_slice(bytes);
         self.0.retain(|sink| {
             let waiting = sink.waiting.get() + piece.len() + OVERHEAD;
@@ -142,10 +147,15 @@ impl Sinks {
     }
 
     /// The request is whole.
+    #[inline]
     pub fn end(&mut self) {
-        if self.0.is_empty() {
-            return;
+        if !self.0.is_empty() {
+            self.end_each();
         }
+    }
+
+    #[cold]
+    fn end_each(&mut self) {
         for sink in self.0.drain(..) {
             // It may have been cut off already.
             let _ = sink.to.send(Piece::End);

@@ -74,6 +74,7 @@ impl Target {
     }
 
     /// How the response of an endpoint is edited. `secure`: the client came over TLS.
+    #[inline]
     pub fn edits<'a>(
         &'a self,
         routed: &'a Routed,
@@ -120,8 +121,8 @@ pub fn plan<R: RequestView>(table: &Table, request: &R, client: &Client) -> Plan
     match port.route(request, client.sni.as_deref()) {
         Ok(routed) => {
             let plan = follow((table, port), &routed, request);
-            match asking((table, port), &routed, request, plan) {
-                Ok((asking, plan)) => Planned::Routed(routed, asking, plan),
+            match asking((table, port), &routed, request, &plan) {
+                Ok(asking) => Planned::Routed(routed, asking, plan),
                 Err(reason) => Planned::Routed(routed, None, Plan::Answer(reason)),
             }
         }
@@ -146,18 +147,18 @@ fn asking<R: RequestView>(
     by: (&Table, &Port),
     routed: &Routed,
     request: &R,
-    plan: Plan,
-) -> Result<(Option<Box<Asking>>, Plan), Reason> {
-    let share = match &plan {
+    plan: &Plan,
+) -> Result<Option<Box<Asking>>, Reason> {
+    let share = match plan {
         // A preflight bears no credentials, and is told no more than every page may know.
-        Plan::Answer(_) | Plan::Preflight(_) => return Ok((None, plan)),
+        Plan::Answer(_) | Plan::Preflight(_) => return Ok(None),
         Plan::Redirect(share, _) => *share,
         Plan::Forward(target) => Some(target.share),
     };
-    let Some(checks) = routed.checks(share) else { return Ok((None, plan)) };
+    let Some(checks) = routed.checks(share) else { return Ok(None) };
     let backends = checks.backends(|slot| backend(by, request, slot).map(Cow::into_owned));
     let backends = backends.ok_or(Reason::InvalidRule)?;
-    Ok((Some(Box::new(Asking { share, backends })), plan))
+    Ok(Some(Box::new(Asking { share, backends })))
 }
 
 fn follow<R: RequestView>(by: (&Table, &Port), routed: &Routed, request: &R) -> Plan {

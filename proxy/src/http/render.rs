@@ -55,6 +55,7 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
 }
 
 /// Appends a field; as it came, where it came in the form that is written.
+#[inline]
 fn line(field: &FieldRef<'_>, out: &mut Vec<u8>) {
     match field.line {
         [] => put(out, &[field.name, b": ", field.value, b"\r\n"]),
@@ -66,6 +67,7 @@ fn number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+#[inline]
 fn put_framing(framing: Framing, out: &mut Vec<u8>) {
     match framing {
         Framing::Length(length) => {
@@ -118,6 +120,7 @@ pub fn request<'a>(
 }
 
 /// Says who the client is. What it said itself is not believed; what the route says stands.
+#[inline]
 fn forwarded(request: &Request<'_>, edits: &HeaderEdits, origin: &Origin, out: &mut Vec<u8>) {
     if edits.is_empty() {
         return put(out, &[origin.lines.as_bytes(), request.authority.text, b"\r\n"]);
@@ -184,6 +187,7 @@ impl Persistence {
 
 /// Appends the head of a final response as the client gets it. `framing` is what delimits the content
 /// that is sent; where none is, the length that the upstream announced is passed on (HEAD, 304).
+#[inline]
 pub fn response(
     response: &Response,
     (head, bytes): (&Head, &[u8]),
@@ -234,6 +238,7 @@ pub fn switched(response: &Response, (head, bytes): (&Head, &[u8]), edits: &Head
     put(out, &[edits.lines(), b"\r\n"]);
 }
 
+#[inline]
 fn status_line(response: &Response, head: &Head, bytes: &[u8], out: &mut Vec<u8>) {
     let line = head.start_line(bytes);
     if line.starts_with(b"HTTP/1.1 ") && line.len() > b"HTTP/1.1 200".len() {

@@ -65,6 +65,7 @@ pub struct Retries<'a> {
 
 impl<'a> Retries<'a> {
     /// The retries of a request that goes to this backend.
+    #[inline]
     pub fn new(routed: &'a Routed, backend: &'a Backend) -> Self {
         let policies = routed.rule().policies.as_deref();
         let retry = policies.and_then(|policies| policies.retry.as_ref()).filter(|retry| retry.attempts > 0);
@@ -82,6 +83,7 @@ impl<'a> Retries<'a> {
     }
 
     /// After a response with a status: whether there is to be another attempt.
+    #[inline]
     pub fn after_status(&mut self, status: u16, replayable: bool) -> Option<Again> {
         let (retry, _) = self.policy?;
         if replayable && retry.codes.contains(&status) { self.again() } else { None }

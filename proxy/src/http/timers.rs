@@ -243,6 +243,7 @@ impl Timer {
     }
 
     /// What is over, if anything is; else the task is woken when something will be.
+    #[inline]
     pub fn poll_expired(&self, cx: &Context<'_>) -> Poll<Limit> {
         if let Some(limit) = self.entry.expired(self.inner.now.get()) {
             return Poll::Ready(limit);

@@ -155,8 +155,10 @@ pub struct Connection {
 
 impl Connection {
     /// Adds the options of one field.
+    #[inline]
     pub fn add(&mut self, value: &[u8]) {
-        if value.eq_ignore_ascii_case(b"keep-alive") {
+        // What servers say by themselves.
+        if value == b"keep-alive" {
             self.keep_alive = true;
             return;
         }
@@ -266,6 +268,7 @@ impl Gathered<'_> {
 }
 
 /// One authority, whatever the number of places that name it; all of them must agree.
+#[inline]
 fn authority<'a>(
     line: &Line<'a>,
     target: &Target<'a>,
@@ -292,6 +295,7 @@ fn authority<'a>(
 
 /// A protocol is offered to the backend only where it is the only one, the request has no content, and
 /// it is not HTTP/2 (RFC 9113 section 3.1: `Upgrade: h2c` is obsolete).
+#[inline]
 fn upgrade<'a>(line: &Line<'a>, gathered: &Gathered<'a>, framing: Framing) -> Upgrade<'a> {
     let Some(protocol) = gathered.upgrade else { return Upgrade::None };
     let offered = line.version == Version::Http11

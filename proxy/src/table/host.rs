@@ -77,6 +77,7 @@ impl Hostnames {
     }
 
     /// The place under the most specific key that covers a host.
+    #[inline]
     pub(super) fn covering(&self, host: &Host<'_>) -> Option<usize> {
         if self.places.is_empty() {
             return self.every;

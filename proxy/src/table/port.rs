@@ -154,6 +154,7 @@ impl Port {
         Some(Served(listener.hosts.covering(&host).collect()))
     }
 
+    #[inline]
     fn listener(&self, host: &Host<'_>) -> Option<(usize, &Listener)> {
         let place = self.hostnames.covering(host)?;
         Some((place, &self.listeners[place]))

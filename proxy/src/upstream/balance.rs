@@ -90,6 +90,7 @@ impl Backend {
     }
 
     /// What it is to a Gateway that shows a certificate: the same endpoints, over connections of their own.
+    #[inline]
     pub fn seen_with<'b>(self: &'b Arc<Self>, shown: Option<&Arc<Shown>>) -> Cow<'b, Arc<Self>> {
         let (Reached::Securely(secured), Some(shown)) = (&self.reached, shown) else {
             return Cow::Borrowed(self);
@@ -123,6 +124,7 @@ impl Backend {
     /// The turn makes an idle backend go round exactly; the comparison moves load away from an endpoint
     /// that is slow. One in `avoid` (where an attempt has failed) is taken only where there is no other, one
     /// that serves as many as it may only where all do.
+    #[inline]
     pub fn pick(&self, avoid: &[Arc<Endpoint>]) -> Option<&Arc<Endpoint>> {
         let endpoints = if self.ready.is_empty() { &self.fallback } else { &self.ready };
         let count = match &endpoints[..] {

@@ -60,6 +60,7 @@ impl Link {
 }
 
 impl AsyncRead for Link {
+    #[inline]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
@@ -69,6 +70,7 @@ impl AsyncRead for Link {
 }
 
 impl AsyncWrite for Link {
+    #[inline]
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, from),

@@ -81,6 +81,7 @@ impl Stash {
         }
     }
 
+    #[inline]
     fn take(&self) -> Option<(StdTcpStream, Share)> {
         let (stream, share, _) = self.streams().pop()?;
         Some((stream, share))
@@ -141,6 +142,7 @@ impl Pool {
 
     /// A connection that was used before. One that its endpoint has ended, or on which it says something
     /// unasked, is useless.
+    #[inline]
     fn reuse(&self, endpoint: &Arc<Endpoint>) -> Option<Held> {
         while let Some((mut link, share)) = self.take(endpoint) {
             if link.is_quiet() {
@@ -165,6 +167,7 @@ impl Pool {
     }
 
     /// A way to an endpoint that is at hand: a connection that was used before.
+    #[inline]
     pub fn at_hand(&self, endpoint: &Arc<Endpoint>, protocol: BackendProtocol) -> Option<Connection> {
         if protocol == BackendProtocol::H2c {
             return None;
@@ -241,6 +244,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last exchange has ended cleanly; what served one exchange alone ends.
+    #[inline]
     pub fn keep(&self, endpoint: &Arc<Endpoint>, stream: Stream, now: Instant) {
         if let Stream::Connection(link, share) = stream
             && !self.budget.is_scarce()
@@ -249,6 +253,7 @@ impl Pool {
         }
     }
 
+    #[inline]
     fn keep_connection(&self, endpoint: &Arc<Endpoint>, held: Held, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         let entry = idle

@@ -60,6 +60,7 @@ impl fmt::Debug for Buffers {
 }
 
 impl Buffers {
+    #[inline]
     fn take(&self) -> Box<[u8]> {
         self.in_use.set(self.in_use.get() + 1);
         self.spare.take().unwrap_or_else(|| self.other())
@@ -70,6 +71,7 @@ impl Buffers {
         self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; SIZE].into_boxed_slice())
     }
 
+    #[inline]
     fn give_back(&self, buffer: Box<[u8]>) {
         self.in_use.set(self.in_use.get() - 1);
         if let Some(other) = self.spare.replace(Some(buffer)) {
@@ -86,11 +88,13 @@ impl Buffers {
     }
 
     /// A scratch, empty.
+    #[inline]
     pub fn scratch(&self) -> Box<Scratch> {
         self.scratches.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a scratch back.
+    #[inline]
     pub fn give_back_scratch(&self, mut scratch: Box<Scratch>) {
         scratch.bytes.clear();
         scratch.out.clear();
@@ -142,6 +146,7 @@ impl<'a> ReadBuffer<'a> {
         }
     }
 
+    #[inline]
     fn release(&mut self) {
         (self.start, self.end) = (0, 0);
         if let Some(bytes) = self.bytes.take() {

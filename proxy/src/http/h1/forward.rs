@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::buffer::ReadBuffer;
 use super::job::Job;
 use super::pump::{Pump, PumpError};
-use super::{Connection, IDLE_TIMEOUT, Outcome, within};
+use super::{Connection, IDLE_TIMEOUT, Outcome, rarely, within};
 use crate::http::attempts::{self, Attempts};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
@@ -123,7 +123,7 @@ where
 {
     async fn run(&mut self, head: &mut Head, reply: &mut Vec<u8>) -> Outcome {
         if let Err(reason) = self.sending.take(&mut self.connection.buffer) {
-            return Box::pin(self.answer(reason, reply)).await;
+            return rarely(self.answer(reason, reply)).await;
         }
         let job = self.job;
         if job.target.granted.is_none() {
@@ -133,11 +133,16 @@ where
         self.sending.keep(attempts.may_repeat());
         loop {
             let Some(endpoint) = attempts.pick(&job.target.backend) else {
-                return Box::pin(self.answer(Reason::NoEndpoint, reply)).await;
+                return rarely(self.answer(Reason::NoEndpoint, reply)).await;
             };
             self.limit(Limit::Attempt, self.job.timeouts().backend_request);
             self.exchange.attempt();
-            let (ended, reused) = match self.connect(endpoint, attempts.may_reuse()).await {
+            let at_hand = if attempts.may_reuse() { self.at_hand(endpoint) } else { None };
+            let connected = match at_hand {
+                Some(upstream) => Ok(upstream),
+                None => rarely(self.open(endpoint)).await,
+            };
+            let (ended, reused) = match connected {
                 Ok(mut upstream) => match self.converse(&mut upstream, head, reply).await {
                     Ok(answered) => {
                         let replayable = self.sending.is_replayable();
@@ -151,7 +156,7 @@ where
                         }
                     }
                     Err(Broken::Client(reason)) => {
-                        return Box::pin(self.client_failed(reason, reply)).await;
+                        return rarely(self.client_failed(reason, reply)).await;
                     }
                     Err(Broken::Upstream(failure)) => (Err(failure), upstream.reused),
                 },
@@ -159,17 +164,25 @@ where
             };
             let how = (reused, self.sending.is_replayable());
             let next = ended.unwrap_or_else(|why| attempts.failed(&mut self.exchange, endpoint, why, how));
-            let paused = match next {
-                Ok(pause) => Box::pin(self.pause(pause)).await,
-                Err(Next::Answer(reason)) => Err(reason),
-                Err(Next::Retry | Next::Cut) => return self.cut(Reason::ResponseCut),
-            };
-            if let Err(reason) = paused {
-                return Box::pin(self.answer(reason, reply)).await;
+            if let Some(outcome) = rarely(self.go_on(next, reply)).await {
+                return outcome;
             }
-            self.sending.rewind();
-            self.is_sent = false;
         }
+    }
+
+    /// Makes ready for another attempt, where there is to be one; else how the exchange ended.
+    async fn go_on(&mut self, next: Result<Duration, Next>, reply: &mut Vec<u8>) -> Option<Outcome> {
+        let paused = match next {
+            Ok(pause) => self.pause(pause).await,
+            Err(Next::Answer(reason)) => Err(reason),
+            Err(Next::Retry | Next::Cut) => return Some(self.cut(Reason::ResponseCut)),
+        };
+        if let Err(reason) = paused {
+            return Some(self.answer(reason, reply).await);
+        }
+        self.sending.rewind();
+        self.is_sent = false;
+        None
     }
 
     /// Waits between two attempts.
@@ -193,27 +206,25 @@ where
         }
     }
 
-    async fn connect(&mut self, endpoint: &Arc<Endpoint>, may_reuse: bool) -> Result<Upstream<'c>, Failure> {
-        let context = self.connection.context;
-        let in_flight = endpoint.enter().ok_or(Failure::EndpointFull)?;
-        let protocol = self.job.target.protocol;
-        let at_hand = if may_reuse { context.pool.at_hand(endpoint, protocol) } else { None };
-        let made = match at_hand {
-            Some(made) => made,
-            None => self.open(endpoint).await?,
-        };
-        let buffer = ReadBuffer::new(&context.buffers);
-        Ok(Upstream { stream: made.stream, buffer, reused: made.reused, in_flight })
+    /// A connection that is there, where the endpoint takes a request.
+    fn at_hand(&self, endpoint: &Arc<Endpoint>) -> Option<Upstream<'c>> {
+        let in_flight = endpoint.enter()?;
+        let made = self.connection.context.pool.at_hand(endpoint, self.job.target.protocol)?;
+        Some(self.upstream(made, in_flight))
     }
 
-    /// What is rare is on the heap here and below: the task of each connection has room for all that it may
-    /// wait for, and all that it does between two waits lies in one function.
-    async fn open(&self, endpoint: &Arc<Endpoint>) -> Result<pool::Connection, Failure> {
-        let opening = Box::pin(self.connection.context.pool.open(endpoint, self.job.target.protocol));
-        match Box::pin(within(&self.connection.timer, opening)).await {
-            Ok(made) => made.map_err(Failure::from),
+    async fn open(&self, endpoint: &Arc<Endpoint>) -> Result<Upstream<'c>, Failure> {
+        let in_flight = endpoint.enter().ok_or(Failure::EndpointFull)?;
+        let opening = self.connection.context.pool.open(endpoint, self.job.target.protocol);
+        match within(&self.connection.timer, opening).await {
+            Ok(made) => Ok(self.upstream(made?, in_flight)),
             Err(limit) => Err(timed_out(limit)),
         }
+    }
+
+    fn upstream(&self, made: pool::Connection, in_flight: InFlight) -> Upstream<'c> {
+        let buffer = ReadBuffer::new(&self.connection.context.buffers);
+        Upstream { stream: made.stream, buffer, reused: made.reused, in_flight }
     }
 
     /// Sends the request and reads up to the head of the final response; interim ones are passed on.
@@ -235,7 +246,7 @@ where
                     reply.clear();
                     render::interim(&response, (head, bytes), reply);
                     upstream.buffer.consume(length);
-                    if !Box::pin(self.connection.write(reply)).await {
+                    if !rarely(self.connection.write(reply)).await {
                         return Err(Broken::Client(Reason::ClientGone));
                     }
                 }
@@ -315,9 +326,10 @@ where
         cx: &mut TaskContext<'_>,
         stream: &mut Stream,
     ) -> Result<(), Broken> {
-        if self.is_sent {
-            return Ok(());
-        }
+        if self.is_sent { Ok(()) } else { self.poll_rest(cx, stream) }
+    }
+
+    fn poll_rest(&mut self, cx: &mut TaskContext<'_>, stream: &mut Stream) -> Result<(), Broken> {
         let before = self.sending.moved();
         let client = (&mut self.connection.stream, &mut self.connection.buffer);
         let polled = self.sending.poll(cx, client, stream);

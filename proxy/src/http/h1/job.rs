@@ -23,7 +23,7 @@ pub(super) struct Job<'a> {
     /// The route that takes it.
     pub routed: &'a Routed,
     /// Where it goes.
-    pub target: Target,
+    pub target: &'a Target,
 }
 
 impl Job<'_> {
@@ -45,6 +45,7 @@ impl Job<'_> {
     }
 
     /// The request as the upstream gets it: what has been read already need not be waited for.
+    #[inline]
     pub(super) fn request(&self) -> Cow<'_, Request<'_>> {
         let request = self.view.request;
         match self.content() {

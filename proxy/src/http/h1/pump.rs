@@ -72,6 +72,7 @@ impl<'a> Pump<'a> {
     ///
     /// # Errors
     /// Where the content is malformed.
+    #[inline]
     pub fn take(&mut self, from: &mut ReadBuffer<'_>) -> Result<(), Reason> {
         let before = self.out.len();
         while !self.reader.is_done() && self.out.len() < FULL {
@@ -93,6 +94,7 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
+    #[inline]
     fn end(&mut self) {
         if !self.is_ended {
             self.is_ended = true;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::buffer::ReadBuffer;
 use super::forward::{Forwarding, Upstream};
 use super::pump::{Pump, PumpError};
-use super::{IDLE_TIMEOUT, Outcome};
+use super::{IDLE_TIMEOUT, Outcome, rarely};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Failure, Next, Received};
 use crate::http::head::{Head, Response};
@@ -35,14 +35,14 @@ where
         reply: &mut Vec<u8>,
     ) -> Outcome {
         let Received::Final(framing) = received else {
-            return Box::pin(self.switch(upstream, head, &response, reply)).await;
+            return rarely(self.switch(upstream, head, &response, reply)).await;
         };
         let towards = self.render_response(head, (&response, framing), upstream, reply);
         upstream.buffer.consume(head.len());
         let mut receiving = Pump::new(BodyReader::new(framing), BodyWriter::new(towards), reply);
         if receiving.take(&mut upstream.buffer).is_err() && !receiving.is_begun() {
             drop(receiving);
-            return Box::pin(self.fail(Failure::Malformed, reply)).await;
+            return rarely(self.fail(Failure::Malformed, reply)).await;
         }
         self.exchange.response_begun();
         if let Err(reason) = poll_fn(|cx| self.poll_response(cx, upstream, &mut receiving)).await {

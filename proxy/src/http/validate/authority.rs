@@ -23,6 +23,7 @@ impl<'a> Authority<'a> {
     ///
     /// # Errors
     /// Where it is empty, holds user information or any byte that no host has, or a port that is none.
+    #[inline]
     pub fn parse(text: &'a [u8]) -> Result<Self, Reason> {
         let (host, port) = split(text).ok_or(Reason::MalformedHost)?;
         let port = match port {
@@ -39,7 +40,19 @@ impl<'a> Authority<'a> {
     }
 }
 
+/// For each byte: whether a label may hold it.
+const IN_LABEL: [bool; 256] = {
+    let mut is_in = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        is_in[byte] = (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'-';
+        byte += 1;
+    }
+    is_in
+};
+
 /// The host, checked, and what follows its colon.
+#[inline]
 fn split(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     if text.first() == Some(&b'[') {
         let end = memchr::memchr(b']', text)?;
@@ -54,7 +67,7 @@ fn split(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let (mut end, mut label) = (0, 0);
     for byte in text {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => label += 1,
+            byte if IN_LABEL[usize::from(*byte)] => label += 1,
             b'.' if label > 0 => label = 0,
             b':' => break,
             _ => return None,

@@ -144,6 +144,7 @@ impl FieldLine {
 ///
 /// # Errors
 /// As for [`check`], or where the line has another end than CRLF.
+#[inline]
 pub fn line(bytes: &[u8]) -> Result<Option<FieldLine>, Reason> {
     let (name, has_underscore) = token(bytes);
     match bytes.get(name) {
@@ -173,15 +174,16 @@ pub fn line(bytes: &[u8]) -> Result<Option<FieldLine>, Reason> {
 }
 
 /// How many bytes of a token these begin with, and whether there is an underscore among them.
+#[inline]
 fn token(bytes: &[u8]) -> (usize, bool) {
     let class = |byte: &u8| CLASSES[usize::from(*byte)];
     let mut plain = 0;
     // Eight at a time, so that the end is looked for once: names are short, and this is most of a head.
     while let Some(chunk) = bytes.get(plain..).and_then(<[u8]>::first_chunk::<8>) {
-        let found = chunk.iter().position(|byte| class(byte) != TOKEN);
-        plain += found.unwrap_or(chunk.len());
-        if found.is_some() {
-            break;
+        match chunk.iter().position(|byte| class(byte) != TOKEN) {
+            None => plain += chunk.len(),
+            Some(place) if chunk[place] != b'_' => return (plain + place, false),
+            Some(_) => break,
         }
     }
     let rest = &bytes[plain..];
@@ -219,6 +221,7 @@ fn controls(word: u64) -> u64 {
 }
 
 /// What a name means; its length and first letter leave one candidate. The name is a token.
+#[inline]
 fn known(name: &[u8]) -> Known {
     let first = name.first().map_or(0, |byte| byte | 0x20);
     let found = match (name.len(), first) {

@@ -74,6 +74,7 @@ impl<'a> FramingFields<'a> {
     ///
     /// # Errors
     /// As for a request.
+    #[inline]
     pub fn response(&self, version: Version) -> Result<Framing, Reason> {
         match (self.length, self.coding) {
             (Some(_), Some(_)) => Err(Reason::ConflictingFraming),

@@ -43,6 +43,7 @@ impl<'a> Target<'a> {
     /// # Errors
     /// Where it has another form, holds a byte that no target may, is badly percent-encoded, or climbs
     /// above the root.
+    #[inline]
     pub fn parse(target: &'a [u8], method: &[u8]) -> Result<Self, Reason> {
         let seen = target.iter().fold(0, |seen, byte| seen | CLASSES[usize::from(*byte)]);
         if seen & REFUSED != 0 {
