@@ -1,9 +1,9 @@
 //! A set of units with its hashes: what a controller wants a proxy to hold, or what a proxy holds.
 //!
 //! Units fall into 256 buckets by the hash of their id. A bucket's hash covers its units, the root
-//! covers the buckets; a change costs its bucket and the root, not the whole set.
+//! covers the buckets; a change costs its bucket and the root, not the whole set. Of the bucket it reads
+//! hashes alone: what it copies is a leaf.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -20,35 +20,21 @@ pub const BUCKETS: usize = 256;
 #[serde(transparent)]
 pub struct RootHash(pub ContentHash);
 
-/// A set of units. Cloning shares the buckets.
+/// A set of units. Cloning shares all of it.
 #[derive(Clone, Debug)]
 pub struct UnitSet {
-    buckets: Vec<Arc<Bucket>>,
+    buckets: Arc<[Arc<Bucket>]>,
     root: RootHash,
 }
 
-#[derive(Clone, Debug)]
-struct Bucket {
-    units: BTreeMap<UnitId, EncodedUnit>,
-    hash: ContentHash,
-}
+mod bucket;
 
-impl Bucket {
-    fn seal(&mut self) {
-        let mut hash = Sha256::new();
-        for unit in self.units.values() {
-            hash.update(unit.hash.0);
-        }
-        self.hash = ContentHash(hash.finalize().into());
-    }
-}
+use bucket::Bucket;
 
 impl Default for UnitSet {
     fn default() -> Self {
-        let mut empty = Bucket { units: BTreeMap::new(), hash: ContentHash([0; 32]) };
-        empty.seal();
-        let empty = Arc::new(empty);
-        let mut set = Self { buckets: vec![empty; BUCKETS], root: RootHash(ContentHash([0; 32])) };
+        let empty = Arc::new(Bucket::default());
+        let mut set = Self { buckets: vec![empty; BUCKETS].into(), root: RootHash(ContentHash([0; 32])) };
         set.seal();
         set
     }
@@ -69,25 +55,32 @@ impl UnitSet {
         let mut touched = [false; BUCKETS];
         for id in delete {
             let index = usize::from(Self::bucket_of(&id));
-            touched[index] |= Arc::make_mut(&mut self.buckets[index]).units.remove(&id).is_some();
+            if self.buckets[index].get(&id).is_some() {
+                self.bucket_mut(index).remove(&id);
+                touched[index] = true;
+            }
         }
         for unit in put {
             let index = usize::from(Self::bucket_of(&unit.id));
-            Arc::make_mut(&mut self.buckets[index]).units.insert(unit.id.clone(), unit);
+            self.bucket_mut(index).insert(unit);
             touched[index] = true;
         }
-        for (bucket, _) in self.buckets.iter_mut().zip(touched).filter(|(_, touched)| *touched) {
-            Arc::make_mut(bucket).seal();
+        for (index, _) in touched.iter().enumerate().filter(|(_, touched)| **touched) {
+            self.bucket_mut(index).seal();
         }
         if touched.contains(&true) {
             self.seal();
         }
     }
 
+    fn bucket_mut(&mut self, index: usize) -> &mut Bucket {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.buckets)[index])
+    }
+
     fn seal(&mut self) {
         let mut hash = Sha256::new();
-        for bucket in &self.buckets {
-            hash.update(bucket.hash.0);
+        for bucket in &*self.buckets {
+            hash.update(bucket.hash().0);
         }
         self.root = RootHash(ContentHash(hash.finalize().into()));
     }
@@ -99,55 +92,59 @@ impl UnitSet {
 
     /// The hash of each bucket, in order.
     pub fn bucket_hashes(&self) -> Vec<ContentHash> {
-        self.buckets.iter().map(|bucket| bucket.hash).collect()
+        self.buckets.iter().map(|bucket| bucket.hash()).collect()
     }
 
     /// The units of one bucket, by id.
     pub fn bucket(&self, index: u8) -> impl Iterator<Item = &EncodedUnit> {
-        self.buckets[usize::from(index)].units.values()
+        self.buckets[usize::from(index)].iter()
     }
 
     /// A unit by its id.
     pub fn get(&self, id: &UnitId) -> Option<&EncodedUnit> {
-        self.buckets[usize::from(Self::bucket_of(id))].units.get(id)
+        self.buckets[usize::from(Self::bucket_of(id))].get(id)
     }
 
     /// All units, bucket by bucket.
     pub fn iter(&self) -> impl Iterator<Item = &EncodedUnit> {
-        self.buckets.iter().flat_map(|bucket| bucket.units.values())
+        self.buckets.iter().flat_map(|bucket| bucket.iter())
     }
 
     /// How many units there are.
     pub fn len(&self) -> usize {
-        self.buckets.iter().map(|bucket| bucket.units.len()).sum()
+        self.buckets.iter().map(|bucket| bucket.len()).sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.buckets.iter().all(|bucket| bucket.units.is_empty())
+        self.buckets.iter().all(|bucket| bucket.len() == 0)
     }
 
-    /// The units that `other` lacks or has in another version; buckets that are shared or equal cost nothing.
+    /// The units that `other` lacks or has in another version; what is shared or equal costs nothing.
     pub fn missing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a UnitId> {
-        let pairs = self.buckets.iter().zip(&other.buckets);
-        let differ = pairs.filter(|(mine, theirs)| !Arc::ptr_eq(mine, theirs) && mine.hash != theirs.hash);
-        differ.flat_map(|(mine, theirs)| {
-            mine.units.values().filter(|unit| theirs.units.get(&unit.id) != Some(*unit)).map(|unit| &unit.id)
+        self.differing(other).flat_map(|(mine, theirs)| {
+            let mine = mine.not_shared(theirs);
+            mine.filter(|unit| theirs.get(&unit.id) != Some(*unit)).map(|unit| &unit.id)
         })
     }
 
-    /// What must be put and deleted to come from `base` to this set; buckets that are shared or equal
-    /// cost nothing.
+    /// What must be put and deleted to come from `base` to this set; what is shared or equal costs nothing.
     pub fn diff(&self, base: &Self) -> (Vec<EncodedUnit>, Vec<UnitId>) {
         let (mut put, mut delete) = (Vec::new(), Vec::new());
-        for (new, old) in self.buckets.iter().zip(&base.buckets) {
-            if Arc::ptr_eq(new, old) || new.hash == old.hash {
-                continue;
-            }
-            put.extend(new.units.values().filter(|unit| old.units.get(&unit.id) != Some(*unit)).cloned());
-            delete.extend(old.units.keys().filter(|id| !new.units.contains_key(*id)).cloned());
+        for (new, old) in self.differing(base) {
+            put.extend(new.not_shared(old).filter(|unit| old.get(&unit.id) != Some(*unit)).cloned());
+            let gone = old.not_shared(new).filter(|unit| new.get(&unit.id).is_none());
+            delete.extend(gone.map(|unit| unit.id.clone()));
         }
         (put, delete)
+    }
+
+    /// The buckets that differ.
+    fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a Bucket, &'a Bucket)> {
+        let pairs = self.buckets.iter().zip(&*other.buckets);
+        let differ =
+            pairs.filter(|(mine, theirs)| !Arc::ptr_eq(mine, theirs) && mine.hash() != theirs.hash());
+        differ.map(|(mine, theirs)| (&**mine, &**theirs))
     }
 }
 
@@ -161,6 +158,8 @@ impl FromIterator<EncodedUnit> for UnitSet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -169,7 +168,11 @@ mod tests {
     use crate::unit::Unit;
 
     fn unit(name: u8, content: u8) -> EncodedUnit {
-        let id = UnitId::key(&ObjectName::new("ns", format!("k{name}")));
+        named(format!("k{name}"), content)
+    }
+
+    fn named(name: String, content: u8) -> EncodedUnit {
+        let id = UnitId::key(&ObjectName::new("ns", name));
         EncodedUnit::new(id, &Unit::Key(PrivateKey { pem: content.to_string() }))
     }
 
@@ -201,6 +204,22 @@ mod tests {
         ) {
             let of = |map: &BTreeMap<u8, u8>| map.iter().map(|(n, c)| unit(*n, *c)).collect::<UnitSet>();
             prop_assert_eq!(of(&a).root() == of(&b).root(), a == b);
+        }
+    }
+
+    #[test]
+    fn a_change_copies_one_leaf_of_a_large_set() {
+        let of = |version: u8| move |number| named(format!("k{number}"), version);
+        let base: UnitSet = (0..20_000).map(of(0)).collect();
+        for (put, delete) in
+            [(vec![of(1)(7)], vec![]), (vec![], vec![of(0)(7).id]), (vec![of(0)(20_000)], vec![])]
+        {
+            let mut new = base.clone();
+            new.apply(put, delete);
+            let copied = new.differing(&base).flat_map(|(new, old)| new.not_shared(old)).count();
+            assert!(copied <= bucket::LEAF, "{copied}");
+            let buckets = new.buckets.iter().zip(&*base.buckets);
+            assert_eq!(buckets.filter(|(new, old)| !Arc::ptr_eq(new, old)).count(), 1);
         }
     }
 
