@@ -94,10 +94,10 @@ impl Hostnames {
 
 const SHARDS: usize = 256;
 
-/// What a listener serves, by host key. Shards are shared between tables: a change copies one of them.
+/// What a listener serves, by host key. Tables share all of it, and after a change all shards but one.
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
-    shards: Box<[Arc<Map<Arc<Paths>>>; SHARDS]>,
+    shards: Arc<[Arc<Map<Arc<Paths>>>; SHARDS]>,
     /// What is served under the empty key, which is in no shard.
     every: Option<Arc<Paths>>,
     /// How many keys are in shards.
@@ -108,9 +108,11 @@ pub(super) struct Hosts {
 
 impl Default for Hosts {
     fn default() -> Self {
-        static EMPTY: LazyLock<Arc<Map<Arc<Paths>>>> = LazyLock::new(Arc::default);
-        let shards = Box::new(std::array::from_fn(|_| Arc::clone(&EMPTY)));
-        Self { shards, every: None, named: 0, wildcards: 0 }
+        static EMPTY: LazyLock<Arc<[Arc<Map<Arc<Paths>>>; SHARDS]>> = LazyLock::new(|| {
+            let empty = Arc::default();
+            Arc::new(std::array::from_fn(|_| Arc::clone(&empty)))
+        });
+        Self { shards: Arc::clone(&EMPTY), every: None, named: 0, wildcards: 0 }
     }
 }
 
@@ -146,7 +148,7 @@ impl Hosts {
             self.every = paths;
             return;
         }
-        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
+        let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[shard_of(key)]);
         let is_there = paths.is_some();
         let was_there = match paths {
             Some(paths) => shard.insert(key.into(), paths),

@@ -46,6 +46,13 @@ pub(super) struct Listener {
     pub(super) names: ServerNames,
 }
 
+impl Listener {
+    /// Whether it matters to it how a client was validated.
+    pub(super) fn validates(&self) -> bool {
+        self.is_closed || self.clients.is_some()
+    }
+}
+
 /// What a connection meets, as its server name chose it.
 #[derive(Clone, Copy, Debug)]
 pub struct Chosen<'t> {

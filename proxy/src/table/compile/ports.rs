@@ -88,7 +88,7 @@ impl PortStage {
         self.by_address.get(&address).into_iter().flatten()
     }
 
-    /// Builds the ports that changed, or whose credentials or routes did.
+    /// Builds the ports whose listeners changed; of those whose credentials or routes did, that one alone.
     pub(super) fn rebuild(
         &mut self,
         credentials: &Dirty<UnitId>,
@@ -99,8 +99,9 @@ impl PortStage {
     ) {
         let mut dirty = std::mem::take(&mut self.dirty);
         let renewed = credentials.iter().filter_map(|id| self.by_credential.get(id)).flatten();
-        let renewed = renewed.filter_map(|id| self.units.get(id));
-        dirty.extend(renewed.flat_map(|unit| addresses(self.node_address, unit)));
+        let (renewed, contested): (BTreeSet<_>, BTreeSet<_>) = renewed.partition(|id| self.stands(id, ports));
+        let contested = contested.into_iter().filter_map(|id| self.units.get(id));
+        dirty.extend(contested.flat_map(|unit| addresses(self.node_address, unit)));
         self.spread(&mut dirty);
         for address in &dirty {
             let ids = self.by_address.get(address);
@@ -117,14 +118,23 @@ impl PortStage {
                 }
             }
         }
-        for id in listeners {
+        for id in listeners.iter().chain(renewed.iter().copied().filter(|id| !listeners.contains(*id))) {
             let Some(unit) = self.units.get(id) else { continue };
-            for address in addresses(self.node_address, unit) {
-                if let (false, Some(port)) = (dirty.contains(&address), ports.get_mut(&address)) {
-                    refresh(port, id, unit, context);
+            for address in addresses(self.node_address, unit).filter(|address| !dirty.contains(address)) {
+                let unusable = ports.get_mut(&address).and_then(|port| refresh(port, id, unit, context));
+                if let (true, Some(unusable)) = (renewed.contains(id), unusable) {
+                    note(broken, id, unusable);
                 }
             }
         }
+    }
+
+    /// Whether a listener has its hostname at all of its addresses.
+    fn stands(&self, id: &UnitId, ports: &BTreeMap<SocketAddr, Arc<Port>>) -> bool {
+        self.units.get(id).is_some_and(|unit| {
+            let mut addresses = addresses(self.node_address, unit);
+            addresses.all(|address| ports.get(&address).and_then(|port| place(port, id, unit)).is_some())
+        })
     }
 
     /// Adds the other addresses of the listeners at these: what is wrong with one may be so at any of its own.
@@ -188,22 +198,42 @@ fn addresses(node: IpAddr, unit: &ListenerUnit) -> impl Iterator<Item = SocketAd
     })
 }
 
-/// Gives a port the new routes of one of its listeners.
-fn refresh(port: &mut Arc<Port>, id: &UnitId, unit: &ListenerUnit, context: &Context<'_>) {
-    let Some(place) = port.hostnames.get(key(unit.hostname.as_ref()).as_bytes()) else { return };
-    // Not so for one that lost its hostname to another listener.
-    if port.listeners[place].id == *id {
-        let mut listeners = port.listeners.clone();
-        let (listener, _) = listener(id, unit, Some(&listeners[place]), context);
-        listeners[place] = Arc::new(listener);
-        let validates = validates(&listeners);
-        let (protocol, hostnames) = (port.protocol, Arc::clone(&port.hostnames));
-        *port = Arc::new(Port { protocol, hostnames, listeners, validates });
+/// The place of a listener at a port; `None` where it lost its hostname to another one.
+fn place(port: &Port, id: &UnitId, unit: &ListenerUnit) -> Option<usize> {
+    let place = port.hostnames.get(key(unit.hostname.as_ref()).as_bytes())?;
+    (port.listeners[place].id == *id).then_some(place)
+}
+
+/// Gives a port the new routes and credentials of one of its listeners; why nobody can connect to that, where it
+/// is so. `None` where it lost its hostname to another listener.
+fn refresh(
+    port: &mut Arc<Port>,
+    id: &UnitId,
+    unit: &ListenerUnit,
+    context: &Context<'_>,
+) -> Option<Option<String>> {
+    let place = place(port, id, unit)?;
+    let before = &port.listeners[place];
+    let (listener, unusable) = listener(id, unit, Some(before), context);
+    let same = listener.validates() == before.validates();
+    let mut listeners = port.listeners.clone();
+    listeners[place] = Arc::new(listener);
+    let validates = if same { port.validates } else { validates(&listeners) };
+    let (protocol, hostnames) = (port.protocol, Arc::clone(&port.hostnames));
+    *port = Arc::new(Port { protocol, hostnames, listeners, validates });
+    Some(unusable)
+}
+
+/// Says what is wrong with a unit, where something is.
+fn note(broken: &mut Problems, id: &UnitId, problem: Option<String>) {
+    match problem {
+        Some(reason) => drop(broken.insert(id.clone(), reason)),
+        None => drop(broken.remove(id)),
     }
 }
 
 fn validates(listeners: &[Arc<Listener>]) -> bool {
-    listeners.iter().any(|listener| listener.is_closed || listener.clients.is_some())
+    listeners.iter().any(|listener| listener.validates())
 }
 
 /// A listener, and why nobody can connect to it where that is so. What is the same as it was before is kept.

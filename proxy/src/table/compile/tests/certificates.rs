@@ -218,3 +218,49 @@ fn of_four_listeners_of_a_port_each_host_belongs_to_one() {
         assert_eq!(got, want, "{host} over {sni}");
     }
 }
+
+#[test]
+fn a_renewed_certificate_makes_its_own_listeners_anew_and_no_other() {
+    let (shared, own) = (issue("shared", &["*.example.com"]), issue("own", &["l7.example.com"]));
+    let listeners = (0..100).map(|number| {
+        let certificate = if number == 7 { &own } else { &shared };
+        https(&format!("l{number}"), Some(&format!("l{number}.example.com")), &[certificate])
+    });
+    let credentials = [&shared, &own].map(|issued| [issued.certificate.clone(), issued.key.clone()]);
+    let units = set(listeners.chain(credentials.into_iter().flatten()));
+    let (before, mut compiler) = compile(&units);
+    let renewed = issue("own", &["l7.example.com"]);
+    let put = [&renewed.certificate, &renewed.key].map(|(id, unit)| EncodedUnit::new(id.clone(), unit));
+    let after = compiler.apply(&put, [], version(), units.root());
+    check(&after, Some("l7.example.com"), Some(&renewed));
+    check(&after, Some("l8.example.com"), Some(&shared));
+    let at = |table: &Arc<Table>| Arc::clone(table.port((NODE, 443).into()).unwrap());
+    let (before, after) = (at(&before), at(&after));
+    assert!(Arc::ptr_eq(&before.hostnames, &after.hostnames));
+    let pairs = before.listeners.iter().zip(&after.listeners);
+    let made: Vec<_> = pairs.filter(|(old, new)| !Arc::ptr_eq(old, new)).map(|(_, new)| &new.id).collect();
+    assert_eq!(made, [&https("l7", None, &[]).0]);
+}
+
+#[test]
+fn a_certificate_of_a_listener_that_lost_its_hostname_changes_nothing_but_that_it_is_reported() {
+    let (first, second) = (issue("first", &["shop.example.com"]), issue("second", &["shop.example.com"]));
+    let units = set([
+        https("a", Some("shop.example.com"), &[&first]),
+        https("b", Some("shop.example.com"), &[&second]),
+        first.certificate.clone(),
+        first.key.clone(),
+    ]);
+    let (table, mut compiler) = compile(&units);
+    check(&table, Some("shop.example.com"), Some(&first));
+    let lost: Vec<_> = compiler.broken().collect();
+    let put = [&second.certificate, &second.key].map(|(id, unit)| EncodedUnit::new(id.clone(), unit));
+    let table = compiler.apply(&put, [], version(), units.root());
+    check(&table, Some("shop.example.com"), Some(&first));
+    assert_eq!(compiler.broken().collect::<Vec<_>>(), lost);
+    // Its last certificate goes, and the one that had the name.
+    let gone = [first.certificate.0.clone(), https("a", None, &[]).0];
+    let table = compiler.apply([], &gone, version(), units.root());
+    check(&table, Some("shop.example.com"), Some(&second));
+    assert_eq!(compiler.broken().count(), 0);
+}
