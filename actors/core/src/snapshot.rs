@@ -209,7 +209,8 @@ fn put_if_changed<K: Ord + Clone, V: PartialEq>(map: &mut OrdMap<K, Arc<V>>, key
     true
 }
 
-fn key_of<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
+/// What a difference is about.
+pub(crate) fn key_of<'a, K, V>(item: &DiffItem<'a, 'a, K, V>) -> &'a K {
     match item {
         DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
     }

@@ -10,13 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors_core::snapshot::meta::{Kind, ObjectRef};
-use actors_core::status::fleet::finalise;
+use actors_core::status::fleet::Finaliser;
 use actors_core::status::merge::merge_status;
 use actors_core::status::news::{News, news};
 use actors_core::status::{DesiredStatus, StatusContent};
 use actors_core::translate::Translation;
-use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use kube::Client;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -94,7 +92,8 @@ pub struct State {
     term: Term,
     since: Instant,
     touched: watch::Receiver<u64>,
-    desired: OrdMap<ObjectRef, Arc<DesiredStatus>>,
+    /// What statuses should say.
+    desired: Finaliser,
     /// Until when what changed waits for the proxies' answers.
     held: Option<Instant>,
     /// Whether every object has been looked at once in this term.
@@ -128,7 +127,7 @@ impl Actor for StatusWriter {
             term,
             since: now,
             touched: args.stores.status_changes(),
-            desired: OrdMap::new(),
+            desired: Finaliser::default(),
             held: None,
             begun: false,
             noted: BTreeMap::new(),
@@ -195,14 +194,7 @@ impl State {
             fleet(translation, &acks, &proxies, Since { begun: self.since, now })
         };
         self.held = if settled { None } else { Some(self.held.unwrap_or(now + HOLD)) };
-        let desired = finalise(translation, &fleet);
-        let changed: Vec<_> = (self.desired.diff(&desired))
-            .map(|change| match change {
-                DiffItem::Add(object, _) | DiffItem::Remove(object, _) => object.clone(),
-                DiffItem::Update { new: (object, _), .. } => object.clone(),
-            })
-            .collect();
-        self.desired = desired;
+        let changed = self.desired.update(translation, &fleet);
         if !std::mem::replace(&mut self.begun, true) {
             // Routes and policies that are no longer ours may carry entries of an earlier term.
             for kind in Kind::ALL.into_iter().filter(|kind| kind.has_entries()) {
@@ -218,7 +210,7 @@ impl State {
 
     /// Notes what has not been looked at as it stands, though nothing told of a change.
     fn resync(&mut self, now: Instant) {
-        let (stores, good, desired) = (&self.args.stores, &mut self.good, &self.desired);
+        let (stores, good, desired) = (&self.args.stores, &mut self.good, self.desired.statuses());
         good.retain(|object, _| desired.contains_key(object));
         let is_good = |object: &ObjectRef, desired: &Arc<DesiredStatus>| {
             let same = |(version, seen): &(ObjectVersion, Arc<DesiredStatus>)| {
@@ -288,7 +280,7 @@ impl State {
     /// What has to be written of an object; `None` where its status says what it should.
     fn look(&mut self, object: &ObjectRef) -> Option<Write> {
         let (version, generation, status) = self.args.stores.status(object)?;
-        let desired = match self.desired.get(object) {
+        let desired = match self.desired.statuses().get(object) {
             Some(desired) => desired.clone(),
             None => self.nothing(object, &version.uid, status.as_ref())?,
         };
@@ -308,7 +300,7 @@ impl State {
 
     /// Until when a route that may have ceased to be ours is left alone, if that is not over.
     fn leaves(&mut self, object: &ObjectRef, now: Instant) -> Option<Instant> {
-        if self.desired.contains_key(object) || !object.kind.has_entries() {
+        if self.desired.statuses().contains_key(object) || !object.kind.has_entries() {
             self.leaving.remove(object);
             return None;
         }

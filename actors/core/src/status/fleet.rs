@@ -4,6 +4,7 @@
 
 mod answers;
 mod expiry;
+mod finaliser;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use proxy_config::set::UnitSet;
 
 use self::answers::{Answers, Verdict, few};
 use self::expiry::Ending;
+pub use self::finaliser::Finaliser;
 use super::{Condition, ConditionStatus, DesiredStatus, GatewayStatus, ListenerStatus, StatusContent};
 use crate::snapshot::meta::{Kind, ObjectRef};
 use crate::translate::Translation;
@@ -60,33 +62,11 @@ pub struct Acked {
     pub broken: BTreeMap<UnitId, String>,
 }
 
-/// The statuses with what depends on the proxies. Costs the Gateways and the broken routes alone.
+/// The statuses with what depends on the proxies, worked out from nothing.
 pub fn finalise(translation: &Translation, fleet: &Fleet) -> OrdMap<ObjectRef, Arc<DesiredStatus>> {
-    let answers = Answers::new(&translation.units, fleet);
-    let ending = expiry::ending(translation, fleet.now);
-    let mut statuses = translation.statuses.clone();
-    let first = ObjectRef::new(Kind::Gateway, ObjectName::new("", ""));
-    let holders = translation.statuses.range(first..);
-    let holders = holders.take_while(|(object, _)| matches!(object.kind, Kind::Gateway | Kind::ListenerSet));
-    for (object, status) in holders {
-        let content = match &status.content {
-            StatusContent::Gateway(gateway) => {
-                StatusContent::Gateway(finalise_gateway(gateway, &answers, &ending))
-            }
-            StatusContent::ListenerSet(set) => {
-                StatusContent::ListenerSet(finalise_set(set, &answers, &ending))
-            }
-            _ => continue,
-        };
-        statuses.insert(object.clone(), Arc::new(DesiredStatus { content, ..DesiredStatus::clone(status) }));
-    }
-    for (object, message) in broken_routes(&answers) {
-        if let Some(status) = statuses.get(&object) {
-            let status = with_broken(status, &message);
-            statuses.insert(object, Arc::new(status));
-        }
-    }
-    statuses
+    let mut finaliser = Finaliser::default();
+    finaliser.update(translation, fleet);
+    finaliser.statuses().clone()
 }
 
 fn condition(status: ConditionStatus, reason: &'static str, message: impl Into<String>) -> Condition {
@@ -168,12 +148,6 @@ fn summary(listeners: &[ListenerStatus], verdicts: &[(String, Verdict)], answers
         condition.message = format!("{}; not served: {names}", condition.message);
     }
     condition
-}
-
-/// The routes that some proxy could not use, as they are now.
-fn broken_routes(answers: &Answers<'_>) -> BTreeMap<ObjectRef, String> {
-    let route = |(unit, said): (&&UnitId, &Vec<String>)| Some((route_of(unit)?, few(said, "; ")));
-    answers.broken.iter().filter_map(route).collect()
 }
 
 fn route_of(unit: &UnitId) -> Option<ObjectRef> {

@@ -1,5 +1,5 @@
 //! Owns: what all proxies say of the units of one translation, gathered once, and the verdict on some of them.
-//! Called by [`super::finalise`]. It refuses to know which objects the units are of.
+//! Called by [`super::Finaliser`]. It refuses to know which objects the units are of.
 //!
 //! Proxies that hold the same are asked once: what they lack is found bucket by bucket. So each answer costs the
 //! proxies and the listeners, not the one times the other.
@@ -93,6 +93,18 @@ impl<'a> Answers<'a> {
             }
         }
         Self { ready, silent, broken, behind, lacking }
+    }
+
+    /// What is of matter to every verdict: how many proxies are ready, which of them are silent, and what those
+    /// refused of which it is not known what they hold, where there are any.
+    pub(super) fn of_all(&self) -> (usize, Vec<String>, Option<Vec<String>>) {
+        let unknown = self.behind.iter().find(|alike| alike.lacking.is_none());
+        (self.ready, self.silent.clone(), unknown.map(|alike| alike.refused.clone()))
+    }
+
+    /// The units that some proxy lacks of which it is known what it holds.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = &UnitId> {
+        self.lacking.keys().copied()
     }
 
     /// What the fleet says of some of them.

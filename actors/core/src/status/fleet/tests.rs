@@ -8,6 +8,8 @@ use super::*;
 use crate::snapshot::http_route::ParentRef;
 use crate::status::ParentStatus;
 
+mod incremental;
+
 fn id(listener: &str) -> UnitId {
     UnitId::listener(&ObjectName::new("shop", "edge"), listener)
 }
