@@ -2,15 +2,16 @@
 //!
 //! The actor `gateway_objects` carries it out. It refuses to know how objects are written.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::unit::ContentHash;
 
-use crate::snapshot::Store;
 use crate::snapshot::cluster::{GATEWAY_NAME, GatewayService, MANAGED_BY, Service};
 use crate::snapshot::gateway::Gateway;
+use crate::snapshot::{Store, key_of};
 
 /// How long a label's value and a Service's name may be. Source: RFC 1035 section 2.3.1, Kubernetes.
 const MAX_LABEL: usize = 63;
@@ -55,18 +56,47 @@ fn label_value(name: &str, hash: &str) -> String {
     format!("{}-{hash}", &name[..MAX_LABEL - DIGITS - 1])
 }
 
-/// What has to be changed. A Service of that name that we did not make stays as it is.
-pub fn plan(wanted: &Services, standing: &Store<Service>) -> Vec<(ObjectName, Change)> {
-    let gone =
-        standing.iter().filter(|(name, service)| service.made.is_some() && !wanted.contains_key(*name));
-    let gone = gone.map(|(name, _)| (name.clone(), Change::Delete));
-    let differs = |name: &ObjectName, wanted: &Arc<GatewayService>| match standing.get(name) {
-        None => true,
-        Some(service) => service.made.as_ref().is_some_and(|made| made != wanted),
-    };
-    let changed = wanted.iter().filter(|(name, service)| differs(name, service));
-    let changed = changed.map(|(name, service)| (name.clone(), Change::Apply(service.clone())));
-    gone.chain(changed).collect()
+/// What has to be changed, kept from one look to the next: a look costs what has changed since.
+#[derive(Debug, Default)]
+pub struct Plan {
+    wanted: Services,
+    standing: Store<Service>,
+    changes: BTreeMap<ObjectName, Change>,
+    looked_at: usize,
+}
+
+impl Plan {
+    /// What leads from the Services that stand to those that are wanted. One of such a name that we did not make
+    /// stays as it is.
+    pub fn update(&mut self, wanted: &Services, standing: &Store<Service>) -> &BTreeMap<ObjectName, Change> {
+        let wished = self.wanted.diff(wanted).map(|change| key_of(&change).clone());
+        let seen = self.standing.diff(standing).map(|change| key_of(&change).clone());
+        let names: BTreeSet<_> = wished.chain(seen).collect();
+        (self.wanted, self.standing) = (wanted.clone(), standing.clone());
+        self.looked_at = names.len();
+        for name in names {
+            match change(wanted.get(&name), standing.get(&name)) {
+                Some(change) => drop(self.changes.insert(name, change)),
+                None => drop(self.changes.remove(&name)),
+            }
+        }
+        &self.changes
+    }
+
+    /// At how many Services the last update looked.
+    pub fn looked_at(&self) -> usize {
+        self.looked_at
+    }
+}
+
+fn change(wanted: Option<&Arc<GatewayService>>, standing: Option<&Arc<Service>>) -> Option<Change> {
+    let made = standing.map(|service| service.made.as_ref());
+    match (wanted, made) {
+        (Some(wanted), None) => Some(Change::Apply(wanted.clone())),
+        (Some(wanted), Some(Some(made))) if made != wanted => Some(Change::Apply(wanted.clone())),
+        (None, Some(Some(_))) => Some(Change::Delete),
+        (Some(_) | None, Some(_)) | (None, None) => None,
+    }
 }
 
 #[cfg(test)]
@@ -88,9 +118,10 @@ mod tests {
     }
 
     fn standing(name: &ObjectName, labels: serde_json::Value) -> Snapshot {
+        let owner = labels[GATEWAY_NAME].as_str().unwrap_or("edge").to_owned();
         let metadata = json!({
             "name": &*name.name, "namespace": "shop", "labels": labels,
-            "ownerReferences": [{ "name": "edge", "uid": "u1" }],
+            "ownerReferences": [{ "name": owner, "uid": "u1" }],
         });
         let mut snapshot = Snapshot::default();
         snapshot.put(observe(Kind::Service, &json!({ "metadata": metadata, "spec": {} })));
@@ -110,6 +141,10 @@ mod tests {
         assert_eq!(of_gateway(&gateway("edge")).1.labels[GATEWAY_NAME], "edge");
     }
 
+    fn plan(wanted: &Services, standing: &Store<Service>) -> Vec<(ObjectName, Change)> {
+        Plan::default().update(wanted, standing).clone().into_iter().collect()
+    }
+
     #[test]
     fn what_stands_as_wanted_is_left_alone_and_so_is_what_is_not_ours() {
         let (name, service) = of_gateway(&gateway("edge"));
@@ -123,5 +158,29 @@ mod tests {
         assert_eq!(plan(&wanted, &Store::new()), apply);
         assert_eq!(plan(&wanted, &standing(&name, json!({ "theirs": "" })).services), []);
         assert_eq!(plan(&Services::new(), &good.services), [(name, Change::Delete)]);
+    }
+
+    #[test]
+    fn a_change_costs_itself_however_many_services_there_are() {
+        let mut standing = Store::new();
+        let mut wanted = Services::new();
+        for number in 0..300 {
+            let (name, service) = of_gateway(&gateway(&format!("g{number}")));
+            standing.extend(self::standing(&name, json!(service.labels)).services);
+            wanted.insert(name, Arc::new(service));
+        }
+        let mut plan = Plan::default();
+        assert!(plan.update(&wanted, &standing).is_empty());
+        assert_eq!(plan.looked_at(), 300);
+        let (name, _) = of_gateway(&gateway("g7"));
+        standing.remove(&name);
+        assert_eq!(plan.update(&wanted, &standing).keys().collect::<Vec<_>>(), [&name]);
+        assert_eq!(plan.looked_at(), 1);
+        assert_eq!(plan.update(&wanted, &standing).len(), 1, "it is still to be made");
+        wanted.remove(&name);
+        assert!(plan.update(&wanted, &standing).is_empty());
+        let (name, _) = of_gateway(&gateway("g8"));
+        wanted.remove(&name);
+        assert_eq!(plan.update(&wanted, &standing).get(&name), Some(&Change::Delete));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors_core::objects::{Change, plan};
+use actors_core::objects::{Change, Plan};
 use actors_core::snapshot::cluster::{GatewayService, Service};
 use actors_core::snapshot::meta::{GATEWAY_GROUP, Kind};
 use actors_core::translate::Translation;
@@ -76,6 +76,7 @@ pub struct State {
     args: Args,
     term: Term,
     changes: watch::Receiver<u64>,
+    plan: Plan,
     done: BTreeMap<ObjectName, Seen>,
     retry: Retry,
     waiting: Vec<Task>,
@@ -94,7 +95,8 @@ impl Actor for GatewayObjects {
         let term = Term::current(&args.leadership).ok_or(NotLeading)?;
         let changes = args.stores.changes();
         myself.send_message(Msg::Changed)?;
-        Ok(State { args, term, changes, done: BTreeMap::new(), retry: Retry::new(), waiting: Vec::new() })
+        let (plan, done, retry) = (Plan::default(), BTreeMap::new(), Retry::new());
+        Ok(State { args, term, changes, plan, done, retry, waiting: Vec::new() })
     }
 
     async fn handle(
@@ -131,9 +133,9 @@ impl State {
 
     fn todo(&mut self, translation: &Translation) -> Vec<(ObjectName, Seen)> {
         let held = self.args.stores.partial();
-        let planned = plan(&translation.services, &held.services).into_iter().map(|(name, change)| {
-            let seen = (change, held.services.get(&name).cloned());
-            (name, seen)
+        let planned = self.plan.update(&translation.services, &held.services).iter().map(|(name, change)| {
+            let seen = (change.clone(), held.services.get(name).cloned());
+            (name.clone(), seen)
         });
         let todo: Vec<_> = planned.collect();
         self.done.retain(|name, _| todo.iter().any(|(planned, _)| planned == name));
