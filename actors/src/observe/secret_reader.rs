@@ -5,7 +5,7 @@
 //! Writes: their content in the stores.
 //! Rebuilt from: reading again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use actors_core::observe::observe;
@@ -14,6 +14,7 @@ use actors_core::snapshot::meta::{Kind, ObjectRef};
 use actors_core::snapshot::{Object, Snapshot};
 use futures_util::StreamExt as _;
 use imbl::OrdSet;
+use imbl::ordset::DiffItem;
 use kube::Client;
 use kube::api::{Api, DynamicObject};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -80,6 +81,10 @@ pub struct State {
     args: Args,
     changes: watch::Receiver<u64>,
     read: BTreeMap<ObjectRef, ObjectVersion>,
+    /// What was wanted when it last looked.
+    wanted: OrdSet<ObjectRef>,
+    /// What is wanted and may have to be read: what has changed, and not all that there is.
+    doubtful: BTreeSet<ObjectRef>,
     /// The last one that was asked for.
     asked: Option<ObjectRef>,
     /// What could not be read, and waits to be tried again.
@@ -105,6 +110,8 @@ impl Actor for SecretReader {
             args,
             changes,
             read: BTreeMap::new(),
+            wanted: OrdSet::new(),
+            doubtful: BTreeSet::new(),
             asked: None,
             failed: BTreeMap::new(),
             retry: Retry::new(),
@@ -139,11 +146,8 @@ impl State {
         }
         self.changes.borrow_and_update();
         let wanted = self.args.wanted.borrow_and_update().clone();
-        self.forget(&wanted);
-        // It goes on after the last one: those that always fail are not to keep the others from their turn.
-        let is_next = |object: &&ObjectRef| self.asked.as_ref().is_none_or(|asked| *object > asked);
-        let order = wanted.iter().filter(is_next).chain(wanted.iter().filter(|object| !is_next(object)));
-        let missing: Vec<_> = order.filter_map(|object| self.missing(object)).take(ROUND).collect();
+        self.want(wanted);
+        let missing = self.next();
         if missing.is_empty() {
             if self.failed.is_empty() {
                 self.retry.reset();
@@ -163,17 +167,36 @@ impl State {
         })];
     }
 
-    /// What is wanted no longer is not kept.
-    fn forget(&mut self, wanted: &OrdSet<ObjectRef>) {
-        self.failed.retain(|object, _| wanted.contains(object));
-        let stores = &self.args.stores;
-        self.read.retain(|object, version| {
-            let keep = wanted.contains(object);
-            if !keep {
-                stores.put_content(object, version, Content::unread(object.kind));
+    /// Takes what is wanted: what is so no longer is not kept, what is so newly or has changed is looked at.
+    fn want(&mut self, wanted: OrdSet<ObjectRef>) {
+        let before = std::mem::replace(&mut self.wanted, wanted);
+        for change in before.diff(&self.wanted) {
+            match change {
+                DiffItem::Add(object) => {
+                    self.doubtful.insert(object.clone());
+                }
+                DiffItem::Remove(object) => {
+                    self.doubtful.remove(object);
+                    self.failed.remove(object);
+                    if let Some(version) = self.read.remove(object) {
+                        self.args.stores.put_content(object, &version, Content::unread(object.kind));
+                    }
+                }
             }
-            keep
-        });
+        }
+        let changed = self.args.stores.take_unread().into_iter();
+        self.doubtful.extend(changed.filter(|object| self.wanted.contains(object)));
+    }
+
+    /// The next ones to read. It goes on after the last one: those that always fail are not to keep the others
+    /// from their turn.
+    fn next(&mut self) -> Vec<(ObjectRef, ObjectVersion)> {
+        let mut missing: Vec<_> = self.doubtful.iter().filter_map(|object| self.missing(object)).collect();
+        self.doubtful = missing.iter().map(|(object, _)| object.clone()).collect();
+        let done = missing.partition_point(|(object, _)| Some(object) <= self.asked.as_ref());
+        missing.rotate_left(done);
+        missing.truncate(ROUND);
+        missing
     }
 
     /// The version of one that exists, has not been read, and is not to be left alone for now.
@@ -245,7 +268,7 @@ impl State {
 
     fn again(&mut self, myself: &ActorRef<Msg>) {
         self.again = None;
-        self.failed.clear();
+        self.doubtful.extend(std::mem::take(&mut self.failed).into_keys());
         self.consider(myself);
     }
 }

@@ -97,13 +97,15 @@ pub struct Stores {
     statuses: watch::Sender<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held {
     snapshot: Snapshot,
     kinds: BTreeMap<Kind, KindState>,
     versions: HashMap<ObjectRef, Known>,
     /// Objects whose status has changed since the status writer last asked.
     touched: BTreeSet<ObjectRef>,
+    /// Secrets and ConfigMaps whose version has changed since their reader last asked.
+    unread: BTreeSet<ObjectRef>,
 }
 
 #[derive(Debug, Default)]
@@ -124,8 +126,7 @@ impl Stores {
     /// Nothing is known yet of these kinds; other kinds are taken to be absent.
     pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let kinds = kinds.into_iter().map(|kind| (kind, KindState::default())).collect();
-        let held =
-            Held { snapshot: Snapshot::default(), kinds, versions: HashMap::new(), touched: BTreeSet::new() };
+        let held = Held { kinds, ..Held::default() };
         Self {
             held: Arc::new(Mutex::new(held)),
             changes: watch::Sender::new(0),
@@ -190,6 +191,11 @@ impl Stores {
     /// The objects whose status has changed since this was last asked.
     pub fn take_touched(&self) -> BTreeSet<ObjectRef> {
         std::mem::take(&mut self.lock().touched)
+    }
+
+    /// The Secrets and ConfigMaps whose version has changed since this was last asked.
+    pub fn take_unread(&self) -> BTreeSet<ObjectRef> {
+        std::mem::take(&mut self.lock().unread)
     }
 
     /// Whether exactly this version was found malformed: it is not read again.
@@ -311,6 +317,9 @@ impl Held {
         // Their content changes with their version alone, as far as is known without reading it.
         let unread = matches!(reference.kind, Kind::Secret | Kind::ConfigMap)
             && before.is_none_or(|before| before.version != known.version);
+        if unread {
+            self.unread.insert(reference);
+        }
         self.snapshot.put(object) || unread
     }
 
@@ -337,6 +346,7 @@ impl Held {
     fn remove(&mut self, reference: &ObjectRef) -> bool {
         self.versions.remove(reference);
         self.touched.remove(reference);
+        self.unread.remove(reference);
         self.snapshot.remove(reference)
     }
 
@@ -433,5 +443,19 @@ mod tests {
         assert_eq!(content(&stores), read("one"), "the answer about an older version is dropped");
         stores.put_content(&reference, &version("2"), Content::Secret(read("two")));
         assert_eq!(content(&stores), read("two"));
+    }
+
+    #[test]
+    fn only_what_has_another_version_is_to_be_read() {
+        let stores = Stores::new([Kind::Secret]);
+        let writer = stores.writer(Kind::Secret);
+        let reference = ObjectRef::new(Kind::Secret, ObjectName::new("ns", "s"));
+        writer.replace(vec![secret("1")]);
+        assert_eq!(stores.take_unread(), BTreeSet::from([reference.clone()]));
+        writer.put(secret("1"));
+        writer.put(namespace("a", "1", "x"));
+        assert_eq!(stores.take_unread(), BTreeSet::new());
+        writer.put(secret("2"));
+        assert_eq!(stores.take_unread(), BTreeSet::from([reference]));
     }
 }
