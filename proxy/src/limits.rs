@@ -19,6 +19,10 @@ pub struct Limits {
     pub upstream_connections: u32,
     /// Requests that may be in flight at one endpoint.
     pub requests_per_endpoint: u32,
+    /// Sessions of datagrams that one listener may have; datagrams of more clients are dropped.
+    pub datagram_sessions: u32,
+    /// A session of datagrams in which nothing moves for this long ends, at the latest after twice as long.
+    pub datagram_idle: Duration,
     /// What is open when its listener or its route goes may go on for this long.
     pub close_within: Duration,
     /// How long the content of a request may come slower than `body_rate`.
@@ -39,6 +43,8 @@ impl Limits {
             connections_per_client: if quarter < 16 { 16 } else { quarter },
             upstream_connections: connections.saturating_add(connections / 10),
             requests_per_endpoint: REQUESTS_PER_ENDPOINT,
+            datagram_sessions: 4096,
+            datagram_idle: Duration::from_secs(60),
             close_within: Duration::from_secs(60),
             body_grace: Duration::from_secs(10),
             body_rate: 500,

@@ -63,6 +63,7 @@ impl Listen {
         let report = watch::Sender::default();
         let datagrams = Datagrams {
             table,
+            limits: *limits,
             drain: drain.clone(),
             metrics: metrics.clone(),
             report: report.clone(),

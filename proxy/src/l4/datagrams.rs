@@ -20,7 +20,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::handover::turn::{Turn, Turns};
+use crate::limits::Limits;
 use crate::listen::accept::{BindReport, BindState, FIRST_REBIND_PAUSE, MAX_REBIND_PAUSE, tell};
+use crate::listen::admission::Refused;
 use crate::listen::drain::{Admitted, Drain};
 use crate::listen::socket::Bind;
 use crate::metrics::Metrics;
@@ -34,12 +36,8 @@ pub mod handed;
 
 use handed::{Handed, Passing};
 
-/// A session in which nothing moves for this long ends.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same while the proxy drains, which waits for sessions to end.
+/// A session in which nothing moves for this long ends while the proxy drains, which waits for that.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Sessions of one listener; datagrams of more clients are dropped.
-pub const MAX_SESSIONS: usize = 4096;
 /// How often sessions that have ended are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// The longest datagram (RFC 768).
@@ -50,6 +48,8 @@ const MAX_DATAGRAM: usize = 64 << 10;
 pub struct Datagrams {
     /// The table in force.
     pub table: SharedTable,
+    /// How many sessions there may be, and for how long without a datagram.
+    pub limits: Limits,
     /// The switches of a drain and the limit on clients.
     pub drain: Arc<Drain>,
     /// Where clients that are not let in are counted.
@@ -188,10 +188,12 @@ impl Datagrams {
 
     /// A client's share of the limits, if there may be one more session.
     fn admit(&self, sessions: usize, peer: SocketAddr) -> Option<Admitted> {
-        if sessions >= MAX_SESSIONS || !*self.drain.accepting().borrow() {
+        if !*self.drain.accepting().borrow() {
             return None;
         }
-        self.drain.admit(peer.ip()).inspect_err(|refused| self.metrics.turned_away(*refused)).ok()
+        let has_room = u32::try_from(sessions).is_ok_and(|sessions| sessions < self.limits.datagram_sessions);
+        let admitted = if has_room { self.drain.admit(peer.ip()) } else { Err(Refused::SessionsFull) };
+        admitted.inspect_err(|refused| self.metrics.turned_away(*refused)).ok()
     }
 
     async fn pass_on(
@@ -259,6 +261,7 @@ impl Datagrams {
             to: (socket.clone(), peer),
             route: aim.route.clone(),
             has_sent: has_sent.clone(),
+            idle: self.limits.datagram_idle,
             drain: self.drain.clone(),
         };
         let replies = AbortOnDropHandle::new(tokio::spawn(replies.pass_on(held)));
@@ -300,6 +303,7 @@ struct Replies {
     to: (Arc<UdpSocket>, SocketAddr),
     route: Arc<L4Route>,
     has_sent: Arc<AtomicBool>,
+    idle: Duration,
     drain: Arc<Drain>,
 }
 
@@ -311,7 +315,7 @@ impl Replies {
         let mut reply = vec![0; MAX_DATAGRAM];
         loop {
             let is_draining = *draining.borrow_and_update();
-            let idle = if is_draining { DRAIN_TIMEOUT } else { IDLE_TIMEOUT };
+            let idle = if is_draining { DRAIN_TIMEOUT } else { self.idle };
             tokio::select! {
                 received = timeout(idle, self.from.recv(&mut reply)) => match received {
                     Ok(Ok(length)) => {

@@ -18,17 +18,20 @@ pub enum Refused {
     Full,
     /// Its client has as many as one may have.
     ClientFull,
+    /// Its listener has as many sessions of datagrams as one may have.
+    SessionsFull,
 }
 
 impl Refused {
     /// Every reason.
-    pub const ALL: [Self; 2] = [Self::Full, Self::ClientFull];
+    pub const ALL: [Self; 3] = [Self::Full, Self::ClientFull, Self::SessionsFull];
 
     /// The reason as metrics name it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Full => "limit",
             Self::ClientFull => "client_limit",
+            Self::SessionsFull => "session_limit",
         }
     }
 }

@@ -74,7 +74,7 @@ fn connections(out: &mut String, metrics: &Metrics) -> fmt::Result {
         out,
         REFUSED,
         "counter",
-        "Connections of clients that were closed at once, by the limit reached.",
+        "Connections of clients that were closed at once, and datagrams that began no session, by the limit reached.",
     )?;
     for refused in Refused::ALL {
         let count = metrics.turned_away[refused as usize].load(Relaxed);

@@ -1,9 +1,10 @@
 //! Datagrams: a session per client, replies from the address that was asked.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use proxy::listen::drain::DrainSettings;
+use proxy::limits::Limits;
+use proxy::listen::drain::{DrainSettings, Drained};
 use proxy::metrics::text::render;
 use proxy_config::backend::BackendProtocol;
 use proxy_config::listener::Protocol;
@@ -140,6 +141,117 @@ async fn a_session_goes_on_in_the_process_that_takes_over() {
     assert!(text.contains("portreeve_streams{route=\"TCPRoute/test/route\"} 1"), "{text}");
     let text = render(rig.proxy.metrics());
     assert!(text.contains("portreeve_streams{route=\"TCPRoute/test/route\"} 0"), "{text}");
+}
+
+/// A rig whose one UDP route goes to an endpoint, and that is being listened at.
+async fn limited(limits: Limits, drain: DrainSettings, endpoint: SocketAddr) -> Rig {
+    let rig = Rig::limited(1, limits, drain).await;
+    hold(&rig, one(endpoint)).await;
+    rig
+}
+
+/// Waits until the metrics say this.
+async fn says(rig: &Rig, line: &str) {
+    let said = async {
+        while !render(rig.proxy.metrics()).contains(line) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("{line}: {}", render(rig.proxy.metrics())));
+}
+
+/// Whether nothing comes back for a while.
+async fn is_silent(client: &UdpSocket, text: &str) -> bool {
+    client.send(text.as_bytes()).await.unwrap();
+    timeout(Duration::from_millis(300), client.recv(&mut [0; 64])).await.is_err()
+}
+
+#[tokio::test]
+async fn a_client_stays_at_its_endpoint_whoever_comes() {
+    let ((a, _a), (b, _b), (c, _c)) = (server("a").await, server("b").await, server("c").await);
+    let rig = Rig::start(1).await;
+    let to_all = |endpoints: &[SocketAddr]| {
+        let mut units = service("one", endpoints, BackendProtocol::Udp);
+        units.push(route("route", 0, ("udp", &[]), vec![to("one", 1)]));
+        units
+    };
+    hold(&rig, to_all(&[a, b])).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let client = client(&rig).await;
+        let (endpoint, port, _) = ask(&client, "a").await;
+        clients.push((client, endpoint, port));
+    }
+    for endpoints in [&[a, b][..], &[a, b, c]] {
+        hold(&rig, to_all(endpoints)).await;
+        for (client, endpoint, port) in clients.iter().cycle().take(24) {
+            let (now, again, _) = ask(client, "b").await;
+            assert_eq!((&now, &again), (endpoint, port));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_when_nothing_moves_and_the_next_datagram_begins_another() {
+    let (address, _server) = server("one").await;
+    let limits = Limits { datagram_idle: Duration::from_secs(1), ..Limits::new(100) };
+    let rig = limited(limits, DrainSettings::default(), address).await;
+    let (busy, idle) = (client(&rig).await, client(&rig).await);
+    let (_, first, _) = ask(&idle, "a").await;
+    let (_, kept, _) = ask(&busy, "a").await;
+    let begun = Instant::now();
+    // One that sends keeps its own meanwhile.
+    while !render(rig.proxy.metrics()).contains("portreeve_streams{route=\"TCPRoute/test/route\"} 1") {
+        assert_eq!(ask(&busy, "b").await.1, kept);
+        assert!(begun.elapsed() < PATIENCE, "{}", render(rig.proxy.metrics()));
+    }
+    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert_eq!(ask(&busy, "c").await.1, kept);
+    assert_ne!(ask(&idle, "b").await.1, first, "it has a new socket");
+}
+
+#[tokio::test]
+async fn clients_beyond_the_bound_on_sessions_are_dropped_and_counted_and_the_others_served() {
+    let (address, _server) = server("one").await;
+    let limits = Limits { datagram_sessions: 3, datagram_idle: Duration::from_secs(2), ..Limits::new(100) };
+    let rig = limited(limits, DrainSettings::default(), address).await;
+    let clients = [client(&rig).await, client(&rig).await, client(&rig).await];
+    for client in &clients {
+        ask(client, "a").await;
+    }
+    let beyond = client(&rig).await;
+    assert!(is_silent(&beyond, "b").await, "it has a session");
+    says(&rig, "portreeve_connections_refused_total{reason=\"session_limit\"} 1").await;
+    for client in &clients {
+        assert_eq!(ask(client, "c").await.2, "c");
+    }
+    assert!(is_silent(&beyond, "d").await, "it has a session");
+    says(&rig, "portreeve_connections_refused_total{reason=\"session_limit\"} 2").await;
+    // Once one of them has ended there is room.
+    assert_eq!(ask(&beyond, "e").await.2, "e");
+}
+
+#[tokio::test]
+async fn a_drain_serves_the_sessions_that_are_open_until_they_are_silent_and_begins_none() {
+    let (address, _server) = server("one").await;
+    let drain = DrainSettings { accept_for: Duration::ZERO, ..DrainSettings::default() };
+    let rig = limited(Limits::new(100), drain, address).await;
+    let open = client(&rig).await;
+    let (_, port, _) = ask(&open, "a").await;
+    let proxy = rig.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain().await.unwrap() });
+    let begun = Instant::now();
+    while !is_silent(&client(&rig).await, "new").await {
+        assert!(begun.elapsed() < PATIENCE, "it goes on to begin sessions");
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        let (_, again, text) = ask(&open, "b").await;
+        assert_eq!((&again, &*text), (&port, "b"));
+        assert!(!drained.is_finished(), "it waits for a session in which something moves");
+        assert!(is_silent(&client(&rig).await, "new").await, "a drain begins no session");
+    }
+    assert_eq!(timeout(PATIENCE, drained).await.expect("it ends").unwrap(), Drained { cut: 0 });
 }
 
 #[tokio::test]
