@@ -287,6 +287,9 @@ pub(super) fn proxy(raw: &Value) -> Result<Object, Fault> {
         status: Status,
     }
     let Pod { metadata, spec, status } = parse(raw)?;
+    if metadata.uid.is_empty() {
+        return Err(("metadata.uid".to_owned(), "is missing: a proxy is known by it".to_owned()));
+    }
     Ok(Object::Proxy(Arc::new(Proxy {
         identity: metadata.uid.clone(),
         meta: metadata.into(),
