@@ -1,7 +1,7 @@
 //! The lease leader: wins the Lease, renews it, says who leads.
 //!
 //! Owns: the Lease of the fleet, as far as this process holds it.
-//! Reads: the Lease; the highest term that a proxy has named; how much of what only a leader runs exists.
+//! Reads: the Lease; the ConfigMap `portreeve-ca`, when it makes the Lease; the highest term that a proxy has named; how much of what only a leader runs exists.
 //! Writes: [`Leadership`] and the gate of what only a leader runs; the Lease's standing, for pages.
 //! Rebuilt from: the Lease. A restarted one starts as a follower; if the Lease still names this
 //! process, it takes it again in a new term.
@@ -16,13 +16,15 @@ use actors_core::election::record::Claim;
 use actors_core::election::{Action, Answer, Elector, Moment, Timing};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisor::{Gate, message_names};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::lead::trust_bundle::CONFIG_MAP;
 use crate::task::{self, Task};
 use crate::term::Leadership;
 
@@ -115,6 +117,8 @@ pub struct State {
     args: Args,
     elector: Elector,
     api: Api<Lease>,
+    /// Of the Lease's namespace.
+    config_maps: Api<ConfigMap>,
     published: Option<(u64, Moment)>,
     exchange: Option<Task>,
     alarm: Option<Task>,
@@ -177,6 +181,7 @@ impl State {
         let state = Self {
             elector: Elector::new(args.identity.clone(), args.timing),
             api: Api::namespaced(args.client.clone(), &args.namespace),
+            config_maps: Api::namespaced(args.client.clone(), &args.namespace),
             published: None,
             exchange: None,
             alarm: None,
@@ -313,7 +318,7 @@ impl State {
         base: Option<Box<Lease>>,
         claim: Option<Claim>,
     ) -> impl Future<Output = Answer> + Send + 'static {
-        let api = self.api.clone();
+        let (api, config_maps) = (self.api.clone(), self.config_maps.clone());
         let name = self.args.lease.clone();
         let wall = (self.args.wall)();
         let within = self.args.clock.real(self.args.timing.request_timeout);
@@ -326,7 +331,7 @@ impl State {
                         let params = PostParams::default();
                         match base {
                             Some(_) => api.replace(&name, &params, &lease).await.map(Some),
-                            None => api.create(&params, &lease).await.map(Some),
+                            None => make(&api, &config_maps, lease).await.map(Some),
                         }
                     }
                 }
@@ -340,6 +345,18 @@ impl State {
             }
         }
     }
+}
+
+/// Makes the Lease. It goes with the ConfigMap that the chart has made, if that is there: whoever takes the release away
+/// takes the Lease away with it, though it is none of the chart's own objects (which could not be made again by anyone).
+async fn make(
+    leases: &Api<Lease>,
+    config_maps: &Api<ConfigMap>,
+    mut lease: Lease,
+) -> Result<Lease, kube::Error> {
+    let owner = config_maps.get_opt(CONFIG_MAP).await?.and_then(|map| map.owner_ref(&()));
+    lease.metadata.owner_references = owner.map(|owner| vec![owner]);
+    leases.create(&PostParams::default(), &lease).await
 }
 
 /// What a result means to the election.

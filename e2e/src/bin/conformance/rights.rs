@@ -1,7 +1,7 @@
 //! What the chart lets controllers do, and what they did: every right is used by the end of a run, and none was missing.
 //!
-//! Owns the comparison of the roles with the API server's audit log, and what a run has no use for or asks for in vain,
-//! each with its reason.
+//! Owns the comparison of the roles with the API server's audit log, and what a run has no use for, with
+//! its reason.
 
 use std::fmt;
 
@@ -35,13 +35,6 @@ const RARE: &[(&str, &[&str], &str)] = &[
     ("watch", &["xbackendtrafficpolicies", "xbackends"], "the standard channel has none"),
     ("patch", &["xbackendtrafficpolicies/status", "xbackends/status"], "the suite makes none"),
 ];
-
-/// What may be denied: verb, resource, why it is asked for all the same.
-const REFUSED: &[(&str, &str, &str)] = &[(
-    "create",
-    "leases",
-    "helm makes the Lease after the Deployment: a controller that is quicker tries to, and only the chart may",
-)];
 
 /// One right: a verb on a resource of a group, of one object or of all, in a namespace or in all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,10 +128,7 @@ pub(crate) fn complaints(granted: &[Right], events: &[Event]) -> Vec<String> {
     let theirs: Vec<_> = events.iter().filter(|event| event.user == controllers).collect();
     let unused = granted.iter().filter(|right| !theirs.iter().any(|event| right.covers(event)));
     let unused = unused.filter(|right| !right.is_rare()).map(|right| format!("never used: {right}"));
-    let expected = |event: &Event| {
-        REFUSED.iter().any(|(verb, resource, _)| event.verb == *verb && event.resource == *resource)
-    };
-    let denied = theirs.iter().filter(|event| event.denied && !expected(event));
+    let denied = theirs.iter().filter(|event| event.denied);
     let denied = denied.map(|event| format!("denied: {} {} {}", event.verb, event.resource, event.object));
     let proxies = events.iter().filter(|event| event.user == proxies);
     let proxies = proxies.map(|event| format!("a proxy asked: {} {}", event.verb, event.resource));
