@@ -186,6 +186,9 @@ pub(crate) const OWN_ADDRESSES: &[Key] = &[Key::many(
     "A range of the pool, such as 192.0.2.0/26; may be repeated",
 )];
 
+/// The flag of `own-addresses` that changes nothing.
+pub(crate) const CHECK: &str = "check";
+
 /// The whole command line.
 pub(crate) fn command() -> Command {
     let command = Command::new("portreeve")
@@ -215,12 +218,7 @@ pub(crate) fn command() -> Command {
             Command::new("certificates").about("Issue the identities of controllers and proxies outside of a cluster"),
             CERTIFICATES,
         ))
-        .subcommand(arguments(
-            Command::new("own-addresses")
-                .about("Make the addresses of a pool this node's own, so that proxies can bind them")
-                .after_help("What an earlier run made local is given up, unless it is named again."),
-            OWN_ADDRESSES,
-        ))
+        .subcommand(own_addresses())
         .subcommand(
             Command::new("completion")
                 .about("Print a shell's completion script")
@@ -234,6 +232,15 @@ fn probe() -> Command {
         .about("Ask a proxy of this machine whether it is healthy or ready; exit 0 only if it is")
         .arg(check.help("What to ask"));
     arguments(probe, PROBE)
+}
+
+fn own_addresses() -> Command {
+    let check = Arg::new(CHECK).long(CHECK).action(ArgAction::SetTrue);
+    let command = Command::new("own-addresses")
+        .about("Make the addresses of a pool this node's own, so that proxies can bind them, until it is asked to end")
+        .after_help("What a run that was killed has left behind is given up by the next one.")
+        .arg(check.help("Change nothing; exit 0 only if all of them are this node's own"));
+    arguments(command, OWN_ADDRESSES)
 }
 
 fn demo() -> Command {

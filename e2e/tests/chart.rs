@@ -162,7 +162,35 @@ async fn serves_at_the_nodes(scene: &Scene) -> Result<()> {
     .await?;
     privileges_are_few(scene)?;
     changes_of_network(scene, &[])?;
+    a_deleted_lease_is_made_again(scene).await?;
     scene.uninstall().await
+}
+
+/// By the controllers, in a higher term, and as a part of the release.
+async fn a_deleted_lease_is_made_again(scene: &Scene) -> Result<()> {
+    let term = || -> Result<u64> {
+        let path = "jsonpath={.metadata.annotations['portreeve\\.dev/term']} {.spec.holderIdentity} \
+                    {.metadata.ownerReferences[*].name}";
+        let said = scene.cluster.kubectl(&["-n", SYSTEM, "get", "lease", "portreeve-leader", "-o", path])?;
+        let (term, rest) = said.split_once(' ').with_context(|| format!("it says {said:?}"))?;
+        let (holder, owner) = rest.split_once(' ').with_context(|| format!("it says {said:?}"))?;
+        ensure!(!holder.is_empty() && owner == "portreeve-ca", "it says {said:?}");
+        Ok(term.parse()?)
+    };
+    let before = term()?;
+    scene.cluster.kubectl(&["-n", SYSTEM, "delete", "lease", "portreeve-leader"])?;
+    let after = wait::until("there is a Lease again", SOON, async || term()).await?;
+    ensure!(after > before, "its term is {after}, and was {before}");
+    // The one who leads has what it takes to lead: a change arrives.
+    scene.cluster.apply(&manifests::route(&[("blue", 2)]))?;
+    wait::until("the change has been taken", SOON, async || {
+        let path = "jsonpath={.metadata.generation} {.status.parents[0].conditions[0].observedGeneration}";
+        let said = scene.cluster.kubectl(&["get", "httproute", "echo", "-o", path])?;
+        let (wanted, seen) = said.split_once(' ').unwrap_or_default();
+        ensure!(wanted == seen, "it says {said:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// The same Gateway, of a class that has a pool now; then the pool is another one.
@@ -174,7 +202,7 @@ async fn serves_at_a_pool(scene: &Scene) -> Result<()> {
     let [kind, range] = values(first);
     scene.install(&["--set", &kind, "--set", &range])?;
     serves_within(scene, "172.31.8.").await?;
-    owned(scene, first)?;
+    own(scene, &[first]).await?;
     changes_of_network(scene, &["own-addresses"])?;
     privileges_are_few(scene)?;
     a_steady_state_writes_nothing_but_the_lease(scene).await?;
@@ -189,8 +217,9 @@ async fn serves_at_a_pool(scene: &Scene) -> Result<()> {
         "--timeout=240s",
     ])?;
     serves_within(scene, "172.31.9.").await?;
-    owned(scene, second)?;
-    scene.uninstall().await
+    own(scene, &[second]).await?;
+    scene.uninstall().await?;
+    own(scene, &[]).await
 }
 
 /// Whatever another controller writes.
@@ -216,15 +245,19 @@ async fn serves_within(scene: &Scene, pool: &str) -> Result<()> {
     scene.serves(address).await
 }
 
-/// Which ranges are routes of ours on each node.
-fn owned(scene: &Scene, range: &str) -> Result<()> {
-    for node in scene.cluster.nodes() {
-        let routes =
-            run(node.namespace.command("ip").args(["route", "show", "table", "local", "proto", "117"]))?;
-        let wanted = format!("local {range} dev lo");
-        ensure!(routes.trim().starts_with(&wanted) && routes.lines().count() == 1, "{}: {routes}", node.name);
-    }
-    Ok(())
+/// Waits until each node has one route of ours to each of these ranges and no other.
+async fn own(scene: &Scene, ranges: &[&str]) -> Result<()> {
+    let wanted: Vec<_> = ranges.iter().map(|range| format!("local {range} dev lo")).collect();
+    wait::until(&format!("each node owns {ranges:?} alone"), SOON, async || {
+        for node in scene.cluster.nodes() {
+            let mut ip = node.namespace.command("ip");
+            let routes = run(ip.args(["route", "show", "table", "local", "proto", "117"]))?;
+            let are_wanted = routes.lines().zip(&wanted).all(|(route, wanted)| route.starts_with(wanted));
+            ensure!(routes.lines().count() == wanted.len() && are_wanted, "{}: {routes}", node.name);
+        }
+        Ok(())
+    })
+    .await
 }
 
 fn refuses_wrong_values(scene: &Scene) -> Result<()> {

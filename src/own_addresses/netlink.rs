@@ -35,12 +35,13 @@ const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const ATTRIBUTE_DESTINATION: u16 = 1;
 const ATTRIBUTE_DEVICE: u16 = 4;
+const ATTRIBUTE_METRIC: u16 = 6;
 const TABLE_LOCAL: u8 = 255;
 const SCOPE_HOST: u8 = 254;
 const KIND_LOCAL: u8 = 2;
 
 /// Where a route leads to: all addresses that begin as this one does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     /// The first address.
     pub(super) address: IpAddr,
@@ -52,6 +53,15 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
     }
+}
+
+/// One of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Where it leads to.
+    pub(super) destination: Destination,
+    /// Tells routes to the same place apart.
+    pub(super) metric: u32,
 }
 
 /// The routes, as the kernel has them.
@@ -74,11 +84,11 @@ impl Routes {
         Ok(Self { socket, loopback: name_to_index(any, "lo")?, sequence: 0 })
     }
 
-    /// Where those of ours lead to.
+    /// Those of ours.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn ours(&mut self) -> io::Result<Vec<Destination>> {
+    pub(super) fn ours(&mut self) -> io::Result<Vec<Route>> {
         let mut ours = Vec::new();
         for family in [AddressFamily::INET, AddressFamily::INET6] {
             let mut body = [0; ROUTE];
@@ -88,12 +98,12 @@ impl Routes {
         Ok(ours)
     }
 
-    /// Adds one, and says whether it is new: where there is a route to the same place already it is left alone.
+    /// Adds one, and says whether it is new.
     ///
     /// # Errors
     /// What the kernel says; `EPERM` without the right to change the network.
-    pub(super) fn add(&mut self, to: &Destination) -> io::Result<bool> {
-        let body = write(to, self.loopback);
+    pub(super) fn add(&mut self, route: &Route) -> io::Result<bool> {
+        let body = write(route, self.loopback);
         match self.ask(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, &body, |_| ()) {
             Ok(()) => Ok(true),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::EXIST) => Ok(false),
@@ -104,9 +114,9 @@ impl Routes {
     /// Takes one of ours away.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub(super) fn remove(&mut self, to: &Destination) -> io::Result<()> {
-        let body = write(to, self.loopback);
+    /// What the kernel says; `ESRCH` where it is not there.
+    pub(super) fn remove(&mut self, route: &Route) -> io::Result<()> {
+        let body = write(route, self.loopback);
         self.ask(DELETE_ROUTE, ACK, &body, |_| ())
     }
 
@@ -156,16 +166,19 @@ fn number(family: AddressFamily) -> u8 {
 }
 
 /// The body of a message about a route of ours.
-fn write(to: &Destination, loopback: u32) -> Vec<u8> {
+fn write(route: &Route, loopback: u32) -> Vec<u8> {
+    let to = &route.destination;
     let (family, address) = match to.address {
         IpAddr::V4(address) => (AddressFamily::INET, address.octets().to_vec()),
         IpAddr::V6(address) => (AddressFamily::INET6, address.octets().to_vec()),
     };
     let mut body = vec![number(family), to.prefix, 0, 0, TABLE_LOCAL, PROTOCOL, SCOPE_HOST, KIND_LOCAL];
     body.extend([0; 4]);
-    for (kind, value) in
-        [(ATTRIBUTE_DESTINATION, &address[..]), (ATTRIBUTE_DEVICE, &loopback.to_ne_bytes()[..])]
-    {
+    for (kind, value) in [
+        (ATTRIBUTE_DESTINATION, &address[..]),
+        (ATTRIBUTE_DEVICE, &loopback.to_ne_bytes()[..]),
+        (ATTRIBUTE_METRIC, &route.metric.to_ne_bytes()[..]),
+    ] {
         // Addresses and numbers need no padding.
         body.extend(u16::try_from(4 + value.len()).unwrap_or_default().to_ne_bytes());
         body.extend(kind.to_ne_bytes());
@@ -174,35 +187,40 @@ fn write(to: &Destination, loopback: u32) -> Vec<u8> {
     body
 }
 
-/// Where a route leads to, if it is one of ours.
-fn read(route: &[u8]) -> Option<Destination> {
+/// A route, if it is one of ours.
+fn read(route: &[u8]) -> Option<Route> {
     let &[_, prefix, _, _, TABLE_LOCAL, PROTOCOL, _, KIND_LOCAL, ..] = route else { return None };
     let mut rest = route.get(ROUTE..)?;
+    // What has no metric has 0.
+    let (mut address, mut metric) = (None, 0);
     while let Some(length) = rest.first_chunk().map(|length| usize::from(u16::from_ne_bytes(*length))) {
         let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
         let value = rest.get(4..length)?;
-        if kind == ATTRIBUTE_DESTINATION {
-            let four = <[u8; 4]>::try_from(value).map(IpAddr::from);
-            let address = four.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()?;
-            return Some(Destination { address, prefix });
+        match kind {
+            ATTRIBUTE_DESTINATION => {
+                let four = <[u8; 4]>::try_from(value).map(IpAddr::from);
+                address = four.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok();
+            }
+            ATTRIBUTE_METRIC => metric = u32::from_ne_bytes(value.try_into().ok()?),
+            _ => {}
         }
-        rest = rest.get(length.next_multiple_of(4)..)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    None
+    Some(Route { destination: Destination { address: address?, prefix }, metric })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn to(address: &str, prefix: u8) -> Destination {
-        Destination { address: address.parse().unwrap(), prefix }
+    fn to(address: &str, prefix: u8) -> Route {
+        Route { destination: Destination { address: address.parse().unwrap(), prefix }, metric: 7 }
     }
 
     #[test]
     fn a_route_of_ours_is_known_again() {
-        for destination in [to("192.0.2.64", 26), to("2001:db8::", 64)] {
-            assert_eq!(read(&write(&destination, 1)), Some(destination));
+        for route in [to("192.0.2.64", 26), to("2001:db8::", 64)] {
+            assert_eq!(read(&write(&route, 1)), Some(route));
         }
     }
 
