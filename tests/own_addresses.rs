@@ -39,7 +39,7 @@ impl Node {
     fn ip(&self, arguments: &[&str]) -> String {
         let output = self.command("ip").args(arguments).output().expect("ip runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8(output.stdout).expect("it speaks UTF-8")
     }
 
     /// The ranges that are local by routes of ours, with their metrics.

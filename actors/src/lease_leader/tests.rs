@@ -5,7 +5,6 @@ mod simulation;
 
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use sandbox::{Fault, Faults, How, Matcher, Verb};
 
 use fleet::{Fleet, MS, SECOND};
@@ -107,21 +106,6 @@ async fn terms_survive_a_deleted_and_a_restored_lease() {
     fleet.run_for(8 * SECOND).await;
     assert_eq!(fleet.acting(), [third]);
     assert_eq!(fleet.lease().await.unwrap().term, Some(4), "above what it held itself");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lease_that_is_made_goes_with_the_config_map_of_the_release() {
-    let fleet = Fleet::start(1).await;
-    fleet.await_leader(2 * SECOND).await;
-    let owners = |lease: Lease| lease.metadata.owner_references.unwrap_or_default();
-    assert_eq!(owners(fleet.raw_lease().await.unwrap()), []);
-    let uid = fleet.make_config_map().await;
-    fleet.delete_lease().await;
-    fleet.run_for(8 * SECOND).await;
-    let [owner] = &owners(fleet.raw_lease().await.unwrap())[..] else { panic!("one owner") };
-    assert_eq!((&*owner.kind, &*owner.name, &owner.uid), ("ConfigMap", "portreeve-ca", &uid));
-    fleet.run_for(60 * SECOND).await;
-    assert_eq!(owners(fleet.raw_lease().await.unwrap()).len(), 1, "who renews it keeps that");
 }
 
 #[tokio::test(start_paused = true)]
