@@ -55,6 +55,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
         workers: workers.unwrap_or_else(default_workers),
         limits: Limits::new(connection_budget()),
         drain: DrainSettings::default(),
+        resolver: proxy::resolver::ResolverSettings::default(),
     })
 }
 

@@ -111,6 +111,7 @@ async fn start_proxy(node: Ipv4Addr, authority: &Authority) -> Proxy {
         workers: 2,
         limits: proxy::limits::Limits::new(200),
         drain: DrainSettings::default(),
+        resolver: proxy::resolver::ResolverSettings::default(),
     };
     proxy::tree::run(settings).await.unwrap()
 }

@@ -63,6 +63,7 @@ async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
         workers: 1,
         limits: proxy::limits::Limits::new(100),
         drain: DrainSettings::default(),
+        resolver: proxy::resolver::ResolverSettings::default(),
     };
     Edge { name, proxy: proxy::tree::run(settings).await.unwrap(), identity }
 }

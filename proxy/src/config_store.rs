@@ -1,8 +1,8 @@
 //! The config store: takes configurations, compiles them and puts them in force.
 //!
 //! Owns: the units in force, the compiler, the last good configuration on disk, the tables that were replaced.
-//! Reads: pushes, the report of what could be bound.
-//! Writes: the shared table (one pointer), what is in force, the wanted binds, the journal.
+//! Reads: pushes, the report of what could be bound, what is known of names outside the cluster.
+//! Writes: the shared table (one pointer), what is in force, the wanted binds and names, the journal.
 //! Rebuilt from: what it last published beside the tree; at the start of the process, the last good
 //! configuration on disk.
 
@@ -25,6 +25,7 @@ use crate::handover::turn::Turns;
 use crate::last_good::Remembered;
 use crate::listen::{accept::BindReport, accept::BindState, socket::Bind};
 use crate::metrics::Metrics;
+use crate::resolver::names::{Known, Names};
 use crate::table::compile::Compiler;
 use crate::table::{SharedTable, Table};
 use crate::upstream::registry::Registry;
@@ -41,8 +42,8 @@ use journal::Journal;
 use order::Verdict;
 use tables::Tables;
 
-/// How long an answer waits for the outcome of the binds that a push asks for.
-const BINDS_WITHIN: Duration = Duration::from_millis(500);
+/// How long an answer waits for what a push asks for: the outcome of binds, first answers for names.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often replaced tables that no worker reads any more are dropped, and unused endpoints forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -54,21 +55,33 @@ pub enum Msg {
     Apply(Box<Push>, RpcReplyPort<Reply>),
     /// Hold exactly these units, from within this process (`standalone`).
     Hold(UnitSet, RpcReplyPort<Ack>),
-    /// Hold what the process before has in force, if that is newer.
-    Inherit(Box<Remembered>, RpcReplyPort<Reply>),
+    /// Hold what the process before has in force, if that is newer, and what it knows of names.
+    Inherit(Box<Remembered>, Known, RpcReplyPort<Reply>),
     /// Compile everything anew.
     Recompile(RpcReplyPort<Ack>),
     /// The outcome of a bind is known.
     BindsReported,
-    /// The answer to a push has waited long enough for its binds.
-    BindsOverdue,
+    /// More is known of names outside the cluster.
+    Resolved,
+    /// The answer to a push has waited long enough.
+    AnswerOverdue,
     /// The endpoints from disk are too old.
     ExpireEndpoints,
     /// Drop what nobody uses.
     Tidy,
 }
 
-message_names!(Msg { Apply, Hold, Inherit, Recompile, BindsReported, BindsOverdue, ExpireEndpoints, Tidy });
+message_names!(Msg {
+    Apply,
+    Hold,
+    Inherit,
+    Recompile,
+    BindsReported,
+    Resolved,
+    AnswerOverdue,
+    ExpireEndpoints,
+    Tidy
+});
 
 /// What the config store is started with.
 #[derive(Clone)]
@@ -93,6 +106,8 @@ pub struct Args {
     pub lost: watch::Sender<()>,
     /// What became of them.
     pub report: watch::Receiver<BindReport>,
+    /// The names outside the cluster: which are wanted, what is known of them.
+    pub names: Names,
     /// Whether it is this process that writes the journal.
     pub turns: Turns,
     /// Its own address, for its timers.
@@ -113,11 +128,12 @@ pub struct State {
     in_force: Arc<InForce>,
     binds: Binds,
     tables: Tables,
-    /// A push whose binds are not known yet.
+    /// A push of which not all is known yet.
     waiting: Option<(RpcReplyPort<Reply>, AbortOnDropHandle<()>)>,
     tidy: Option<AbortOnDropHandle<()>>,
     expiry: Option<AbortOnDropHandle<()>>,
     _reports: AbortOnDropHandle<()>,
+    _names: AbortOnDropHandle<()>,
 }
 
 /// The actor.
@@ -141,10 +157,11 @@ impl Actor for ConfigStore {
         match message {
             Msg::Apply(push, reply) => state.apply(*push, reply),
             Msg::Hold(units, reply) => state.hold(units, reply),
-            Msg::Inherit(remembered, reply) => state.inherit(*remembered, reply),
+            Msg::Inherit(remembered, known, reply) => state.inherit(*remembered, known, reply),
             Msg::Recompile(reply) => state.recompile(reply),
             Msg::BindsReported => state.binds_reported(),
-            Msg::BindsOverdue => state.answer_waiting(),
+            Msg::Resolved => state.resolved(),
+            Msg::AnswerOverdue => state.answer_waiting(),
             Msg::ExpireEndpoints => state.expire_endpoints(),
             Msg::Tidy => state.tidy(),
         }
@@ -163,9 +180,10 @@ impl State {
             }
             _ => published,
         };
-        let compiler = Compiler::new(args.node_address, args.registry.clone(), args.metrics.clone());
+        let compiler = compiler(&args);
         let tables = Tables::new(args.table.clone(), args.metrics.clone());
-        let reports = tell_of_reports(args.report.clone(), args.myself.clone());
+        let reports = tell_of(args.report.clone(), args.myself.clone(), || Msg::BindsReported);
+        let names = tell_of(args.names.known(), args.myself.clone(), || Msg::Resolved);
         let mut state = Self {
             args,
             compiler,
@@ -177,6 +195,7 @@ impl State {
             tidy: None,
             expiry: None,
             _reports: reports,
+            _names: names,
         };
         state.compile_all();
         state
@@ -203,7 +222,7 @@ impl State {
                 let next =
                     InForce { units, version: push.version, ..InForce::from_controller(SystemTime::now()) };
                 self.put_in_force(next, &before);
-                self.answer_when_bound(reply);
+                self.answer_when_known(reply, ANSWER_WITHIN);
             }
         }
     }
@@ -235,8 +254,8 @@ impl State {
         let _ = port.send(reply);
     }
 
-    fn answer_when_bound(&mut self, reply: RpcReplyPort<Reply>) {
-        let overdue = self.args.myself.send_after(BINDS_WITHIN, Msg::BindsOverdue);
+    fn answer_when_known(&mut self, reply: RpcReplyPort<Reply>, within: Duration) {
+        let overdue = self.args.myself.send_after(within, Msg::AnswerOverdue);
         self.waiting = Some((reply, overdue));
         self.binds_reported();
     }
@@ -248,13 +267,32 @@ impl State {
     }
 
     fn binds_reported(&mut self) {
-        let all_known = {
-            let report = self.args.report.borrow_and_update();
+        self.args.report.borrow_and_update();
+        self.publish_broken();
+        self.answer_if_known();
+    }
+
+    fn answer_if_known(&mut self) {
+        let are_reported = {
+            let report = self.args.report.borrow();
             self.binds.iter().all(|bind| report.contains_key(bind))
         };
-        self.publish_broken();
-        if all_known {
+        if are_reported && self.args.names.are_known() {
             self.answer_waiting();
+        }
+    }
+
+    fn resolved(&mut self) {
+        self.take_names();
+        self.answer_if_known();
+    }
+
+    /// Gives backends the addresses that are known by now.
+    fn take_names(&mut self) {
+        let known = self.args.names.known().borrow().clone();
+        if self.compiler.resolve(&known) {
+            let table = self.compiler.resolved();
+            self.swap(table);
         }
     }
 
@@ -281,8 +319,7 @@ impl State {
     }
 
     fn recompile(&mut self, reply: RpcReplyPort<Ack>) {
-        let args = &self.args;
-        self.compiler = Compiler::new(args.node_address, args.registry.clone(), args.metrics.clone());
+        self.compiler = compiler(&self.args);
         self.compile_all();
         self.reply(reply);
     }
@@ -320,6 +357,7 @@ impl State {
 
     fn swap(&mut self, table: Arc<Table>) {
         let binds: Binds = table.binds().map(|(bind, _)| bind).collect();
+        self.args.names.want(self.compiler.hostnames());
         self.tables.swap(table);
         if self.compiler.take_lost() {
             self.args.lost.send_replace(());
@@ -370,11 +408,22 @@ impl State {
     }
 }
 
-fn tell_of_reports(mut report: watch::Receiver<BindReport>, store: Address<Msg>) -> AbortOnDropHandle<()> {
+/// A compiler that holds no unit, but what is known of names.
+fn compiler(args: &Args) -> Compiler {
+    let mut compiler = Compiler::new(args.node_address, args.registry.clone(), args.metrics.clone());
+    compiler.resolve(&args.names.known().borrow());
+    compiler
+}
+
+fn tell_of<T: Send + Sync + 'static>(
+    mut changes: watch::Receiver<T>,
+    store: Address<Msg>,
+    news: fn() -> Msg,
+) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
-        while report.changed().await.is_ok() {
-            // Refused only while the store restarts: it reads the report at its start.
-            let _ = store.send(Msg::BindsReported);
+        while changes.changed().await.is_ok() {
+            // Refused only while the store restarts: it reads all of it at its start.
+            let _ = store.send(news());
         }
     }))
 }

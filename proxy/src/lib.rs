@@ -26,6 +26,8 @@ pub mod upstream;
 
 pub mod config_store;
 
+pub mod resolver;
+
 pub mod last_good;
 
 pub mod admin;

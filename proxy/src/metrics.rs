@@ -16,12 +16,14 @@ use crate::listen::admission::Refused;
 
 pub mod actors;
 pub mod histogram;
+pub mod names;
 pub mod pushes;
 pub mod streams;
 pub mod text;
 pub mod threads;
 
 use histogram::Histogram;
+use names::Names;
 use pushes::Pushes;
 use streams::Streams;
 
@@ -44,6 +46,8 @@ pub struct Metrics {
     pub turned_away: [AtomicU64; Refused::ALL.len()],
     /// What is counted of routes that know nothing of HTTP.
     pub streams: Streams,
+    /// What became of names outside the cluster.
+    pub names: Names,
     /// What became of configurations.
     pub pushes: Pushes,
 }
@@ -57,6 +61,7 @@ impl Metrics {
             overflow: Arc::new(RouteMetrics::new(OVERFLOW, workers)),
             turned_away: Default::default(),
             streams: Streams::default(),
+            names: Names::default(),
             pushes: Pushes::default(),
         })
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::admin::identity::TlsSource;
 use crate::limits::Limits;
 use crate::listen::drain::DrainSettings;
+use crate::resolver::ResolverSettings;
 
 /// All settings of a proxy.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How a drain goes.
     pub drain: DrainSettings,
+    /// How names of backends outside the cluster are resolved.
+    pub resolver: ResolverSettings,
 }
 
 /// The number of workers for this machine: one per core that this process may use, by its affinity and

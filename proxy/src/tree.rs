@@ -30,6 +30,7 @@ use crate::handover::turn::Turn;
 use crate::listen::drain::Drained;
 use crate::listen::worker::workers;
 use crate::metrics::Metrics;
+use crate::resolver::Resolver;
 use crate::settings::Settings;
 use crate::table::SharedTable;
 
@@ -52,6 +53,7 @@ fn tree(beside: &Beside) -> Child {
         vec![
             worker("admin", &beside.admin.myself, with(&beside.admin, |args| (Admin, args))),
             worker("config-store", &beside.store.myself, with(&beside.store, |args| (ConfigStore, args))),
+            worker("resolver", &beside.resolver.myself, with(&beside.resolver, |args| (Resolver, args))),
             workers(&beside.shared, &beside.admin.watchdog),
             beside.listen.listeners(),
         ]
@@ -256,6 +258,7 @@ mod tests {
             workers: 2,
             limits: crate::limits::Limits::new(100),
             drain: crate::listen::drain::DrainSettings::default(),
+            resolver: crate::resolver::ResolverSettings::default(),
         };
         insta::assert_snapshot!(render(&settings).unwrap());
     }

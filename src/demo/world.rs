@@ -112,6 +112,7 @@ impl World {
             workers: 1,
             limits: proxy::limits::Limits::new(proxy::listen::socket::connection_budget()),
             drain: DrainSettings::default(),
+            resolver: proxy::resolver::ResolverSettings::default(),
         };
         let process = Process::start(&name, proxy::tree::run(settings)).await?;
         self.proxies.insert(node, process);

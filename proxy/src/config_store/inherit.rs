@@ -1,6 +1,8 @@
 //! Taking over what the process before this one has in force. It counts as what is on disk does: for its
 //! endpoints an hour without a controller, and any controller's word stands above it.
 
+use std::time::Duration;
+
 use proxy_config::wire::Reply;
 use ractor::RpcReplyPort;
 use tracing::info;
@@ -8,9 +10,13 @@ use tracing::info;
 use super::State;
 use super::in_force::{InForce, Source};
 use crate::last_good::Remembered;
+use crate::resolver::names::Known;
+
+/// How long the one before serves on because a name was not asked for yet, or a bind is not known.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 impl State {
-    pub(super) fn inherit(&mut self, remembered: Remembered, reply: RpcReplyPort<Reply>) {
+    pub(super) fn inherit(&mut self, remembered: Remembered, known_names: Known, reply: RpcReplyPort<Reply>) {
         self.answer_waiting();
         let known = self.in_force.clone();
         let next = InForce::from_disk(remembered);
@@ -28,6 +34,9 @@ impl State {
             self.swap(table);
             self.publish(InForce::clone(&self.in_force.clone()));
         }
-        self.answer_when_bound(reply);
+        // Now that it is known which are wanted.
+        self.args.names.inherit(known_names);
+        self.take_names();
+        self.answer_when_known(reply, ANSWER_WITHIN);
     }
 }

@@ -56,6 +56,7 @@ impl Rig {
             want,
             lost: watch::Sender::default(),
             report: report.subscribe(),
+            names: Names::default(),
             turns: crate::handover::turn::Turns::new(crate::handover::turn::Turn::Ours),
             myself: Address::new(),
         };
@@ -168,7 +169,7 @@ async fn endpoints_that_were_too_old_on_disk_come_back_with_what_is_inherited() 
         assert_eq!(rig.endpoints(), 0);
         let version = Version { term: 1, generation };
         let before = Remembered { units: units(80), version, confirmed: SystemTime::now() };
-        let inherit = |reply| Msg::Inherit(Box::new(before), reply);
+        let inherit = |reply| Msg::Inherit(Box::new(before), Known::default(), reply);
         let reply = rig.args.myself.ask(PATIENCE, inherit).await.unwrap();
         assert!(matches!(reply, Reply::Ack(_)), "{reply:?}");
         assert_eq!(rig.endpoints(), 1, "generation {generation}");
@@ -218,7 +219,7 @@ async fn an_answer_does_not_wait_for_ever() {
     let begun = tokio::time::Instant::now();
     let reply = rig.ask(rig.push(&units(80), 1)).await.unwrap();
     assert!(matches!(reply, Reply::Ack(_)));
-    assert_eq!(begun.elapsed(), BINDS_WITHIN);
+    assert_eq!(begun.elapsed(), ANSWER_WITHIN);
     rig.stop().await;
 }
 

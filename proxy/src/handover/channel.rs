@@ -26,6 +26,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::resolver::names::Known;
+
 /// Files of one batch; the kernel takes 253 (SCM_MAX_FD).
 const BATCH: usize = 128;
 /// Bytes that are timed together.
@@ -98,6 +100,9 @@ pub struct Held {
     pub version: Version,
     /// When a controller last confirmed it, in seconds since 1970.
     pub confirmed: u64,
+    /// What is known of names outside the cluster. A version before did not say.
+    #[serde(default)]
+    pub names: Known,
 }
 
 /// Without its units, which hold private keys.

@@ -31,6 +31,7 @@ use crate::admin::socket::AdminSocket;
 use crate::config_store::in_force::{InForce, Source};
 use crate::last_good::private_folder;
 use crate::listen::Listen;
+use crate::resolver::names::{Known, Names};
 
 /// How long the successor may take to compile the largest configuration and to bind.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -71,6 +72,8 @@ pub struct Args {
     pub status: Arc<AdminSocket>,
     /// What is in force.
     pub in_force: watch::Receiver<Arc<InForce>>,
+    /// What is known of names outside the cluster.
+    pub names: Names,
     /// Whose turn it is.
     pub turns: Turns,
     /// Its own address.
@@ -270,7 +273,8 @@ async fn offer(args: &Args, channel: &mut Channel) -> Result<(), GiveError> {
 async fn until_ready(args: &Args, channel: &mut Channel) -> Result<(), GiveError> {
     for _ in 0..TELLINGS {
         let in_force = args.in_force.borrow().clone();
-        channel.send(&FromPredecessor::Hold(held(&in_force, SystemTime::now()))).await?;
+        let names = args.names.known().borrow().clone();
+        channel.send(&FromPredecessor::Hold(held(&in_force, &names, SystemTime::now()))).await?;
         let FromSuccessor::Ready(root) = channel.receive(READY_WITHIN).await? else {
             return Err(ChannelError::OutOfTurn("anything but that it is ready".to_owned()).into());
         };
@@ -281,12 +285,13 @@ async fn until_ready(args: &Args, channel: &mut Channel) -> Result<(), GiveError
     Ok(())
 }
 
-fn held(in_force: &InForce, now: SystemTime) -> Option<Held> {
+fn held(in_force: &InForce, names: &Known, now: SystemTime) -> Option<Held> {
     // What a controller has said is used here for as long as nothing else is said. The one that comes may do so
     // for as long as with what is on disk, from now on: to replace a process must take nothing away.
     let confirmed = if in_force.source == Source::Controller { now } else { in_force.confirmed? };
     let confirmed = confirmed.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Some(Held { units: in_force.units.iter().cloned().collect(), version: in_force.version, confirmed })
+    let units = in_force.units.iter().cloned().collect();
+    Some(Held { units, version: in_force.version, confirmed, names: names.clone() })
 }
 
 /// Gives the turn away, with the sessions of all clients that send datagrams.

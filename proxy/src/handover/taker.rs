@@ -179,7 +179,7 @@ async fn hold(store: &Address<config_store::Msg>, held: Option<Held>) -> Result<
         version: held.version,
         confirmed: UNIX_EPOCH + Duration::from_secs(held.confirmed),
     };
-    let inherit = |reply| config_store::Msg::Inherit(Box::new(remembered), reply);
+    let inherit = |reply| config_store::Msg::Inherit(Box::new(remembered), held.names, reply);
     match store.ask(COMPILED_WITHIN, inherit).await? {
         Reply::Ack(ack) => Ok(ack.root),
         other => Err(TakeError::Refused(format!("{other:?}"))),

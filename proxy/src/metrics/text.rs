@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::histogram::{BOUNDS_US, Sum};
-use super::{CLASSES, Metrics, RouteMetrics, streams};
+use super::{CLASSES, Metrics, RouteMetrics, names, streams};
 use crate::http::respond::Reason;
 use crate::listen::admission::Refused;
 
@@ -24,6 +24,7 @@ pub fn render(metrics: &Metrics) -> String {
         .and_then(|()| streams::render(&mut out, &metrics.streams))
         .and_then(|()| connections(&mut out, metrics))
         .and_then(|()| refusals(&mut out, metrics))
+        .and_then(|()| names::render(&mut out, &metrics.names))
         .and_then(|()| pushes(&mut out, metrics));
     out
 }

@@ -19,6 +19,7 @@ use proxy_config::wire::{Broken, Version};
 use super::Table;
 use crate::listen::socket::{Bind, Transport};
 use crate::metrics::Metrics;
+use crate::resolver::names::{Hostname, Known};
 use crate::upstream::registry::Registry;
 
 mod authorities;
@@ -99,6 +100,21 @@ impl Compiler {
     pub fn without_endpoints(&mut self, without: bool) -> Arc<Table> {
         self.backends.without_endpoints(without);
         self.rebuild()
+    }
+
+    /// Takes what is known of names outside the cluster; whether that touches a backend.
+    pub fn resolve(&mut self, known: &Arc<Known>) -> bool {
+        self.backends.resolve(known)
+    }
+
+    /// The table after [`Self::resolve`].
+    pub fn resolved(&mut self) -> Arc<Table> {
+        self.rebuild()
+    }
+
+    /// The names outside the cluster of backends that routes name.
+    pub fn hostnames(&self) -> BTreeSet<Hostname> {
+        self.backends.hostnames()
     }
 
     /// Whether endpoints are left out.
@@ -185,9 +201,13 @@ impl Compiler {
         let mut credentials = self.certificates.rebuild(&mut self.broken);
         let mut listeners = self.routes.rebuild();
         listeners.extend(self.streams.rebuild());
-        let trusted = (&self.authorities, &authorities);
-        self.backends.rebuild(trusted, &mut self.table.backends, &mut self.broken);
         credentials.extend(authorities);
+        let held = backends::Credentials {
+            authorities: &self.authorities,
+            certificates: &self.certificates,
+            renewed: &credentials,
+        };
+        self.backends.rebuild(&held, &mut self.table.backends, &mut self.broken);
         let context = ports::Context {
             authorities: &self.authorities,
             certificates: &self.certificates,

@@ -27,11 +27,13 @@ use crate::listen::Listen;
 use crate::listen::context::Shared;
 use crate::listen::worker::name;
 use crate::metrics::Metrics;
+use crate::resolver::dns::lookup;
+use crate::resolver::names::Names;
 use crate::settings::Settings;
 use crate::table::{SharedTable, Table};
 use crate::upstream::registry::Registry;
 use crate::watchdog::{STALLED_AFTER, Watchdog};
-use crate::{admin, config_store, enrolment};
+use crate::{admin, config_store, enrolment, resolver};
 
 /// How long the ports of a proxy that ends, or begins, may be taken.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
@@ -42,6 +44,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub(super) struct Beside {
     pub(super) admin: admin::Args,
     pub(super) store: config_store::Args,
+    pub(super) resolver: resolver::Args,
     pub(super) shared: Arc<Shared>,
     pub(super) listen: Arc<Listen>,
     pub(super) turns: Turns,
@@ -109,6 +112,7 @@ pub(super) fn beside(
     let shared = shared.map_err(RunError::Tickets)?;
     let in_force = watch::Sender::new(Arc::<InForce>::default());
     let store = store_args(settings, (&listen, &turns), &shared, &in_force);
+    let resolver = resolver_args(settings, &store);
     let admin = admin::Args {
         identity: identity.clone(),
         tls: settings.tls.clone(),
@@ -133,7 +137,7 @@ pub(super) fn beside(
         }
         TlsSource::Files(_) | TlsSource::Held(_) => None,
     };
-    Ok(Beside { admin, store, shared: Arc::new(shared), listen, turns, handover, enrolment })
+    Ok(Beside { admin, store, resolver, shared: Arc::new(shared), listen, turns, handover, enrolment })
 }
 
 fn store_args(
@@ -156,7 +160,18 @@ fn store_args(
         },
         lost: shared.lost.clone(),
         report: listen.report(),
+        names: Names::default(),
         turns: turns.clone(),
+        myself: Address::new(),
+    }
+}
+
+fn resolver_args(settings: &Settings, store: &config_store::Args) -> resolver::Args {
+    resolver::Args {
+        names: store.names.clone(),
+        lookup: lookup(&settings.resolver.servers),
+        loopback_destinations: settings.resolver.loopback_destinations,
+        metrics: store.metrics.clone(),
         myself: Address::new(),
     }
 }
@@ -183,6 +198,7 @@ fn handover_args(
         admin: admin.admin.clone(),
         status: admin.status.clone(),
         in_force: admin.in_force.clone(),
+        names: store.names.clone(),
         turns: store.turns.clone(),
         myself: Address::new(),
     };

@@ -49,6 +49,8 @@ pub enum Reached {
 pub struct Secured {
     peer: Arc<Peer>,
     registry: Arc<Registry>,
+    /// It is shown a certificate of its own already, whichever Gateway a request comes by.
+    has_own: bool,
     /// By certificate, made when it is first asked for; one that is replaced is forgotten.
     showing: RwLock<Vec<(Weak<Shown>, Arc<Backend>)>>,
 }
@@ -56,7 +58,12 @@ pub struct Secured {
 impl Secured {
     /// As `peer` says.
     pub fn new(peer: Arc<Peer>, registry: Arc<Registry>) -> Self {
-        Self { peer, registry, showing: RwLock::default() }
+        Self { peer, registry, has_own: false, showing: RwLock::default() }
+    }
+
+    /// As `peer` says, which shows a certificate that stands above those of Gateways.
+    pub fn with_own_certificate(peer: Arc<Peer>, registry: Arc<Registry>) -> Self {
+        Self { has_own: true, ..Self::new(peer, registry) }
     }
 
     fn known(&self, shown: &Shown) -> Option<Arc<Backend>> {
@@ -95,6 +102,9 @@ impl Backend {
         let (Reached::Securely(secured), Some(shown)) = (&self.reached, shown) else {
             return Cow::Borrowed(self);
         };
+        if secured.has_own {
+            return Cow::Borrowed(self);
+        }
         Cow::Owned(secured.known(shown).unwrap_or_else(|| {
             let made = Arc::new(self.showing(secured, shown));
             secured.remember(shown, &made);

@@ -187,7 +187,8 @@ impl Peer {
     /// Makes a connection secure.
     ///
     /// # Errors
-    /// Where the endpoint does not prove what it must, is too slow, or wants something else.
+    /// Where the endpoint does not prove what it must, is too slow, or wants something else. HTTP/2 is spoken only
+    /// where the endpoint has chosen it (RFC 9113 section 3.2).
     pub(super) async fn handshake(
         &self,
         config: &Arc<ClientConfig>,
@@ -196,7 +197,11 @@ impl Peer {
     ) -> io::Result<Box<TlsStream<Tcp>>> {
         let connector = TlsConnector::from(Arc::clone(config));
         let handshake = connector.with_alpn(inside.alpn()).connect(self.name.clone(), stream);
-        timeout(HANDSHAKE_TIMEOUT, handshake).await?.map(Box::new)
+        let stream = timeout(HANDSHAKE_TIMEOUT, handshake).await??;
+        if inside == Inside::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other("the endpoint does not choose HTTP/2 by ALPN"));
+        }
+        Ok(Box::new(stream))
     }
 }
 

@@ -102,6 +102,7 @@ impl Rig {
             workers: 2,
             limits: Limits::new(1000),
             drain: DrainSettings { accept_for: DRAIN, finish_within: 10 * DRAIN },
+            resolver: proxy::resolver::ResolverSettings::default(),
         };
         self.proxy = Some(run(settings).await.unwrap());
     }

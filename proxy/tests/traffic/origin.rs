@@ -33,7 +33,11 @@ pub struct Origin {
 
 impl Origin {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.31:0").await.unwrap();
+        Self::at(([127, 0, 0, 31], 0).into()).await
+    }
+
+    pub async fn at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen {
             requests: Mutex::default(),

@@ -10,10 +10,12 @@ use proxy::admin::identity::{Identity, TlsSource};
 use proxy::handover::turn::Turn;
 use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
+use proxy::resolver::ResolverSettings;
 use proxy::settings::Settings;
 use proxy::tree::{Proxy, run};
 use proxy_config::backend::{
-    Backend, BackendProtocol, BackendTls, Destination, Endpoint, EndpointPort, EndpointSlice, ServicePort,
+    Backend, BackendProtocol, BackendTls, Destination, Endpoint, EndpointPort, EndpointSlice, ExternalHost,
+    ServicePort,
 };
 use proxy_config::certificate::{Certificate, PrivateKey};
 use proxy_config::listener::{Address, Bind, Listener, Protocol};
@@ -40,6 +42,7 @@ pub struct Rig {
     pub https: SocketAddr,
     /// Its own Unix socket, where it can hand over.
     pub status: PathBuf,
+    resolver: ResolverSettings,
     /// The state folder, shared with its successors.
     folder: Option<Arc<TempDir>>,
 }
@@ -47,9 +50,28 @@ pub struct Rig {
 impl Rig {
     /// One that can hand over.
     pub async fn first(drain: DrainSettings) -> Self {
-        let folder = Arc::new(tempfile::tempdir().unwrap());
-        let (proxy, status) = start(2, Limits::new(4000), drain, Some(folder.path())).await;
-        Self { proxy, http: free_address(), https: free_address(), status, folder: Some(folder) }
+        Self::first_resolving(drain, ResolverSettings::default()).await
+    }
+
+    /// One that can hand over, and resolves names so.
+    pub async fn first_resolving(drain: DrainSettings, resolver: ResolverSettings) -> Self {
+        let folder = Some(Arc::new(tempfile::tempdir().unwrap()));
+        Self::made((2, Limits::new(4000), drain), folder, resolver).await
+    }
+
+    /// One that resolves names so.
+    pub async fn resolving(resolver: ResolverSettings) -> Self {
+        Self::made((2, Limits::new(4000), DrainSettings::default()), None, resolver).await
+    }
+
+    async fn made(
+        served: (usize, Limits, DrainSettings),
+        folder: Option<Arc<TempDir>>,
+        resolver: ResolverSettings,
+    ) -> Self {
+        let state_dir = folder.as_ref().map(|folder| folder.path());
+        let (proxy, status) = start(served, state_dir, resolver.clone()).await;
+        Self { proxy, http: free_address(), https: free_address(), status, resolver, folder }
     }
 
     /// The folder that it shares with its successors.
@@ -59,11 +81,13 @@ impl Rig {
 
     /// One that takes over from this one, once it has.
     pub async fn successor(&self, drain: DrainSettings) -> Self {
-        let (proxy, status) = start(2, Limits::new(4000), drain, Some(self.folder())).await;
+        let served = (2, Limits::new(4000), drain);
+        let (proxy, status) = start(served, Some(self.folder()), self.resolver.clone()).await;
         let mut turn = proxy.turn();
         let taken = timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Ours)).await;
         taken.expect("it takes over").unwrap();
-        Self { proxy, status, folder: self.folder.clone(), ..*self }
+        let (resolver, folder) = (self.resolver.clone(), self.folder.clone());
+        Self { proxy, status, resolver, folder, ..*self }
     }
 
     pub async fn start(workers: usize) -> Self {
@@ -75,8 +99,7 @@ impl Rig {
     }
 
     pub async fn limited(workers: usize, limits: Limits, drain: DrainSettings) -> Self {
-        let (proxy, status) = start(workers, limits, drain, None).await;
-        Self { proxy, http: free_address(), https: free_address(), status, folder: None }
+        Self::made((workers, limits, drain), None, ResolverSettings::default()).await
     }
 
     /// A proxy that sends everything to one origin.
@@ -104,10 +127,9 @@ impl Rig {
 }
 
 async fn start(
-    workers: usize,
-    limits: Limits,
-    drain: DrainSettings,
+    (workers, limits, drain): (usize, Limits, DrainSettings),
     state_dir: Option<&Path>,
+    resolver: ResolverSettings,
 ) -> (Arc<Proxy>, PathBuf) {
     static STARTED: AtomicUsize = AtomicUsize::new(0);
     let number = STARTED.fetch_add(1, Relaxed);
@@ -123,6 +145,7 @@ async fn start(
         workers,
         limits,
         drain,
+        resolver,
     };
     (Arc::new(run(settings).await.unwrap()), status.unwrap_or_default())
 }
@@ -143,6 +166,8 @@ fn free_address() -> SocketAddr {
 pub struct Site {
     http: SocketAddr,
     https: SocketAddr,
+    /// What stands there instead of the endpoints.
+    pub external: Option<ExternalHost>,
     /// The endpoints.
     pub origins: Vec<SocketAddr>,
     /// Hostname (empty: any) and the subject of its certificate.
@@ -166,6 +191,7 @@ impl Site {
         Self {
             http: rig.http,
             https: rig.https,
+            external: None,
             origins: vec![origin],
             certificates: Vec::new(),
             generation: None,
@@ -209,7 +235,13 @@ impl Site {
     /// The backend and its endpoints alone; their zone follows the generation.
     pub fn backend(&self) -> Vec<EncodedUnit> {
         let zone = self.generation.map(|generation| generation.to_string());
-        backend(&self.origins, (self.protocol, self.tls.clone()), zone)
+        let mut units = backend(&self.origins, (self.protocol, self.tls.clone()), zone);
+        if let Some(host) = &self.external {
+            let destination = Destination::External(host.clone());
+            let unit = Backend { tls: self.tls.clone(), traffic: None, destination, protocol: self.protocol };
+            units[0] = EncodedUnit::new(UnitId::backend(&name("backend"), 80), &Unit::Backend(unit));
+        }
+        units
     }
 }
 

@@ -58,6 +58,7 @@ impl Rig {
             admin: port(),
             status: port(),
             in_force: in_force.subscribe(),
+            names: Names::default(),
             turns,
             myself: Address::new(),
         };
@@ -243,7 +244,7 @@ fn endpoints_that_a_controller_gave_long_ago_are_used_by_the_one_that_comes_too(
     let (before, now) = (UNIX_EPOCH + day, UNIX_EPOCH + day * 2);
     let confirmed = |source, confirmed| {
         let in_force = InForce { source, confirmed, ..InForce::default() };
-        held(&in_force, now).map(|held| held.confirmed)
+        held(&in_force, &Known::default(), now).map(|held| held.confirmed)
     };
     assert_eq!(confirmed(Source::Controller, Some(before)), Some(day.as_secs() * 2));
     assert_eq!(confirmed(Source::Disk, Some(before)), Some(day.as_secs()), "no younger than it is");

@@ -1,5 +1,7 @@
-//! Backends: a port of a Service joined with the EndpointSlices of that Service.
+//! Backends: a port of a Service joined with the EndpointSlices of that Service, or a host outside the cluster
+//! with the addresses that are known of its name.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,11 +12,14 @@ use proxy_config::backend::{
 use proxy_config::name::{ObjectName, UnitId};
 
 use super::authorities::AuthorityStage;
+use super::certificates::CertificateStage;
+use super::ports::leave;
 use super::{Dirty, Problems};
+use crate::resolver::names::{Hostname, HostnameError, Known, hostname};
 use crate::table::slot::{Backends, Slot, Slots};
 use crate::table::traffic::Traffic;
 use crate::upstream::balance::{Backend, Reached, Secured};
-use crate::upstream::registry::{EndpointKey, Registry};
+use crate::upstream::registry::{self, EndpointKey, Registry};
 use crate::upstream::tls::{Peer, PeerError};
 
 #[derive(Debug)]
@@ -23,7 +28,10 @@ pub(super) struct BackendStage {
     units: HashMap<UnitId, BackendUnit>,
     slices: HashMap<UnitId, EndpointSlice>,
     services: HashMap<ObjectName, Service>,
-    by_authority: HashMap<UnitId, BTreeSet<UnitId>>,
+    /// Backends by what their TLS needs.
+    by_credential: HashMap<UnitId, BTreeSet<UnitId>>,
+    by_hostname: BTreeMap<Hostname, BTreeSet<UnitId>>,
+    known: Arc<Known>,
     slots: Slots,
     dirty: Dirty<UnitId>,
     /// Slots that no route names any more.
@@ -45,7 +53,9 @@ impl BackendStage {
             units: HashMap::new(),
             slices: HashMap::new(),
             services: HashMap::new(),
-            by_authority: HashMap::new(),
+            by_credential: HashMap::new(),
+            by_hostname: BTreeMap::new(),
+            known: Arc::default(),
             slots: Slots::default(),
             dirty: Dirty::new(),
             freed: Vec::new(),
@@ -56,24 +66,36 @@ impl BackendStage {
     pub(super) fn put(&mut self, id: &UnitId, unit: Option<BackendUnit>) {
         self.dirty.insert(id.clone());
         if let Some(old) = self.units.remove(id) {
-            if let Destination::Service(of) = &old.destination {
-                self.leave(&of.service, |service| &mut service.backends, id);
+            match &old.destination {
+                Destination::Service(of) => self.leave(&of.service, |service| &mut service.backends, id),
+                Destination::External(host) => {
+                    if let Ok(name) = hostname(&host.hostname) {
+                        leave(&mut self.by_hostname, &name, id);
+                    }
+                }
             }
-            for authority in authorities(&old) {
-                if let Some(backends) = self.by_authority.get_mut(authority) {
-                    backends.remove(id);
-                    if backends.is_empty() {
-                        self.by_authority.remove(authority);
+            for credential in credentials(&old) {
+                if let Entry::Occupied(mut backends) = self.by_credential.entry(credential.clone()) {
+                    backends.get_mut().remove(id);
+                    if backends.get().is_empty() {
+                        backends.remove();
                     }
                 }
             }
         }
         if let Some(unit) = unit {
-            for authority in authorities(&unit) {
-                self.by_authority.entry(authority.clone()).or_default().insert(id.clone());
+            for credential in credentials(&unit) {
+                self.by_credential.entry(credential.clone()).or_default().insert(id.clone());
             }
-            if let Destination::Service(of) = &unit.destination {
-                self.services.entry(of.service.clone()).or_default().backends.insert(id.clone());
+            match &unit.destination {
+                Destination::Service(of) => {
+                    self.services.entry(of.service.clone()).or_default().backends.insert(id.clone());
+                }
+                Destination::External(host) => {
+                    if let Ok(name) = hostname(&host.hostname) {
+                        self.by_hostname.entry(name).or_default().insert(id.clone());
+                    }
+                }
             }
             self.units.insert(id.clone(), unit);
         }
@@ -137,15 +159,30 @@ impl BackendStage {
         self.without_endpoints
     }
 
-    /// Compiles what changed into the slots, or whose authorities did. Backends that no route names are not
+    /// Takes what is known of names; whether a backend has other addresses by it.
+    pub(super) fn resolve(&mut self, known: &Arc<Known>) -> bool {
+        let before = std::mem::replace(&mut self.known, Arc::clone(known));
+        let moved = self.by_hostname.iter().filter(|(name, _)| before.get(*name) != known.get(*name));
+        let moved: Vec<_> = moved.flat_map(|(_, backends)| backends).cloned().collect();
+        let is_any = !moved.is_empty();
+        self.dirty.extend(moved);
+        is_any
+    }
+
+    /// The names of backends that routes name.
+    pub(super) fn hostnames(&self) -> BTreeSet<Hostname> {
+        let is_named = |backends: &BTreeSet<UnitId>| backends.iter().any(|id| self.slots.get(id).is_some());
+        self.by_hostname
+            .iter()
+            .filter(|(_, backends)| is_named(backends))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Compiles what changed into the slots, or whose credentials did. Backends that no route names are not
     /// compiled.
-    pub(super) fn rebuild(
-        &mut self,
-        (authorities, changed): (&AuthorityStage, &Dirty<UnitId>),
-        backends: &mut Backends,
-        broken: &mut Problems,
-    ) {
-        let renewed = changed.iter().filter_map(|id| self.by_authority.get(id)).flatten();
+    pub(super) fn rebuild(&mut self, held: &Credentials<'_>, backends: &mut Backends, broken: &mut Problems) {
+        let renewed = held.renewed.iter().filter_map(|id| self.by_credential.get(id)).flatten();
         self.dirty.extend(renewed.cloned());
         // First: a slot that was freed may have been taken again, under another tag.
         for slot in self.freed.drain(..) {
@@ -157,34 +194,97 @@ impl BackendStage {
                 broken.remove(&id);
             }
             if let Some(slot) = self.slots.get(&id) {
-                let compiled = unit.map(|unit| {
-                    let tls = self.peer(unit, authorities).unwrap_or_else(|error| {
-                        broken.insert(id.clone(), error.to_string());
-                        Tls::Unusable
-                    });
-                    let traffic = unit.traffic.as_ref().map(Traffic::compile).transpose();
-                    let traffic = traffic.unwrap_or_else(|error| {
-                        broken.insert(id.clone(), error.to_string());
-                        None
-                    });
-                    Arc::new(Backend { traffic: traffic.map(Arc::new), ..self.compile(&id, unit, tls) })
-                });
+                let compiled = unit.map(|unit| Arc::new(self.compile(&id, unit, held, broken)));
                 backends.set(slot, compiled);
             }
         }
     }
 
-    /// What the endpoints of a backend must prove.
-    fn peer(&self, unit: &BackendUnit, authorities: &AuthorityStage) -> Result<Tls, PeerError> {
+    /// A backend; what of it can't be used is reported.
+    fn compile(
+        &self,
+        id: &UnitId,
+        unit: &BackendUnit,
+        held: &Credentials<'_>,
+        broken: &mut Problems,
+    ) -> Backend {
+        let tls = self.tls(unit, held).unwrap_or_else(|error| {
+            broken.insert(id.clone(), error.to_string());
+            Tls::Unusable
+        });
+        let traffic = unit.traffic.as_ref().map(Traffic::compile).transpose();
+        let traffic = traffic.unwrap_or_else(|error| {
+            broken.insert(id.clone(), error.to_string());
+            None
+        });
+        let (ready, fallback) = self.resolved_endpoints(unit, &tls);
+        let registry = || Arc::clone(&self.registry);
+        Backend {
+            id: id.clone(),
+            protocol: unit.protocol,
+            state: self.registry.backend(id),
+            ready: ready.into_values().collect(),
+            fallback: fallback.into_values().collect(),
+            reached: match tls {
+                Tls::None => Reached::Plainly,
+                Tls::Peer(peer) => Reached::Securely(Secured::new(peer, registry())),
+                Tls::Shown(peer) => Reached::Securely(Secured::with_own_certificate(peer, registry())),
+                Tls::Unusable => Reached::Never,
+            },
+            traffic: traffic.map(Arc::new),
+        }
+    }
+
+    /// What the endpoints of a backend must prove, and what they are shown.
+    fn tls(&self, unit: &BackendUnit, held: &Credentials<'_>) -> Result<Tls, UnusableBackend> {
+        if let Destination::External(host) = &unit.destination {
+            hostname(&host.hostname)?;
+        }
         match &unit.tls {
             None => Ok(Tls::None),
             Some(BackendTls::Invalid(_)) => Ok(Tls::Unusable),
             Some(BackendTls::Verified(policy)) => {
-                let bundles = policy.authorities.iter().filter_map(|id| authorities.get(id).cloned());
+                let bundles = policy.authorities.iter().filter_map(|id| held.authorities.get(id).cloned());
                 let bundles = (!policy.authorities.is_empty()).then(|| bundles.collect());
-                self.registry.peer(policy, bundles).map(Tls::Peer)
+                let peer = self.registry.peer(policy, bundles)?;
+                let Some(id) = &policy.client_certificate else { return Ok(Tls::Peer(peer)) };
+                let certificate =
+                    held.certificates.get(id).ok_or_else(|| UnusableBackend::Certificate(id.clone()))?;
+                Ok(Tls::Shown(Arc::new(peer.showing(certificate.shown()))))
             }
         }
+    }
+
+    /// The endpoints that are ready, and those that stand in for them, by address.
+    fn resolved_endpoints(&self, unit: &BackendUnit, tls: &Tls) -> (ByAddress, ByAddress) {
+        let (mut ready, mut fallback) = (ByAddress::new(), ByAddress::new());
+        let peer = match tls {
+            Tls::Peer(peer) | Tls::Shown(peer) => Some(peer),
+            Tls::None | Tls::Unusable => None,
+        };
+        let endpoint = |address| self.registry.endpoint(EndpointKey { address, tls: peer.cloned() });
+        // Who has to prove who it is can be no stranger that has got an old address.
+        let are_known = !self.without_endpoints || peer.is_some();
+        match &unit.destination {
+            Destination::Service(port) if are_known => {
+                for (of, address) in self.endpoints(port) {
+                    if let Some(list) = list_of(of, &mut ready, &mut fallback) {
+                        list.entry(address).or_insert_with(|| endpoint(address));
+                    }
+                }
+            }
+            Destination::Service(_) => {}
+            // DNS has said so itself, whatever the age of the configuration.
+            Destination::External(host) => {
+                let name = hostname(&host.hostname).ok();
+                let addresses = name.and_then(|name| self.known.get(&name));
+                for address in addresses.into_iter().flat_map(|addresses| addresses.iter()) {
+                    let address = SocketAddr::new(*address, host.port);
+                    ready.insert(address, endpoint(address));
+                }
+            }
+        }
+        (ready, fallback)
     }
 
     /// The endpoints of a port of a Service, each with its address.
@@ -199,55 +299,45 @@ impl BackendStage {
                 .map(|(endpoint, port): (&Endpoint, u16)| (endpoint, SocketAddr::new(endpoint.address, port)))
         })
     }
+}
 
-    fn compile(&self, id: &UnitId, unit: &BackendUnit, tls: Tls) -> Backend {
-        let (mut ready, mut fallback) = (BTreeMap::new(), BTreeMap::new());
-        let peer = match &tls {
-            Tls::Peer(peer) => Some(peer),
-            Tls::None | Tls::Unusable => None,
-        };
-        // Who has to prove who it is can be no stranger that has got an old address.
-        let are_known = !self.without_endpoints || peer.is_some();
-        let endpoint = |address| self.registry.endpoint(EndpointKey { address, tls: peer.cloned() });
-        match &unit.destination {
-            Destination::Service(port) if are_known => {
-                for (of, address) in self.endpoints(port) {
-                    if let Some(list) = list_of(of, &mut ready, &mut fallback) {
-                        list.entry(address).or_insert_with(|| endpoint(address));
-                    }
-                }
-            }
-            Destination::Service(_) | Destination::External(_) => {}
-        }
-        Backend {
-            id: id.clone(),
-            protocol: unit.protocol,
-            state: self.registry.backend(id),
-            ready: ready.into_values().collect(),
-            fallback: fallback.into_values().collect(),
-            reached: match tls {
-                Tls::None => Reached::Plainly,
-                Tls::Peer(peer) => Reached::Securely(Secured::new(peer, Arc::clone(&self.registry))),
-                Tls::Unusable => Reached::Never,
-            },
-            traffic: None,
-        }
-    }
+/// Endpoints by where they listen.
+type ByAddress = BTreeMap<SocketAddr, Arc<registry::Endpoint>>;
+
+/// What is in force of bundles and certificates, and what of that has changed.
+pub(super) struct Credentials<'a> {
+    pub(super) authorities: &'a AuthorityStage,
+    pub(super) certificates: &'a CertificateStage,
+    pub(super) renewed: &'a Dirty<UnitId>,
+}
+
+/// Why nothing can be sent to a backend.
+#[derive(Debug, thiserror::Error)]
+enum UnusableBackend {
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Hostname(#[from] HostnameError),
+    #[error("{0}, which it is to be shown, can't be used")]
+    Certificate(UnitId),
 }
 
 /// What a backend's TLS comes to.
 enum Tls {
     None,
     Peer(Arc<Peer>),
+    /// With a certificate of its own to show.
+    Shown(Arc<Peer>),
     Unusable,
 }
 
-/// The bundles that a backend names.
-fn authorities(unit: &BackendUnit) -> &[UnitId] {
-    match &unit.tls {
-        Some(BackendTls::Verified(policy)) => &policy.authorities,
-        Some(BackendTls::Invalid(_)) | None => &[],
-    }
+/// The bundles and the certificate that a backend names.
+fn credentials(unit: &BackendUnit) -> impl Iterator<Item = &UnitId> {
+    let policy = match &unit.tls {
+        Some(BackendTls::Verified(policy)) => Some(policy),
+        Some(BackendTls::Invalid(_)) | None => None,
+    };
+    policy.into_iter().flat_map(|policy| policy.authorities.iter().chain(&policy.client_certificate))
 }
 
 fn list_of<'a, T>(endpoint: &Endpoint, ready: &'a mut T, fallback: &'a mut T) -> Option<&'a mut T> {

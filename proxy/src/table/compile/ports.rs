@@ -304,7 +304,8 @@ fn share_a_port(one: Protocol, other: Protocol) -> bool {
     one == other || (begins_with_tls(one) && begins_with_tls(other))
 }
 
-fn leave<K: Ord>(index: &mut BTreeMap<K, BTreeSet<UnitId>>, key: &K, id: &UnitId) {
+/// Takes a unit out of an index.
+pub(super) fn leave<K: Ord>(index: &mut BTreeMap<K, BTreeSet<UnitId>>, key: &K, id: &UnitId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(id);
         if ids.is_empty() {

@@ -155,6 +155,7 @@ fn proxy_settings(
         workers: 1,
         limits: Limits::new(1_000),
         drain: DrainSettings::default(),
+        resolver: proxy::resolver::ResolverSettings::default(),
     })
 }
 
