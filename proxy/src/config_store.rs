@@ -30,6 +30,7 @@ use crate::table::compile::Compiler;
 use crate::table::{SharedTable, Table};
 use crate::upstream::registry::Registry;
 
+mod answer;
 mod expiry;
 pub mod in_force;
 mod inherit;
@@ -37,13 +38,11 @@ mod journal;
 mod order;
 mod tables;
 
+use answer::{ANSWER_WITHIN, tell_of};
 use in_force::{InForce, Source};
 use journal::Journal;
 use order::Verdict;
 use tables::Tables;
-
-/// How long an answer waits for what a push asks for: the outcome of binds, first answers for names.
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 /// How often replaced tables that no worker reads any more are dropped, and unused endpoints forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -248,54 +247,6 @@ impl State {
         }
     }
 
-    fn answer(&self, port: RpcReplyPort<Reply>, reply: Reply) {
-        self.args.metrics.pushes.answered(&reply);
-        // Whoever asked may have given up.
-        let _ = port.send(reply);
-    }
-
-    fn answer_when_known(&mut self, reply: RpcReplyPort<Reply>, within: Duration) {
-        let overdue = self.args.myself.send_after(within, Msg::AnswerOverdue);
-        self.waiting = Some((reply, overdue));
-        self.binds_reported();
-    }
-
-    fn answer_waiting(&mut self) {
-        if let Some((reply, _)) = self.waiting.take() {
-            self.answer(reply, Reply::Ack(self.ack()));
-        }
-    }
-
-    fn binds_reported(&mut self) {
-        self.args.report.borrow_and_update();
-        self.publish_broken();
-        self.answer_if_known();
-    }
-
-    fn answer_if_known(&mut self) {
-        let are_reported = {
-            let report = self.args.report.borrow();
-            self.binds.iter().all(|bind| report.contains_key(bind))
-        };
-        if are_reported && self.args.names.are_known() {
-            self.answer_waiting();
-        }
-    }
-
-    fn resolved(&mut self) {
-        self.take_names();
-        self.answer_if_known();
-    }
-
-    /// Gives backends the addresses that are known by now.
-    fn take_names(&mut self) {
-        let known = self.args.names.known().borrow().clone();
-        if self.compiler.resolve(&known) {
-            let table = self.compiler.resolved();
-            self.swap(table);
-        }
-    }
-
     /// The configuration is the one in force: only its place in time moves.
     fn confirm(&mut self, push: &Push) {
         self.trust_endpoints();
@@ -413,19 +364,6 @@ fn compiler(args: &Args) -> Compiler {
     let mut compiler = Compiler::new(args.node_address, args.registry.clone(), args.metrics.clone());
     compiler.resolve(&args.names.known().borrow());
     compiler
-}
-
-fn tell_of<T: Send + Sync + 'static>(
-    mut changes: watch::Receiver<T>,
-    store: Address<Msg>,
-    news: fn() -> Msg,
-) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        while changes.changed().await.is_ok() {
-            // Refused only while the store restarts: it reads all of it at its start.
-            let _ = store.send(news());
-        }
-    }))
 }
 
 #[cfg(test)]

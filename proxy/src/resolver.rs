@@ -17,7 +17,7 @@ use supervisor::{Address, Refused, message_names};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 
@@ -85,9 +85,17 @@ pub struct State {
 /// A name that is wanted.
 struct Asked {
     standing: Standing,
-    /// What is known not to be dialled, which is said once.
-    forbidden: BTreeSet<IpAddr>,
+    /// It was said that it stands for what is never dialled.
+    is_forbidden: bool,
+    /// It was said that it can't be resolved.
+    is_failing: bool,
     _question: AbortOnDropHandle<()>,
+}
+
+impl Asked {
+    fn new(question: AbortOnDropHandle<()>) -> Self {
+        Self { standing: Standing::default(), is_forbidden: false, is_failing: false, _question: question }
+    }
 }
 
 /// The actor.
@@ -133,8 +141,7 @@ impl State {
         for name in wanted {
             if !self.asked.contains_key(name) {
                 let question = self.ask(name, Duration::ZERO);
-                let (standing, forbidden) = (Standing::default(), BTreeSet::new());
-                self.asked.insert(name.clone(), Asked { standing, forbidden, _question: question });
+                self.asked.insert(name.clone(), Asked::new(question));
             }
         }
         self.args.names.forget_unwanted();
@@ -149,20 +156,22 @@ impl State {
         let (answer, forbidden) = sift(answer, may_loop);
         for (address, why) in &forbidden {
             self.args.metrics.names.forbidden(*why);
-            if asked.forbidden.insert(*address) {
+            if !asked.is_forbidden {
                 warn!(%name, %address, reason = why.label(), "a name stands for an address that is never dialled");
             }
         }
-        asked.forbidden.retain(|address| forbidden.contains_key(address));
+        asked.is_forbidden = !forbidden.is_empty();
         let before = self.args.names.known().borrow().get(name).cloned();
         let known = before.as_deref().unwrap_or_default();
         let next = asked.standing.take(&answer, known, Instant::now(), rand::random());
-        if let Some(reason) = reason {
+        let is_failing = reason.is_some();
+        if let Some(reason) = reason.filter(|_| !asked.is_failing) {
             warn!(%name, %reason, kept = known.len(), again_after = ?next.after, "a name can't be resolved");
         }
+        asked.is_failing = is_failing;
         match next.addresses {
             Some(addresses) if before.is_none() || !addresses.iter().eq(known) => {
-                info!(%name, ?addresses, "resolved");
+                debug!(%name, ?addresses, "resolved");
                 self.args.names.learn(name, addresses.into_iter().collect());
             }
             // That it has been asked for is news as well.

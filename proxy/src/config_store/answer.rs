@@ -1,0 +1,79 @@
+//! Answers to pushes, and what they wait for: the outcome of binds, and first answers for names outside the
+//! cluster.
+
+use std::time::Duration;
+
+use proxy_config::wire::Reply;
+use ractor::RpcReplyPort;
+use supervisor::Address;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Msg, State};
+
+/// How long an answer waits for what a push asks for.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+impl State {
+    pub(super) fn answer(&self, port: RpcReplyPort<Reply>, reply: Reply) {
+        self.args.metrics.pushes.answered(&reply);
+        // Whoever asked may have given up.
+        let _ = port.send(reply);
+    }
+
+    pub(super) fn answer_when_known(&mut self, reply: RpcReplyPort<Reply>, within: Duration) {
+        let overdue = self.args.myself.send_after(within, Msg::AnswerOverdue);
+        self.waiting = Some((reply, overdue));
+        self.binds_reported();
+    }
+
+    pub(super) fn answer_waiting(&mut self) {
+        if let Some((reply, _)) = self.waiting.take() {
+            self.answer(reply, Reply::Ack(self.ack()));
+        }
+    }
+
+    pub(super) fn binds_reported(&mut self) {
+        self.args.report.borrow_and_update();
+        self.publish_broken();
+        self.answer_if_known();
+    }
+
+    fn answer_if_known(&mut self) {
+        let are_reported = {
+            let report = self.args.report.borrow();
+            self.binds.iter().all(|bind| report.contains_key(bind))
+        };
+        if are_reported && self.args.names.are_known() {
+            self.answer_waiting();
+        }
+    }
+
+    pub(super) fn resolved(&mut self) {
+        self.take_names();
+        self.answer_if_known();
+    }
+
+    /// Gives backends the addresses that are known by now.
+    pub(super) fn take_names(&mut self) {
+        let known = self.args.names.known().borrow().clone();
+        if self.compiler.resolve(&known) {
+            let table = self.compiler.resolved();
+            self.swap(table);
+        }
+    }
+}
+
+/// Tells the store of every change.
+pub(super) fn tell_of<T: Send + Sync + 'static>(
+    mut changes: watch::Receiver<T>,
+    store: Address<Msg>,
+    news: fn() -> Msg,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            // Refused only while the store restarts: it reads all of it at its start.
+            let _ = store.send(news());
+        }
+    }))
+}
