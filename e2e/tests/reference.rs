@@ -41,6 +41,7 @@ const BEYOND: &[(&str, &str)] = &[
     ("`XBackendTrafficPolicy`: conditions, conflicts", golden!("traffic_to_a_service_is_as_its_policy_says")),
     ("`XBackend`: references, grants, TLS, protocols", golden!("routes_lead_to_hosts_outside_the_cluster")),
     ("`XBackend`: conditions", golden!("hosts_outside_the_cluster_that_can_not_be_used_say_why")),
+    ("`XBackend`: names, TLS, addresses that are never dialled", "proxy/tests/traffic/external.rs"),
     ("`ExternalAuth` by HTTP and by gRPC", "proxy/tests/http1/authorisation.rs"),
     ("`ExternalAuth` of HTTP/2 requests and streams", "proxy/tests/traffic/authorisation.rs"),
     ("Mirrors that never delay the reply; exact shares", "proxy/tests/http1/policies.rs"),
