@@ -11,8 +11,8 @@ use super::names::Known;
 use super::standing::{GONE_AFTER, GONE_RETRY, LAST_RETRY};
 use super::*;
 
-const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
+const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 2));
 /// Longer than answers take here.
 const A_MOMENT: Duration = Duration::from_millis(10);
 
@@ -134,7 +134,7 @@ async fn an_answer_goes_on_through_failures_and_a_restart_and_ends_when_the_name
 #[tokio::test(start_paused = true)]
 async fn forbidden_addresses_are_left_out_and_counted() {
     let rig = Rig::start().await;
-    let all = ["169.254.169.254", "::ffff:127.0.0.1", "::ffff:192.0.2.2", "192.0.2.1"];
+    let all = ["169.254.169.254", "::ffff:127.0.0.1", "::ffff:198.51.100.2", "198.51.100.1"];
     rig.say("a", &all.map(|address| address.parse().unwrap()), 60);
     rig.want(&["a"]).await;
     assert_eq!(rig.known(), known([("a", &[ONE, TWO])]), "and IPv4 is IPv4 in whichever form");
