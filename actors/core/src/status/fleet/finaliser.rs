@@ -143,9 +143,10 @@ impl Finaliser {
 fn units(status: &DesiredStatus) -> impl Iterator<Item = &UnitId> {
     let listeners = match &status.content {
         StatusContent::Gateway(holder) | StatusContent::ListenerSet(holder) => &*holder.listeners,
-        StatusContent::GatewayClass { .. } | StatusContent::Policy { .. } | StatusContent::Route { .. } => {
-            &[]
-        }
+        StatusContent::GatewayClass { .. }
+        | StatusContent::Policy { .. }
+        | StatusContent::Backend { .. }
+        | StatusContent::Route { .. } => &[],
     };
     listeners.iter().flat_map(|listener| &listener.units)
 }
