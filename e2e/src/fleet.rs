@@ -44,6 +44,8 @@ pub struct Portreeve {
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
+    /// What it finds at /etc/resolv.conf, where that is not what is there.
+    name_servers: Option<PathBuf>,
     process: Mutex<Option<Process>>,
 }
 
@@ -62,8 +64,14 @@ impl Portreeve {
             program: program.to_owned(),
             arguments,
             log: logs.join(format!("{name}.log")),
+            name_servers: None,
             process: Mutex::new(None),
         }
+    }
+
+    /// The same with `file` in the place of /etc/resolv.conf.
+    pub fn with_name_servers(self, file: &Path) -> Self {
+        Self { name_servers: Some(file.to_owned()), ..self }
     }
 
     /// Its name.
@@ -87,10 +95,19 @@ impl Portreeve {
         if process.is_some() {
             bail!("{} runs already", self.name);
         }
-        let mut command = self.namespace.command(&self.program);
+        let mut command = self.command();
         command.args(&self.arguments).env("RUST_BACKTRACE", "1");
         *process = Some(cluster.start_process(&self.name, command, &self.log)?);
         Ok(())
+    }
+
+    /// Its program, in its place: each command becomes the next one, so that the id of the first is its own.
+    fn command(&self) -> Command {
+        let Some(file) = &self.name_servers else { return self.namespace.command(&self.program) };
+        let mut command = self.namespace.command("unshare");
+        command.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#]);
+        command.arg(file).arg(&self.program);
+        command
     }
 
     /// Kills it (SIGKILL).

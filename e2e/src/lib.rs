@@ -3,13 +3,14 @@
 //!
 //! [`testbed`] brings everything up, [`stage`] lets tests share it, [`fleet`] starts, stops and kills Portreeve's
 //! processes, [`installation`] installs the chart, [`traffic`] sends requests as clients would and counts what comes
-//! back, [`manifests`] holds what is applied, [`pool`] is the network of an address pool, [`steady`] tells what controllers
-//! write. Nothing here knows how Portreeve works inside: it is used by its command line, its chart, its ports and the
+//! back, [`manifests`] holds what is applied, [`pool`] is the network of an address pool, [`names`] tells proxies where hosts
+//! outside the cluster are, [`steady`] tells what controllers write. Nothing here knows how Portreeve works inside: it is used by its command line, its chart, its ports and the
 //! Kubernetes API alone.
 
 pub mod fleet;
 pub mod installation;
 pub mod manifests;
+pub mod names;
 pub mod pool;
 pub mod stage;
 pub mod steady;

@@ -35,6 +35,8 @@ pub struct Testbed {
     /// The cluster: dropped last, it takes the rest with it.
     pub cluster: Cluster,
     logs: PathBuf,
+    /// What the proxies find at /etc/resolv.conf: nothing at first.
+    name_servers: PathBuf,
 }
 
 impl Testbed {
@@ -127,13 +129,23 @@ impl Testbed {
             controllers.push(Portreeve::new(&name, machine.namespace.clone(), program, arguments, &logs));
             machines.push(machine);
         }
+        let name_servers = logs.join("resolv.conf");
+        std::fs::write(&name_servers, "")?;
         let proxy = |node: &cluster::Node| {
             let state = logs.join(format!("{}-state", node.name));
             let arguments = proxy_arguments(&node.name, node.internal_ip, &identities, &state);
-            Portreeve::new(&format!("proxy-{}", node.name), node.namespace.clone(), program, arguments, &logs)
+            let name = format!("proxy-{}", node.name);
+            Portreeve::new(&name, node.namespace.clone(), program, arguments, &logs)
+                .with_name_servers(&name_servers)
         };
         let proxies = cluster.nodes().iter().map(proxy).collect();
-        Ok(Self { client, controllers, proxies, machines, cluster, logs })
+        Ok(Self { client, controllers, proxies, machines, cluster, logs, name_servers })
+    }
+
+    /// Has the proxies ask this name server for the hosts outside the cluster.
+    pub fn resolve_by(&self, server: Ipv4Addr) -> Result<()> {
+        // In place: what has been mounted is this file, not its name.
+        std::fs::write(&self.name_servers, format!("nameserver {server}\n")).map_err(Into::into)
     }
 
     /// Where node `index` serves HTTP.

@@ -18,7 +18,10 @@ const MANAGER: &str = "portreeve-standalone";
 /// The judge of manifests: endpoints may be anywhere, loopback too.
 pub(crate) async fn judge() -> Result<Admit> {
     let sandbox = Sandbox::new(Options { loopback_endpoints: true, ..Options::default() });
-    sandbox.install_gateway_api(Channel::Standard).await.context("reading the schemas of the Gateway API")?;
+    sandbox
+        .install_gateway_api(Channel::Experimental)
+        .await
+        .context("reading the schemas of the Gateway API")?;
     for definition in actors_api::crds::ours() {
         let text = serde_json::to_string(&definition)?;
         sandbox.apply_yaml(&text).await.context("reading our own schemas")?;
@@ -63,5 +66,32 @@ fn message(error: &Error) -> String {
     match error {
         Error::Api(status) => status.message.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_gateway_api_tries_out_is_taken_and_judged_too() {
+        let judge = judge().await.expect("our own schemas can be read");
+        let backend = |protocol: &str| {
+            json!({
+                "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
+                "kind": "XBackend",
+                "metadata": { "name": "api", "namespace": "shop" },
+                "spec": {
+                    "type": "ExternalHostname",
+                    "externalHostname": { "hostname": "api.example.com" },
+                    "port": { "port": 443 },
+                    "protocol": protocol,
+                },
+            })
+        };
+        let taken = judge(backend("HTTP2")).await.expect("a backend as the schema wants it");
+        assert_eq!(taken["spec"]["port"]["port"], 443);
+        let refused = judge(backend("TELEPATHY")).await.expect_err("no such protocol");
+        assert!(refused.contains("spec.protocol"), "{refused}");
     }
 }

@@ -94,10 +94,13 @@ impl Hostnames {
 
 const SHARDS: usize = 256;
 
+/// What listeners serve under the host keys of each shard.
+type Shards = Arc<[Arc<Map<Arc<Paths>>>; SHARDS]>;
+
 /// What a listener serves, by host key. Tables share all of it, and after a change all shards but one.
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
-    shards: Arc<[Arc<Map<Arc<Paths>>>; SHARDS]>,
+    shards: Shards,
     /// What is served under the empty key, which is in no shard.
     every: Option<Arc<Paths>>,
     /// How many keys are in shards.
@@ -108,7 +111,7 @@ pub(super) struct Hosts {
 
 impl Default for Hosts {
     fn default() -> Self {
-        static EMPTY: LazyLock<Arc<[Arc<Map<Arc<Paths>>>; SHARDS]>> = LazyLock::new(|| {
+        static EMPTY: LazyLock<Shards> = LazyLock::new(|| {
             let empty = Arc::default();
             Arc::new(std::array::from_fn(|_| Arc::clone(&empty)))
         });

@@ -64,6 +64,17 @@ async fn a_bad_object_is_named_with_file_and_field_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn what_gateway_api_tries_out_is_read_from_files_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackend\nmetadata: {name: api}\n\
+                   spec: {type: ExternalHostname, externalHostname: {hostname: a.example.com}, port: {port: 80}}\n";
+    std::fs::write(folder.path().join("a.yaml"), backend).unwrap();
+    let (objects, faults) = read(&mut Memory::default(), &args(folder.path())).await.unwrap();
+    assert_eq!(objects, ["XBackend default/api"]);
+    assert!(faults.is_empty(), "{faults:?}");
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_yaml_goes_on_with_what_it_held() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
