@@ -111,6 +111,7 @@ fn proxy_settings(wanted: &Wanted) -> Result<Settings> {
         workers: wanted.workers,
         limits: Limits::new(connection_budget()),
         drain: DrainSettings { accept_for: Duration::ZERO, ..DrainSettings::default() },
+        resolver: proxy::resolver::ResolverSettings::default(),
     })
 }
 
