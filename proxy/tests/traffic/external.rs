@@ -39,7 +39,15 @@ fn site(rig: &Rig, host: &str, port: u16) -> Site {
 }
 
 async fn status(rig: &Rig) -> String {
-    let mut client = Client::connect(rig.http).await.unwrap();
+    let connected = async {
+        loop {
+            match Client::connect(rig.http).await {
+                Ok(client) => break client,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let mut client = timeout(PATIENCE, connected).await.expect("it listens");
     client.get("/seen").await.unwrap().head.split(' ').nth(1).unwrap().to_owned()
 }
 
@@ -183,9 +191,6 @@ async fn what_is_no_name_of_a_host_outside_is_reported_and_an_error_of_ours() {
         let ack = rig.proxy.hold(site(&rig, host, 80).units()).await.unwrap();
         assert_eq!(ack.broken.len(), 1);
         assert_eq!(ack.broken[0].reason, reason);
-        while tokio::net::TcpStream::connect(rig.http).await.is_err() {
-            tokio::task::yield_now().await;
-        }
         assert_eq!(status(&rig).await, "500");
     }
 }
