@@ -100,7 +100,8 @@ fn watches(settings: &Settings, edges: &Edges) -> Child {
         wanted: edges.wanted.subscribe(),
     };
     children.push(worker("secret-reader", &Address::new(), move || (SecretReader, reader.clone())));
-    branch("watches", OneForOne, Intensity::new(20, MINUTE), children)
+    // What ends them all at once, as an API server that resets every connection may, is to be borne, and once more.
+    branch("watches", OneForOne, Intensity::new(40, MINUTE), children)
 }
 
 /// Who leads, and below it what only the leader runs: when the election restarts, that stops first.
