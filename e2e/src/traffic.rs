@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use cluster::namespace::Namespace;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -62,6 +62,20 @@ impl Client {
     pub async fn get(&self, to: SocketAddr, host: &str, path: &str) -> Result<Answer> {
         let mut connection = self.connect(to).await?;
         exchange(&mut connection, request(host, path)?).await
+    }
+
+    /// The same with one more header field.
+    pub async fn get_with(
+        &self,
+        to: SocketAddr,
+        host: &str,
+        path: &str,
+        (name, value): (&str, &str),
+    ) -> Result<Answer> {
+        let mut connection = self.connect(to).await?;
+        let mut request = request(host, path)?;
+        request.headers_mut().insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        exchange(&mut connection, request).await
     }
 
     /// Sends requests steadily over `connections` connections that are kept open, each one as soon as `pause` after
@@ -122,6 +136,9 @@ pub enum Manner {
     Fresh,
     /// HTTP/2, a new one for each request.
     FreshHttp2,
+    /// HTTP/1.1, each kept open for so long, which is longer than the pause between requests: that it ends before is a
+    /// failure.
+    Held(Duration),
 }
 
 /// What came of all requests of a [`Load`].
@@ -183,6 +200,12 @@ struct Target {
     path: String,
 }
 
+/// A connection, and since when it is open.
+struct Open {
+    connection: SendRequest<Empty<Bytes>>,
+    since: Instant,
+}
+
 async fn steady(target: Arc<Target>, pause: Duration, stop: CancellationToken) -> Tally {
     let mut tally = Tally::default();
     let mut open = None;
@@ -191,6 +214,7 @@ async fn steady(target: Arc<Target>, pause: Duration, stop: CancellationToken) -
         let Target { client, to, host, path, .. } = &*target;
         let answered = match target.manner {
             Manner::Kept => one(&target, &mut open).await,
+            Manner::Held(time) => held(&target, &mut open, time).await,
             Manner::Fresh => client.get(*to, host, path).await,
             Manner::FreshHttp2 => client.get_http2(*to, host, path).await,
         };
@@ -210,15 +234,36 @@ async fn steady(target: Arc<Target>, pause: Duration, stop: CancellationToken) -
 }
 
 /// One request, on the connection that is open or else on a new one: a server may close between two requests.
-async fn one(target: &Target, open: &mut Option<SendRequest<Empty<Bytes>>>) -> Result<Answer> {
+async fn one(target: &Target, open: &mut Option<Open>) -> Result<Answer> {
     let usable = match open {
-        Some(connection) => connection.ready().await.is_ok(),
+        Some(Open { connection, .. }) => connection.ready().await.is_ok(),
         None => false,
     };
     if !usable {
-        *open = Some(target.client.connect(target.to).await?);
+        *open = None;
     }
-    let connection = open.as_mut().context("a connection was opened")?;
+    next(target, open).await
+}
+
+/// One request, on the connection that is open unless its time is over.
+async fn held(target: &Target, open: &mut Option<Open>, time: Duration) -> Result<Answer> {
+    if open.as_ref().is_some_and(|open| open.since.elapsed() >= time) {
+        *open = None;
+    }
+    let since = open.as_ref().map(|open| open.since);
+    let answer = next(target, open).await;
+    answer.with_context(|| {
+        format!("on a connection that was opened {:?} ago", since.map(|since| since.elapsed()))
+    })
+}
+
+/// One request, on the connection that is open or else on a new one.
+async fn next(target: &Target, open: &mut Option<Open>) -> Result<Answer> {
+    if open.is_none() {
+        let connection = target.client.connect(target.to).await?;
+        *open = Some(Open { connection, since: Instant::now() });
+    }
+    let Open { connection, .. } = open.as_mut().context("a connection was opened")?;
     exchange(connection, request(&target.host, &target.path)?).await
 }
 

@@ -1,36 +1,88 @@
 //! `helm upgrade` of the chart under load: every proxy and every controller is replaced, by other values, then by
-//! another image, and no client of either node notices.
+//! another image, and no client notices: of either node or of a pool's address, by HTTP, by TCP or by UDP.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use cluster::{Channel, Cluster};
+use anyhow::{Context, Result, ensure};
+use cluster::{Channel, Cluster, Machine};
+use e2e::datagrams::{self, Clients};
 use e2e::installation::{self, IMAGE, Installation};
 use e2e::testbed::SYSTEM;
 use e2e::traffic::{Client, Load, Manner};
-use e2e::{fleet, manifests, wait};
+use e2e::{fleet, manifests, pool, wait};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long something may take that a test waits for.
 const SOON: Duration = Duration::from_secs(90);
 /// The tag that the upgrade goes to.
 const NEXT: &str = "next";
 /// Between two requests of one client.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(40);
+/// How long a client holds a connection for streams: an old proxy lets it finish.
+const HELD: Duration = Duration::from_secs(20);
+/// The pool.
+const POOL: &str = "172.31.8.0/29";
+/// Where datagrams are taken.
+const DATAGRAMS: u16 = 5300;
 
-/// A Gateway for HTTP and for streams.
-const GATEWAY: &str = r#"
+/// A Gateway at the nodes for HTTP, streams and datagrams; and one at the pool, which is what the chart's class has.
+const GATEWAYS: &str = r#"
+apiVersion: portreeve.dev/v1alpha1
+kind: EdgeParameters
+metadata: {name: nodes}
+spec: {addressProvider: {node: {}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: nodes}
+spec:
+  controllerName: portreeve.dev/gateway-controller
+  parametersRef: {group: portreeve.dev, kind: EdgeParameters, name: nodes}
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge}
 spec:
-  gatewayClassName: portreeve
+  gatewayClassName: nodes
   listeners:
   - {name: http, port: 80, protocol: HTTP}
   - {name: tcp, port: 9000, protocol: TCP}
+  - {name: udp, port: 5300, protocol: UDP}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: pooled}
+spec:
+  gatewayClassName: portreeve
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+  - {name: udp, port: 5300, protocol: UDP}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: pooled}
+spec:
+  parentRefs: [{name: pooled}]
+  rules:
+  - backendRefs: [{name: blue, port: 8080}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: UDPRoute
+metadata: {name: datagrams}
+spec:
+  parentRefs: [{name: edge, sectionName: udp}, {name: pooled, sectionName: udp}]
+  rules:
+  - backendRefs: [{name: datagrams, port: 5300}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: datagrams}
+spec:
+  ports: [{name: udp, port: 5300, protocol: UDP}]
 ---
 apiVersion: gateway.networking.k8s.io/v1alpha2
 kind: TCPRoute
@@ -41,9 +93,27 @@ spec:
   - backendRefs: [{name: blue, port: 8080}]
 ---"#;
 
+/// The endpoints of the Service for datagrams: servers that run here, on machines beside the cluster.
+fn endpoints(servers: &[Machine; 2]) -> String {
+    let [one, two] = servers.each_ref().map(|server| server.address);
+    format!(
+        r#"
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: datagrams, labels: {{kubernetes.io/service-name: datagrams}}}}
+addressType: IPv4
+ports: [{{name: udp, port: 5300, protocol: UDP}}]
+endpoints: [{{addresses: ["{one}"]}}, {{addresses: ["{two}"]}}]
+---"#
+    )
+}
+
 struct Scene {
     installation: Installation,
     client: Client,
+    machine: Machine,
+    servers: [Machine; 2],
+    _serving: [AbortOnDropHandle<()>; 2],
     cluster: Cluster,
 }
 
@@ -53,8 +123,13 @@ impl Scene {
         let cluster = Cluster::builder().nodes(2).channel(Channel::Experimental).up().await?;
         let installation = Installation::prepare(&cluster, &program)?;
         installation::load_image(&cluster, &program, NEXT)?;
-        let client = Client::new(cluster.add_machine("client")?.namespace);
-        Ok(Self { installation, client, cluster })
+        pool::route_to_all(&cluster, POOL)?;
+        let machine = cluster.add_machine("client")?;
+        let client = Client::new(machine.namespace.clone());
+        let servers = [cluster.add_machine("server-1")?, cluster.add_machine("server-2")?];
+        let [one, two] = &servers;
+        let serving = [datagrams::serve(one, DATAGRAMS)?, datagrams::serve(two, DATAGRAMS)?];
+        Ok(Self { installation, client, machine, servers, _serving: serving, cluster })
     }
 
     fn get(&self, arguments: &[&str]) -> Result<String> {
@@ -76,28 +151,47 @@ impl Scene {
         Ok(said)
     }
 
-    /// Clients of every kind at both nodes.
-    fn load(&self) -> Vec<(String, Load)> {
-        let at = |ip: Ipv4Addr, manner: Manner, port: u16| {
+    /// Where Gateways serve: each node, and the address of the pool.
+    async fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let pooled = wait::until("the pool's Gateway has an address", SOON, async || {
+            let path = "jsonpath={.status.addresses[*].value}";
+            let said = self.get(&["get", "gateway", "pooled", "-o", path])?;
+            said.parse().with_context(|| format!("it says {said:?}"))
+        });
+        let nodes = self.cluster.nodes().iter().map(|node| node.internal_ip.into());
+        Ok(nodes.chain([pooled.await?]).collect())
+    }
+
+    /// Clients of HTTP and of TCP, each kind at each address where it is served.
+    fn load(&self, addresses: &[IpAddr]) -> Vec<(String, Load)> {
+        let at = |ip: IpAddr, manner: Manner, port: u16| {
             let to = SocketAddr::from((ip, port));
-            let load = self.client.load_by(manner, (to, manifests::HOST, "/"), 2, PAUSE);
+            let load = self.client.load_by(manner, (to, manifests::HOST, "/"), 1, PAUSE);
             (format!("{manner:?} at {to}"), load)
         };
-        let of = |ip: Ipv4Addr| {
-            [
-                at(ip, Manner::Fresh, 80),
-                at(ip, Manner::FreshHttp2, 80),
-                at(ip, Manner::Kept, 80),
-                at(ip, Manner::Fresh, 9000),
-            ]
+        let http = addresses.iter().flat_map(|ip| {
+            [Manner::Fresh, Manner::FreshHttp2, Manner::Kept].map(|manner| at(*ip, manner, 80))
+        });
+        let nodes = self.cluster.nodes().iter().map(|node| IpAddr::from(node.internal_ip));
+        let tcp = nodes.flat_map(|ip| [Manner::Fresh, Manner::Held(HELD)].map(|manner| at(ip, manner, 9000)));
+        http.chain(tcp).collect()
+    }
+
+    /// Clients of UDP at each address.
+    fn conversations(&self, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, Clients)>> {
+        let at = |ip: &IpAddr| {
+            let to = SocketAddr::from((*ip, DATAGRAMS));
+            Ok((*ip, Clients::start(&self.machine.namespace, to, 2, PAUSE)?))
         };
-        self.cluster.nodes().iter().flat_map(|node| of(node.internal_ip)).collect()
+        addresses.iter().map(at).collect()
     }
 
     /// Upgrades, and waits until no Pod is left of those before.
     async fn upgrade(&self, value: &str) -> Result<()> {
         let before = self.pods()?;
-        self.installation.upgrade(&["--set", value, "--wait", "--timeout", "240s"])?;
+        let pool = with_pool();
+        let arguments = [&pool.each_ref().map(String::as_str)[..], &["--set", value]].concat();
+        self.installation.upgrade(&[&arguments[..], &["--wait", "--timeout", "240s"]].concat())?;
         wait::until("every Pod is another one", 2 * SOON, async || {
             let now = self.pods()?;
             ensure!(now.is_disjoint(&before) && now.len() == before.len(), "{now:?} after {before:?}");
@@ -115,35 +209,33 @@ async fn an_upgrade_loses_no_request_and_refuses_no_connection() {
     }
 }
 
+/// The values that give the chart's class the pool.
+fn with_pool() -> [String; 4] {
+    let set = || "--set".to_owned();
+    [set(), "addressProvider.type=pool".to_owned(), set(), format!("addressProvider.pool.cidrs={{{POOL}}}")]
+}
+
 async fn play(scene: &Scene) -> Result<()> {
-    scene.installation.install(&["--wait", "--timeout", "120s"])?;
-    let everything = [manifests::backend("blue", 2), GATEWAY.to_owned(), manifests::route(&[("blue", 1)])];
+    let pool = with_pool();
+    let arguments = [&pool.each_ref().map(String::as_str)[..], &["--wait", "--timeout", "120s"]].concat();
+    scene.installation.install(&arguments)?;
+    let everything = [
+        manifests::backend("blue", 2),
+        GATEWAYS.to_owned(),
+        endpoints(&scene.servers),
+        manifests::route(&[("blue", 1)]),
+    ];
     scene.cluster.apply(&everything.concat())?;
-    for node in scene.cluster.nodes() {
-        for port in [80, 9000] {
-            let to = SocketAddr::from((node.internal_ip, port));
-            wait::until(&format!("{to} serves"), SOON, async || {
-                let answer = scene.client.get(to, manifests::HOST, "/").await?;
-                ensure!(answer.status == 200, "it answers {}: {}", answer.status, answer.body);
-                Ok(())
-            })
-            .await?;
-        }
-    }
+    let addresses = scene.addresses().await?;
+    all_serve(scene, &addresses).await?;
     let programmed = scene.programmed_since()?;
-    let loads = scene.load();
+    let (loads, conversations) = (scene.load(&addresses), scene.conversations(&addresses)?);
     let upgraded = async {
         scene.upgrade("log.filter=info\\,proxy=debug").await?;
         scene.upgrade(&format!("image.tag={NEXT}")).await
     };
     let upgraded = upgraded.await;
-    let mut faults = Vec::new();
-    for (name, load) in loads {
-        let tally = load.stop().await?;
-        eprintln!("{name}: {:?}", tally.statuses);
-        faults.extend(tally.faults().into_iter().map(|fault| format!("{name}: {fault}")));
-        faults.extend((tally.with_status(200) < 100).then(|| format!("{name}: hardly any request")));
-    }
+    let faults = [faults_of(loads).await?, faults_between(conversations).await?].concat();
     upgraded?;
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     ensure!(scene.programmed_since()? == programmed, "the Gateway was not programmed meanwhile");
@@ -152,4 +244,52 @@ async fn play(scene: &Scene) -> Result<()> {
     let next = format!("{IMAGE}:{NEXT}");
     ensure!(images.split_whitespace().all(|image| image == next), "{images}");
     Ok(())
+}
+
+async fn all_serve(scene: &Scene, addresses: &[IpAddr]) -> Result<()> {
+    let http = addresses.iter().map(|ip| SocketAddr::from((*ip, 80)));
+    let tcp = scene.cluster.nodes().iter().map(|node| SocketAddr::from((node.internal_ip, 9000)));
+    for to in http.chain(tcp) {
+        wait::until(&format!("{to} serves"), SOON, async || {
+            let answer = scene.client.get(to, manifests::HOST, "/").await?;
+            ensure!(answer.status == 200, "it answers {}: {}", answer.status, answer.body);
+            Ok(())
+        })
+        .await?;
+    }
+    wait::until("datagrams are answered", SOON, async || {
+        for (ip, clients) in scene.conversations(addresses)? {
+            tokio::time::sleep(PAUSE).await;
+            let heard = clients.stop().await?;
+            ensure!(heard.iter().all(|heard| heard.answers > 0), "{ip} takes no datagrams: {heard:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What went wrong with requests.
+async fn faults_of(loads: Vec<(String, Load)>) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for (name, load) in loads {
+        let tally = load.stop().await?;
+        eprintln!("{name}: {:?}", tally.statuses);
+        faults.extend(tally.faults().into_iter().map(|fault| format!("{name}: {fault}")));
+        faults.extend((tally.with_status(200) < 100).then(|| format!("{name}: hardly any request")));
+    }
+    Ok(faults)
+}
+
+/// What went wrong with datagrams: those that were not answered, and clients that had more than one session.
+async fn faults_between(conversations: Vec<(IpAddr, Clients)>) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for (ip, clients) in conversations {
+        for heard in clients.stop().await? {
+            eprintln!("datagrams at {ip}: {} answers by {:?}", heard.answers, heard.sessions);
+            faults.extend(heard.lost.iter().map(|lost| format!("datagrams at {ip}: {lost}: no answer")));
+            let is_one = heard.sessions.len() == 1 && heard.answers >= 100;
+            faults.extend((!is_one).then(|| format!("datagrams at {ip}: {heard:?}")));
+        }
+    }
+    Ok(faults)
 }

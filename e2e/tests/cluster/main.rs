@@ -11,3 +11,4 @@ mod parameters;
 mod pool;
 mod quiet;
 mod routes;
+mod traffic_policies;
