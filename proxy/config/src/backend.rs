@@ -44,7 +44,7 @@ pub struct BackendVerification {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorities: Vec<UnitId>,
     /// The certificate that the backend is shown where it asks for one; `None`: that of the Gateway, if it has
-    /// one. Source: GEP-4894 `tls.clientCertificateRef`.
+    /// one, and none where the backend is outside the cluster. Source: GEP-4894 `tls.clientCertificateRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<UnitId>,
 }

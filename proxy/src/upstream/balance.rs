@@ -49,8 +49,8 @@ pub enum Reached {
 pub struct Secured {
     peer: Arc<Peer>,
     registry: Arc<Registry>,
-    /// It is shown a certificate of its own already, whichever Gateway a request comes by.
-    has_own: bool,
+    /// What it is shown is the same whichever Gateway a request comes by.
+    is_apart: bool,
     /// By certificate, made when it is first asked for; one that is replaced is forgotten.
     showing: RwLock<Vec<(Weak<Shown>, Arc<Backend>)>>,
 }
@@ -58,12 +58,12 @@ pub struct Secured {
 impl Secured {
     /// As `peer` says.
     pub fn new(peer: Arc<Peer>, registry: Arc<Registry>) -> Self {
-        Self { peer, registry, has_own: false, showing: RwLock::default() }
+        Self { peer, registry, is_apart: false, showing: RwLock::default() }
     }
 
-    /// As `peer` says, which shows a certificate that stands above those of Gateways.
-    pub fn with_own_certificate(peer: Arc<Peer>, registry: Arc<Registry>) -> Self {
-        Self { has_own: true, ..Self::new(peer, registry) }
+    /// As `peer` says, which shows a certificate of its own or none: those of Gateways are not shown.
+    pub fn apart_from_gateways(peer: Arc<Peer>, registry: Arc<Registry>) -> Self {
+        Self { is_apart: true, ..Self::new(peer, registry) }
     }
 
     fn known(&self, shown: &Shown) -> Option<Arc<Backend>> {
@@ -102,7 +102,7 @@ impl Backend {
         let (Reached::Securely(secured), Some(shown)) = (&self.reached, shown) else {
             return Cow::Borrowed(self);
         };
-        if secured.has_own {
+        if secured.is_apart {
             return Cow::Borrowed(self);
         }
         Cow::Owned(secured.known(shown).unwrap_or_else(|| {

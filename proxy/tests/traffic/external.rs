@@ -241,7 +241,7 @@ async fn a_host_proves_over_tls_that_it_has_the_name_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_host_is_shown_the_certificate_of_its_own_reference_instead_of_the_gateways() {
+async fn a_host_is_shown_the_certificate_of_its_own_reference_and_never_the_gateways() {
     let (issuer, origin) = (Issuer::new(), Origin::start().await);
     let config = issuer.issue(dns(NAME)).server_asking(Some(&issuer));
     let (_server, front, rig) = fronted(origin.address, config).await;
@@ -261,6 +261,9 @@ async fn a_host_is_shown_the_certificate_of_its_own_reference_instead_of_the_gat
         until(&rig, "200").await;
         assert_eq!(front.told().last().unwrap().shown.as_ref(), Some(&certificate.chain[0].to_vec()));
     }
+    site.tls = verified(NAME, None);
+    rig.hold(&site).await;
+    until(&rig, "502").await;
     assert!(front.told().iter().all(|told| told.shown.as_deref() != Some(&*gateways.chain[0])));
 }
 

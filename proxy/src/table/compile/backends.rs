@@ -227,8 +227,8 @@ impl BackendStage {
             fallback: fallback.into_values().collect(),
             reached: match tls {
                 Tls::None => Reached::Plainly,
-                Tls::Peer(peer) => Reached::Securely(Secured::new(peer, registry())),
-                Tls::Shown(peer) => Reached::Securely(Secured::with_own_certificate(peer, registry())),
+                Tls::OfGateways(peer) => Reached::Securely(Secured::new(peer, registry())),
+                Tls::Own(peer) => Reached::Securely(Secured::apart_from_gateways(peer, registry())),
                 Tls::Unusable => Reached::Never,
             },
             traffic: traffic.map(Arc::new),
@@ -247,10 +247,14 @@ impl BackendStage {
                 let bundles = policy.authorities.iter().filter_map(|id| held.authorities.get(id).cloned());
                 let bundles = (!policy.authorities.is_empty()).then(|| bundles.collect());
                 let peer = self.registry.peer(policy, bundles)?;
-                let Some(id) = &policy.client_certificate else { return Ok(Tls::Peer(peer)) };
+                let Some(id) = &policy.client_certificate else {
+                    // Who a Gateway is, is no business of hosts that tenants name.
+                    let is_external = matches!(unit.destination, Destination::External(_));
+                    return Ok(if is_external { Tls::Own(peer) } else { Tls::OfGateways(peer) });
+                };
                 let certificate =
                     held.certificates.get(id).ok_or_else(|| UnusableBackend::Certificate(id.clone()))?;
-                Ok(Tls::Shown(Arc::new(peer.showing(certificate.shown()))))
+                Ok(Tls::Own(Arc::new(peer.showing(certificate.shown()))))
             }
         }
     }
@@ -259,7 +263,7 @@ impl BackendStage {
     fn resolved_endpoints(&self, unit: &BackendUnit, tls: &Tls) -> (ByAddress, ByAddress) {
         let (mut ready, mut fallback) = (ByAddress::new(), ByAddress::new());
         let peer = match tls {
-            Tls::Peer(peer) | Tls::Shown(peer) => Some(peer),
+            Tls::OfGateways(peer) | Tls::Own(peer) => Some(peer),
             Tls::None | Tls::Unusable => None,
         };
         let endpoint = |address| self.registry.endpoint(EndpointKey { address, tls: peer.cloned() });
@@ -325,9 +329,10 @@ enum UnusableBackend {
 /// What a backend's TLS comes to.
 enum Tls {
     None,
-    Peer(Arc<Peer>),
-    /// With a certificate of its own to show.
-    Shown(Arc<Peer>),
+    /// It is shown what each Gateway shows.
+    OfGateways(Arc<Peer>),
+    /// It is shown the same, if anything, whichever Gateway a request comes by.
+    Own(Arc<Peer>),
     Unusable,
 }
 
