@@ -1,7 +1,8 @@
 //! The lease leader: wins the Lease, renews it, says who leads.
 //!
 //! Owns: the Lease of the fleet, as far as this process holds it.
-//! Reads: the Lease; the ConfigMap `portreeve-ca`, when it makes the Lease; the highest term that a proxy has named; how much of what only a leader runs exists.
+//! Reads: the Lease; the ConfigMap `portreeve-ca`, when it makes the Lease; the highest term that a proxy has named;
+//! how much of what only a leader runs exists.
 //! Writes: [`Leadership`] and the gate of what only a leader runs; the Lease's standing, for pages.
 //! Rebuilt from: the Lease. A restarted one starts as a follower; if the Lease still names this
 //! process, it takes it again in a new term.
@@ -354,7 +355,12 @@ async fn make(
     config_maps: &Api<ConfigMap>,
     mut lease: Lease,
 ) -> Result<Lease, kube::Error> {
-    let owner = config_maps.get_opt(CONFIG_MAP).await?.and_then(|map| map.owner_ref(&()));
+    let map = match config_maps.get_opt(CONFIG_MAP).await {
+        // Who may not look can't know of an owner, and is to lead all the same.
+        Err(kube::Error::Api(status)) if status.code == 403 => None,
+        map => map?,
+    };
+    let owner = map.and_then(|map| map.owner_ref(&()));
     lease.metadata.owner_references = owner.map(|owner| vec![owner]);
     leases.create(&PostParams::default(), &lease).await
 }

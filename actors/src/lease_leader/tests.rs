@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sandbox::{Fault, Faults, How, Matcher, Verb};
 
-use fleet::{Fleet, MS, SECOND};
+use fleet::{Clocks, Fleet, MS, SECOND};
 
 #[tokio::test(start_paused = true)]
 async fn one_of_three_leads_at_once_and_the_lease_names_it() {
@@ -106,6 +106,24 @@ async fn terms_survive_a_deleted_and_a_restored_lease() {
     fleet.run_for(8 * SECOND).await;
     assert_eq!(fleet.acting(), [third]);
     assert_eq!(fleet.lease().await.unwrap().term, Some(4), "above what it held itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_goes_with_the_config_map_of_the_release_also_where_it_is_made_again() {
+    let mut fleet = Fleet::start(0).await;
+    let uid = fleet.make_config_map().await;
+    fleet.add(Clocks::TRUE).await;
+    fleet.await_leader(8 * SECOND).await;
+    for deleted in [false, true] {
+        if deleted {
+            fleet.delete_lease().await;
+        }
+        fleet.run_for(8 * SECOND).await;
+        let lease = fleet.raw_lease().await.expect("somebody leads");
+        let owners = lease.metadata.owner_references.unwrap_or_default();
+        let [owner] = &owners[..] else { panic!("one owner: {owners:?}") };
+        assert_eq!((&*owner.kind, &*owner.name, &owner.uid), ("ConfigMap", "portreeve-ca", &uid));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -203,6 +203,38 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_makes_no_sense_is_left_out_and_changes_no_other() {
+        let stores = Stores::new([]);
+        let pod = |raw| convert(&stores, Kind::Proxy, &raw);
+        let sound = || {
+            let metadata = json!({"name": "sound", "namespace": "ns", "uid": "u-1"});
+            let status = json!({"hostIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]});
+            pod(json!({"metadata": metadata, "spec": {"nodeName": "n1"}, "status": status}))
+        };
+        stores.writer(Kind::Proxy).replace(vec![sound()]);
+        let alone = known(&stores.snapshot().unwrap(), &AdminPorts::Same(9901));
+        assert_eq!(alone.keys().collect::<Vec<_>>(), ["u-1"]);
+
+        let named = |name: &str| json!({"name": name, "namespace": "ns", "uid": format!("u-{name}")});
+        let senseless = [
+            json!({"metadata": named("pending"), "spec": {"nodeName": null}, "status": {"phase": "Pending"}}),
+            json!({"metadata": named("nowhere"), "spec": {"nodeName": "no-such-node"}}),
+            json!({"metadata": named("host-name"), "spec": {"nodeName": "n1"}, "status": {"hostIP": "edge.example"}}),
+            json!({"metadata": named("empty"), "spec": {"nodeName": "n2"}, "status": {"hostIP": ""}}),
+            json!({"metadata": named("number"), "spec": {"nodeName": 7}, "status": {"hostIP": "10.0.0.9"}}),
+            json!({"metadata": named("conditions"), "status": {"hostIP": "10.0.0.9", "conditions": [{"type": true}]}}),
+            json!({"metadata": {"name": "no-uid", "namespace": "ns"}, "status": {"hostIP": "10.0.0.9"}}),
+            json!({"metadata": {"name": "odd-uid", "namespace": "ns", "uid": {}}, "status": {"hostIP": "10.0.0.9"}}),
+            json!({"metadata": {"name": "labels", "namespace": "ns", "uid": "u-l", "labels": "none"}, "spec": []}),
+            json!({"metadata": "none"}),
+            json!({}),
+        ];
+        let all = senseless.map(pod).into_iter().chain([sound()]).collect();
+        stores.writer(Kind::Proxy).replace(all);
+        assert_eq!(known(&stores.snapshot().unwrap(), &AdminPorts::Same(9901)), alone);
+    }
+
+    #[test]
     fn a_pod_is_reached_on_its_nodes_internal_address_by_its_uid() {
         let stores = Stores::new([]);
         let put = |kind, raw| {

@@ -8,6 +8,8 @@ use actors_core::election::Timing;
 use actors_core::election::record::Record;
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -19,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::lead::trust_bundle::CONFIG_MAP;
 use crate::lease_leader::{Args, LeaseLeader, Standing, identity};
 use crate::term::{Leadership, Term};
 
@@ -44,6 +47,11 @@ type Acts = Arc<Mutex<Vec<Act>>>;
 pub(super) struct Clocks {
     pub(super) rate: f64,
     pub(super) ahead: SignedDuration,
+}
+
+impl Clocks {
+    /// As those of the API server.
+    pub(super) const TRUE: Self = Self { rate: 1.0, ahead: SignedDuration::ZERO };
 }
 
 struct Replica {
@@ -78,7 +86,7 @@ impl Fleet {
         let leases = Api::namespaced(sandbox.client(), "default");
         let mut fleet = Self { sandbox, leases, replicas: Vec::new(), stop_time, acts: Acts::default() };
         for _ in 0..replicas {
-            fleet.add(Clocks { rate: 1.0, ahead: SignedDuration::ZERO }).await;
+            fleet.add(Clocks::TRUE).await;
         }
         fleet
     }
@@ -221,6 +229,14 @@ impl Fleet {
 
     pub(super) async fn delete_lease(&self) {
         self.leases.delete("portreeve", &DeleteParams::default()).await.unwrap();
+    }
+
+    /// The ConfigMap that the chart makes; its uid.
+    pub(super) async fn make_config_map(&self) -> String {
+        let maps: Api<ConfigMap> = Api::namespaced(self.sandbox.client(), "default");
+        let metadata = ObjectMeta { name: Some(CONFIG_MAP.to_owned()), ..ObjectMeta::default() };
+        let map = ConfigMap { metadata, ..ConfigMap::default() };
+        maps.create(&PostParams::default(), &map).await.unwrap().metadata.uid.unwrap()
     }
 
     /// Puts an old Lease in the place of the present one, as from a backup.
