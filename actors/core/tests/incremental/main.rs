@@ -108,11 +108,18 @@ proptest! {
         let follows = put.iter().any(|unit| is(unit, "route/GRPCRoute/"));
         let may_come = |unit| is(unit, "route/GRPCRoute/") || is(unit, "backend/") || is(unit, "endpoints/");
         prop_assert!(put.is_empty() || (follows && put.iter().all(may_come)), "{put:?}");
-        for unit in delete {
+        // What only its backends had read, as for TLS, goes with them.
+        let needed: Vec<_> = after.units.iter().flat_map(|unit| unit.decode().unwrap().needs()).collect();
+        let is_spare = |unit: &UnitId| {
+            let kinds = ["authority/", "certificate/", "key/"];
+            kinds.iter().any(|kind| unit.as_str().starts_with(kind)) && !needed.contains(unit)
+        };
+        for unit in &delete {
             // Its backends are not needed any more where no other route names them.
-            let own = unit == UnitId::route("HTTPRoute", &name);
+            let own = *unit == UnitId::route("HTTPRoute", &name);
             prop_assert!(own || !unit.as_str().starts_with("route/"), "{unit}");
-            prop_assert!(own || unit.as_str().starts_with("backend/") || unit.as_str().starts_with("endpoints/"), "{unit}");
+            let is_backend = unit.as_str().starts_with("backend/") || unit.as_str().starts_with("endpoints/");
+            prop_assert!(own || is_backend || is_spare(unit), "{unit}");
         }
     }
 
