@@ -158,6 +158,9 @@ pub(crate) fn start_controllers(
         "--use-service-account-credentials".to_owned(),
         format!("--root-ca-file={}", authority.certificate().display()),
         format!("--service-account-private-key-file={}", state.path("pki/tokens.key").display()),
+        // No kubelet can say that its node is well while the API server is away. A test that takes it away for a minute
+        // would find every endpoint not ready once it is back: what Kubernetes does by itself, and not what is tested.
+        "--node-monitor-grace-period=5m".to_owned(),
     ];
     let mut started = vec![start("kube-controller-manager", manager)?];
     if with_scheduler {

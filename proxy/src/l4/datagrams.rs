@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Interval, interval, sleep, timeout};
@@ -216,8 +216,9 @@ impl Datagrams {
         }
         let session = &sessions[&peer];
         session.has_sent.store(true, Relaxed);
-        // Where the socket has no room the datagram is lost, as any may be.
-        if let Ok(sent) = session.socket.try_send(datagram) {
+        // Not through the runtime, which takes a new socket for full until it has heard of it. Where there is indeed no
+        // room the datagram is lost, as any may be.
+        if let Ok(sent) = SockRef::from(&*session.socket).send(datagram) {
             session.aim.route.metrics.moved(sent as u64, 0);
         }
     }
@@ -368,7 +369,5 @@ async fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
         if endpoint.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(endpoint).await?;
-    // Else the first datagram would be lost: a new socket is not known to have room yet.
-    socket.writable().await?;
     Ok(socket)
 }

@@ -1,6 +1,8 @@
 //! Datagrams: a session per client, replies from the address that was asked.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use proxy::limits::Limits;
@@ -10,6 +12,7 @@ use proxy_config::backend::BackendProtocol;
 use proxy_config::listener::Protocol;
 use proxy_config::unit::EncodedUnit;
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -141,6 +144,50 @@ async fn a_session_goes_on_in_the_process_that_takes_over() {
     assert!(text.contains("portreeve_streams{route=\"TCPRoute/test/route\"} 1"), "{text}");
     let text = render(rig.proxy.metrics());
     assert!(text.contains("portreeve_streams{route=\"TCPRoute/test/route\"} 0"), "{text}");
+}
+
+/// Says one thing after the other, each once, until it is stopped: all of it is answered.
+async fn every_one_is_answered(client: UdpSocket, stop: Arc<AtomicBool>) {
+    for number in 0_u64.. {
+        if stop.load(Relaxed) {
+            return;
+        }
+        client.send(number.to_string().as_bytes()).await.unwrap();
+        timeout(PATIENCE, answer_to(&client, number)).await.expect("a datagram is lost");
+    }
+}
+
+/// Passes over what answers something before.
+async fn answer_to(client: &UdpSocket, number: u64) {
+    let mut reply = vec![0; 64];
+    loop {
+        let length = client.recv(&mut reply).await.unwrap();
+        if String::from_utf8_lossy(&reply[..length]).ends_with(&format!(" {number}")) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_datagram_is_lost_on_the_way_from_one_process_to_the_next() {
+    let (address, _server) = server("one").await;
+    let mut rig = Rig::first(DrainSettings::default()).await;
+    hold(&rig, one(address)).await;
+    let (stop, mut clients) = (Arc::<AtomicBool>::default(), JoinSet::new());
+    for _ in 0..8 {
+        let client = client(&rig).await;
+        ask(&client, "until it is listened for").await;
+        clients.spawn(every_one_is_answered(client, stop.clone()));
+    }
+    for _ in 0..5 {
+        let next = rig.successor(DrainSettings::default()).await;
+        rig.proxy.drain().await.unwrap();
+        rig = next;
+    }
+    stop.store(true, Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
 }
 
 /// A rig whose one UDP route goes to an endpoint, and that is being listened at.
