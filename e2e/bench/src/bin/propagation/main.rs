@@ -70,6 +70,9 @@ struct Arguments {
     /// Measure one Traefik too, after Portreeve, with these numbers of HTTPRoutes (with --real; builds it once).
     #[arg(long, value_delimiter = ',', requires = "real")]
     traefik: Vec<usize>,
+    /// How many changes of each kind Traefik is measured with, which takes a second for two of them.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    traefik_changes: u32,
     /// Which objects are changed follows from this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -80,6 +83,11 @@ impl Arguments {
         ensure!(routes > 0, "--routes must be at least 1");
         let services = routes.div_ceil(self.per_service.into());
         Ok(Sizes { routes, services, per_gateway: self.per_gateway.into() })
+    }
+
+    /// How many changes of each kind.
+    fn changes(&self, contender: &Contender) -> u32 {
+        if matches!(contender, Contender::Traefik { .. }) { self.traefik_changes } else { self.changes }
     }
 
     /// Who is measured, and with how many routes.
@@ -138,10 +146,10 @@ fn measure(contender: &Contender, sizes: Sizes, arguments: &Arguments) -> Result
         eprintln!("all statuses written {statuses:?} after the first was made");
     }
     let whole = world.units().map(|units| push_size(&UnitSet::default(), &units));
-    let mut changes = Vec::new();
+    let (mut changes, count) = (Vec::new(), arguments.changes(contender));
     for what in &arguments.what {
-        changes.push(change(&world, *what, &mut objects, &mut visitor, arguments)?);
-        eprintln!("{what:?}: {} changes", arguments.changes);
+        changes.push(change(&world, (*what, count), &mut objects, &mut visitor, arguments)?);
+        eprintln!("{what:?}: {count} changes");
     }
     let (contender, resident) = (contender.to_string(), world.resident());
     Ok(Figures { contender, sizes, created, served, statuses, whole, resident, changes })
@@ -150,7 +158,7 @@ fn measure(contender: &Contender, sizes: Sizes, arguments: &Arguments) -> Result
 /// Changes one object after the other.
 fn change(
     world: &World,
-    what: What,
+    (what, count): (What, u32),
     objects: &mut Objects<'_>,
     visitor: &mut Visitor,
     arguments: &Arguments,
@@ -158,7 +166,7 @@ fn change(
     let mut random = StdRng::seed_from_u64(arguments.seed);
     let before = (Counters::read(world)?, world.units());
     let (mut first, mut last, mut delta) = (Vec::new(), Vec::new(), None);
-    for number in 1..=arguments.changes {
+    for number in 1..=count {
         std::thread::sleep(Duration::from_millis(arguments.pause));
         let sign = objects.change(what, random.random_range(0..usize::MAX), &number.to_string())?;
         let answered = Instant::now();
