@@ -1,7 +1,6 @@
 //! Backends: a port of a Service joined with the EndpointSlices of that Service, or a host outside the cluster
 //! with the addresses that are known of its name.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ pub(super) struct BackendStage {
     slices: HashMap<UnitId, EndpointSlice>,
     services: HashMap<ObjectName, Service>,
     /// Backends by what their TLS needs.
-    by_credential: HashMap<UnitId, BTreeSet<UnitId>>,
+    by_credential: BTreeMap<UnitId, BTreeSet<UnitId>>,
     by_hostname: BTreeMap<Hostname, BTreeSet<UnitId>>,
     known: Arc<Known>,
     slots: Slots,
@@ -53,7 +52,7 @@ impl BackendStage {
             units: HashMap::new(),
             slices: HashMap::new(),
             services: HashMap::new(),
-            by_credential: HashMap::new(),
+            by_credential: BTreeMap::new(),
             by_hostname: BTreeMap::new(),
             known: Arc::default(),
             slots: Slots::default(),
@@ -75,12 +74,7 @@ impl BackendStage {
                 }
             }
             for credential in credentials(&old) {
-                if let Entry::Occupied(mut backends) = self.by_credential.entry(credential.clone()) {
-                    backends.get_mut().remove(id);
-                    if backends.get().is_empty() {
-                        backends.remove();
-                    }
-                }
+                leave(&mut self.by_credential, credential, id);
             }
         }
         if let Some(unit) = unit {
