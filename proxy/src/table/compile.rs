@@ -254,5 +254,15 @@ fn decode(encoded: &EncodedUnit) -> Result<Unit, String> {
 /// What changed since the last rebuild.
 type Dirty<T> = BTreeSet<T>;
 
+/// Takes a unit out of an index.
+fn leave<K: Ord>(index: &mut BTreeMap<K, BTreeSet<UnitId>>, key: &K, id: &UnitId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -12,8 +12,7 @@ use proxy_config::name::{ObjectName, UnitId};
 
 use super::authorities::AuthorityStage;
 use super::certificates::CertificateStage;
-use super::ports::leave;
-use super::{Dirty, Problems};
+use super::{Dirty, Problems, leave};
 use crate::resolver::names::{Hostname, HostnameError, Known, hostname};
 use crate::table::slot::{Backends, Slot, Slots};
 use crate::table::traffic::Traffic;

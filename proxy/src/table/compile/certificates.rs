@@ -7,14 +7,14 @@ use std::sync::Arc;
 use proxy_config::certificate::{Certificate, PrivateKey};
 use proxy_config::name::UnitId;
 
-use super::{Dirty, Problems};
+use super::{Dirty, Problems, leave};
 use crate::table::certificate::ServerCertificate;
 
 #[derive(Debug, Default)]
 pub(super) struct CertificateStage {
     keys: HashMap<UnitId, PrivateKey>,
     units: HashMap<UnitId, Certificate>,
-    by_key: HashMap<UnitId, BTreeSet<UnitId>>,
+    by_key: BTreeMap<UnitId, BTreeSet<UnitId>>,
     good: BTreeMap<UnitId, Arc<ServerCertificate>>,
     dirty: Dirty<UnitId>,
 }
@@ -46,12 +46,8 @@ impl CertificateStage {
 
     fn forget(&mut self, id: &UnitId) {
         self.dirty.insert(id.clone());
-        let Some(old) = self.units.remove(id) else { return };
-        if let Some(certificates) = self.by_key.get_mut(&old.key) {
-            certificates.remove(id);
-            if certificates.is_empty() {
-                self.by_key.remove(&old.key);
-            }
+        if let Some(old) = self.units.remove(id) {
+            leave(&mut self.by_key, &old.key, id);
         }
     }
 

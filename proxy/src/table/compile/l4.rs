@@ -2,15 +2,15 @@
 //!
 //! Of routes that want the same name the oldest has it, then the one whose `namespace/name` sorts first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proxy_config::l4::L4Route as L4RouteUnit;
 use proxy_config::name::{ObjectName, UnitId};
 use proxy_config::route::Target;
 
-use super::Dirty;
 use super::backends::BackendStage;
+use super::{Dirty, leave};
 use crate::metrics::Metrics;
 use crate::table::host::key;
 use crate::table::l4::{L4Route, ServerNames};
@@ -20,7 +20,7 @@ use crate::upstream::balance::Shares;
 pub(super) struct L4Stage {
     metrics: Arc<Metrics>,
     routes: BTreeMap<UnitId, Entry>,
-    by_listener: HashMap<UnitId, BTreeSet<UnitId>>,
+    by_listener: BTreeMap<UnitId, BTreeSet<UnitId>>,
     dirty: Dirty<UnitId>,
     /// A route is gone, or lost a listener, a name or a backend.
     has_lost: bool,
@@ -54,7 +54,7 @@ impl L4Stage {
         Self {
             metrics,
             routes: BTreeMap::new(),
-            by_listener: HashMap::new(),
+            by_listener: BTreeMap::new(),
             dirty: Dirty::new(),
             has_lost: false,
         }
@@ -72,12 +72,7 @@ impl L4Stage {
             self.has_lost |= new.as_ref().is_none_or(|new| old.has_more_than(new));
             old.backends.iter().for_each(|backend| backends.release(backend));
             for (listener, _) in old.places {
-                if let Some(routes) = self.by_listener.get_mut(&listener) {
-                    routes.remove(id);
-                    if routes.is_empty() {
-                        self.by_listener.remove(&listener);
-                    }
-                }
+                leave(&mut self.by_listener, &listener, id);
                 self.dirty.insert(listener);
             }
         }

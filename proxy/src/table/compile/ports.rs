@@ -15,7 +15,7 @@ use super::authorities::AuthorityStage;
 use super::certificates::CertificateStage;
 use super::l4::L4Stage;
 use super::routes::RouteStage;
-use super::{Dirty, Problems};
+use super::{Dirty, Problems, leave};
 use crate::table::clients::{Clients, ClientsError};
 use crate::table::host::{Hostnames, key};
 use crate::table::port::{Listener, Port};
@@ -302,14 +302,4 @@ fn begins_with_tls(protocol: Protocol) -> bool {
 /// Whether listeners of both protocols can be told apart on one port.
 fn share_a_port(one: Protocol, other: Protocol) -> bool {
     one == other || (begins_with_tls(one) && begins_with_tls(other))
-}
-
-/// Takes a unit out of an index.
-pub(super) fn leave<K: Ord>(index: &mut BTreeMap<K, BTreeSet<UnitId>>, key: &K, id: &UnitId) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
-            index.remove(key);
-        }
-    }
 }
