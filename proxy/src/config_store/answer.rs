@@ -57,8 +57,7 @@ impl State {
     /// Gives backends the addresses that are known by now.
     pub(super) fn take_names(&mut self) {
         let known = self.args.names.known().borrow().clone();
-        if self.compiler.resolve(&known) {
-            let table = self.compiler.resolved();
+        if let Some(table) = self.compiler.resolve(&known) {
             self.swap(table);
         }
     }

@@ -102,14 +102,9 @@ impl Compiler {
         self.rebuild()
     }
 
-    /// Takes what is known of names outside the cluster; whether that touches a backend.
-    pub fn resolve(&mut self, known: &Arc<Known>) -> bool {
-        self.backends.resolve(known)
-    }
-
-    /// The table after [`Self::resolve`].
-    pub fn resolved(&mut self) -> Arc<Table> {
-        self.rebuild()
+    /// Takes what is known of names outside the cluster; the table that results, where that touches a backend.
+    pub fn resolve(&mut self, known: &Arc<Known>) -> Option<Arc<Table>> {
+        self.backends.resolve(known).then(|| self.rebuild())
     }
 
     /// The names outside the cluster of backends that routes name.
