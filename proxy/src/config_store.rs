@@ -38,7 +38,7 @@ mod journal;
 mod order;
 mod tables;
 
-use answer::{ANSWER_WITHIN, tell_of};
+use answer::{PUSH_ANSWERED_WITHIN, tell_of};
 use in_force::{InForce, Source};
 use journal::Journal;
 use order::Verdict;
@@ -221,7 +221,7 @@ impl State {
                 let next =
                     InForce { units, version: push.version, ..InForce::from_controller(SystemTime::now()) };
                 self.put_in_force(next, &before);
-                self.answer_when_known(reply, ANSWER_WITHIN);
+                self.answer_when_known(reply, PUSH_ANSWERED_WITHIN);
             }
         }
     }

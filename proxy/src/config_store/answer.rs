@@ -11,8 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Msg, State};
 
-/// How long an answer waits for what a push asks for.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// How long the answer to a push waits for what that asks for.
+pub(super) const PUSH_ANSWERED_WITHIN: Duration = Duration::from_millis(500);
 
 impl State {
     pub(super) fn answer(&self, port: RpcReplyPort<Reply>, reply: Reply) {

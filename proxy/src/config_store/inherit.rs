@@ -13,7 +13,7 @@ use crate::last_good::Remembered;
 use crate::resolver::names::Known;
 
 /// How long the one before serves on because a name was not asked for yet, or a bind is not known.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+const INHERIT_ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 
 impl State {
     pub(super) fn inherit(&mut self, remembered: Remembered, known_names: Known, reply: RpcReplyPort<Reply>) {
@@ -37,6 +37,6 @@ impl State {
         // Now that it is known which are wanted.
         self.args.names.inherit(known_names);
         self.take_names();
-        self.answer_when_known(reply, ANSWER_WITHIN);
+        self.answer_when_known(reply, INHERIT_ANSWERED_WITHIN);
     }
 }
