@@ -21,6 +21,7 @@ use tracing::{info, info_span, warn};
 use proxy_config::set::UnitSet;
 use proxy_config::wire::{self, Ack, Broken, Nack, NackReason, NeedUnits, Push, Reply};
 
+use crate::delivery::on_change;
 use crate::handover::turn::Turns;
 use crate::last_good::Remembered;
 use crate::listen::{accept::BindReport, accept::BindState, socket::Bind};
@@ -38,7 +39,7 @@ mod journal;
 mod order;
 mod tables;
 
-use answer::{PUSH_ANSWERED_WITHIN, tell_of};
+use answer::PUSH_ANSWERED_WITHIN;
 use in_force::{InForce, Source};
 use journal::Journal;
 use order::Verdict;
@@ -181,8 +182,8 @@ impl State {
         };
         let compiler = compiler(&args);
         let tables = Tables::new(args.table.clone(), args.metrics.clone());
-        let reports = tell_of(args.report.clone(), args.myself.clone(), || Msg::BindsReported);
-        let names = tell_of(args.names.known(), args.myself.clone(), || Msg::Resolved);
+        let reports = on_change(args.report.clone(), args.myself.clone(), || Msg::BindsReported);
+        let names = on_change(args.names.known(), args.myself.clone(), || Msg::Resolved);
         let mut state = Self {
             args,
             compiler,

@@ -24,6 +24,8 @@ pub mod l4;
 
 pub mod upstream;
 
+mod delivery;
+
 pub mod config_store;
 
 pub mod resolver;

@@ -13,12 +13,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use supervisor::{Address, Refused, message_names};
-use tokio::sync::{Semaphore, watch};
+use supervisor::{Address, message_names};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
+use crate::delivery::{deliver, on_change};
 use crate::metrics::Metrics;
 
 pub mod destination;
@@ -33,8 +34,6 @@ use standing::{Answer, Family, Standing};
 
 /// Names that are asked for at the same time.
 const AT_A_TIME: usize = 64;
-/// The pause before a message that was refused is sent again.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How names are resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,7 +106,7 @@ impl Actor for Resolver {
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let wanted = tell_of_wanted(args.names.wanted(), args.myself.clone());
+        let wanted = on_change(args.names.wanted(), args.myself.clone(), || Msg::Wanted);
         let slots = Arc::new(Semaphore::new(AT_A_TIME));
         let mut state = State { args, asked: BTreeMap::new(), slots, is_over: false, _wanted: wanted };
         state.wanted();
@@ -243,25 +242,6 @@ fn sift(answer: Answer, may_loop: bool) -> (Answer, BTreeMap<IpAddr, Forbidden>)
         }
     }
     (answer, forbidden)
-}
-
-fn tell_of_wanted(
-    mut wanted: watch::Receiver<Arc<BTreeSet<Hostname>>>,
-    resolver: Address<Msg>,
-) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        while wanted.changed().await.is_ok() {
-            deliver(&resolver, Msg::Wanted).await;
-        }
-    }))
-}
-
-/// Sends a message that nobody sends again.
-async fn deliver(resolver: &Address<Msg>, mut message: Msg) {
-    while let Err(Refused::Restarting(refused) | Refused::Full(refused)) = resolver.send(message) {
-        message = refused;
-        sleep(BUSY_PAUSE).await;
-    }
 }
 
 #[cfg(test)]

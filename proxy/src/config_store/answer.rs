@@ -5,9 +5,6 @@ use std::time::Duration;
 
 use proxy_config::wire::Reply;
 use ractor::RpcReplyPort;
-use supervisor::Address;
-use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{Msg, State};
 
@@ -61,18 +58,4 @@ impl State {
             self.swap(table);
         }
     }
-}
-
-/// Tells the store of every change.
-pub(super) fn tell_of<T: Send + Sync + 'static>(
-    mut changes: watch::Receiver<T>,
-    store: Address<Msg>,
-    news: fn() -> Msg,
-) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        while changes.changed().await.is_ok() {
-            // Refused only while the store restarts: it reads all of it at its start.
-            let _ = store.send(news());
-        }
-    }))
 }

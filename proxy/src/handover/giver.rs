@@ -29,6 +29,7 @@ use super::channel::{
 use super::turn::{Turn, Turns};
 use crate::admin::socket::AdminSocket;
 use crate::config_store::in_force::{InForce, Source};
+use crate::delivery::on_change;
 use crate::last_good::private_folder;
 use crate::listen::Listen;
 use crate::resolver::names::{Known, Names};
@@ -119,7 +120,7 @@ impl Actor for Giver {
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let turns = tell_of_turns(args.turns.follow(), args.myself.clone());
+        let turns = on_change(args.turns.follow(), args.myself.clone(), || Msg::Turned);
         let mut state = State { args, door: None, conversation: None, _turns: turns };
         state.turned()?;
         Ok(state)
@@ -175,15 +176,6 @@ impl State {
         }
         self.turned()
     }
-}
-
-fn tell_of_turns(mut turn: watch::Receiver<Turn>, giver: Address<Msg>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        while turn.changed().await.is_ok() {
-            // Refused only while the giver restarts: it looks at its start.
-            let _ = giver.send(Msg::Turned);
-        }
-    }))
 }
 
 /// Opens the door: it appears at once and for this user alone.
