@@ -9,12 +9,13 @@ use std::time::SystemTime;
 
 use proxy_config::backend::BackendProtocol;
 
-use super::authorise::{Asking, Granted};
+use super::authorise::{Asking, Content, Granted};
 use super::filters::{Filters, HeaderEdits};
 use super::mirror::Copied;
 use super::respond::Reason;
 use super::session::{Bound, Session};
 use super::standing::{self, Standing};
+use super::validate::Request;
 use crate::listen::context::Client;
 use crate::table::Table;
 use crate::table::port::Port;
@@ -71,6 +72,20 @@ impl Target {
     /// What is done to copies of it.
     pub fn filters_of_copies<'a>(&'a self, routed: &'a Routed) -> &'a Filters {
         self.granted.as_deref().map_or(&routed.rule().filters, |granted| &granted.of_rule)
+    }
+
+    /// The content of the request, where it has been read already.
+    pub fn content(&self) -> Option<&Content> {
+        self.granted.as_ref()?.content.as_ref()
+    }
+
+    /// The request as the backend gets it: what has been read already need not be waited for.
+    #[inline]
+    pub fn request<'r, 'a>(&self, request: &'r Request<'a>) -> Cow<'r, Request<'a>> {
+        match self.content() {
+            Some(_) => Cow::Owned(Request { expects_continue: false, ..request.clone() }),
+            None => Cow::Borrowed(request),
+        }
     }
 
     /// How the response of an endpoint is edited. `secure`: the client came over TLS.

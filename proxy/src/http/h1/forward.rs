@@ -71,7 +71,7 @@ pub(super) async fn forward<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (request, content) = (&*job.request(), job.content());
+    let (request, content) = (&*job.target.request(job.view.request), job.target.content());
     let exchange = Exchange::new(Facts {
         method: request.method,
         version: request.version,

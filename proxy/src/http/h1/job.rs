@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::view::View;
-use crate::http::authorise::Content;
 use crate::http::filters::HeaderEdits;
 use crate::http::plan::Target;
 use crate::http::standing;
-use crate::http::validate::Request;
 use crate::listen::context::{Client, Context};
 use crate::table::route::{Routed, Timeouts};
 use crate::upstream::registry::Endpoint;
@@ -42,20 +40,5 @@ impl Job<'_> {
     /// How the response is edited.
     pub(super) fn edits(&self, endpoint: &Arc<Endpoint>, client: &Client) -> Cow<'_, HeaderEdits> {
         self.target.edits(self.routed, endpoint, client.secure)
-    }
-
-    /// The request as the upstream gets it: what has been read already need not be waited for.
-    #[inline]
-    pub(super) fn request(&self) -> Cow<'_, Request<'_>> {
-        let request = self.view.request;
-        match self.content() {
-            Some(_) => Cow::Owned(Request { expects_continue: false, ..request.clone() }),
-            None => Cow::Borrowed(request),
-        }
-    }
-
-    /// The content, where it has been read already.
-    pub(super) fn content(&self) -> Option<&Content> {
-        self.target.granted.as_ref()?.content.as_ref()
     }
 }

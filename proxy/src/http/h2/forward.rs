@@ -18,7 +18,6 @@ use super::request::Checked;
 use super::stream::Outcome;
 use super::{Shared, render};
 use crate::http::attempts::{self, Attempts};
-use crate::http::authorise::Content;
 use crate::http::body::BodyWriter;
 use crate::http::exchange::{Exchange, Facts, Failure, Next, Received};
 use crate::http::filters::HeaderEdits;
@@ -31,9 +30,9 @@ use crate::http::plan::Target;
 use crate::http::respond::Reason;
 use crate::http::standing;
 use crate::http::timers::{Limit, Timer};
+use crate::http::validate::Upgrade;
 use crate::http::validate::field::FieldRef;
 use crate::http::validate::framing::Framing;
-use crate::http::validate::{Request, Upgrade};
 use crate::table::route::Routed;
 use crate::upstream::registry::{Endpoint, InFlight};
 use crate::upstream::stream::Stream;
@@ -55,20 +54,6 @@ impl Job<'_> {
     pub(super) fn time_left(&self, shared: &Shared<'_>) -> Option<Duration> {
         let (host, exchange) = (self.checked.request.authority.host, (self.routed, self.target.share));
         shared.context.time_left(|table| standing::of_exchange(table, &shared.client, exchange, host))
-    }
-
-    /// The request as the upstream gets it: what has been read already need not be waited for.
-    fn request(&self) -> Cow<'_, Request<'_>> {
-        let request = &self.checked.request;
-        match self.content() {
-            Some(_) => Cow::Owned(Request { expects_continue: false, ..request.clone() }),
-            None => Cow::Borrowed(request),
-        }
-    }
-
-    /// The content, where it has been read already.
-    fn content(&self) -> Option<&Content> {
-        self.target.granted.as_ref()?.content.as_ref()
     }
 
     /// How the response is edited.
@@ -120,7 +105,7 @@ pub(super) async fn forward(
     let exchange = Exchange::new(Facts {
         method: request.method,
         version: request.version,
-        has_content: job.content().is_none() && !body.is_end_stream(),
+        has_content: job.target.content().is_none() && !body.is_end_stream(),
         upgrade: request.upgrade != Upgrade::None,
         close: false,
     });
@@ -140,7 +125,7 @@ pub(super) async fn forward(
 
 /// Renders the request; its content follows as it comes, unless it has been read already.
 fn sending<'o>(job: &Job<'_>, body: RecvStream, shared: &Shared<'_>, out: &'o mut Vec<u8>) -> Sending<'o> {
-    let (request, content) = (&*job.request(), job.content());
+    let (request, content) = (&*job.target.request(&job.checked.request), job.target.content());
     let fields = job.checked.fields.iter().copied();
     let edits = (job.target.filters(job.routed), job.routed.matched);
     let to = (&shared.origin, job.target.protocol);
