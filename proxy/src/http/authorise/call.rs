@@ -180,14 +180,7 @@ async fn content(
 ) -> Result<Option<Vec<u8>>, Failure> {
     let mut content = Vec::new();
     loop {
-        while !reader.is_done() {
-            let step = reader.read(buffer.data()).map_err(|_| Failure::Malformed)?;
-            if step.consumed == 0 {
-                break;
-            }
-            content.extend_from_slice(&buffer.data()[step.data]);
-            buffer.consume(step.consumed);
-        }
+        buffer.take_content(reader, &mut content).map_err(|_| Failure::Malformed)?;
         if content.len() > MAX_CONTENT {
             return Ok(None);
         }

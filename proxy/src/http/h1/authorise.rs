@@ -126,14 +126,7 @@ where
         let Self { stream, buffer, timer, context, client, .. } = self;
         let time_left = || asking.time_left((request, routed), client, context);
         loop {
-            while !reader.is_done() {
-                let step = reader.read(buffer.data())?;
-                if step.consumed == 0 {
-                    break;
-                }
-                bytes.extend_from_slice(&buffer.data()[step.data]);
-                buffer.consume(step.consumed);
-            }
+            buffer.take_content(&mut reader, &mut bytes)?;
             if bytes.len() > most {
                 return Err(Reason::ContentTooLarge);
             }

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::http::body::BodyReader;
 use crate::http::head::Head;
+use crate::http::respond::Reason;
 
 /// The size of a buffer: more than the largest head, so that a head that is too large is seen to be.
 const SIZE: usize = 64 << 10;
@@ -144,6 +146,22 @@ impl<'a> ReadBuffer<'a> {
         if self.start == self.end {
             self.release();
         }
+    }
+
+    /// Moves what there is of content behind what was read of it before.
+    ///
+    /// # Errors
+    /// Where it is malformed.
+    pub fn take_content(&mut self, reader: &mut BodyReader, content: &mut Vec<u8>) -> Result<(), Reason> {
+        while !reader.is_done() {
+            let step = reader.read(self.data())?;
+            if step.consumed == 0 {
+                break;
+            }
+            content.extend_from_slice(&self.data()[step.data]);
+            self.consume(step.consumed);
+        }
+        Ok(())
     }
 
     #[inline]
