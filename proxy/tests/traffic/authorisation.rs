@@ -17,7 +17,7 @@ use proxy_config::backend::{
 use proxy_config::name::UnitId;
 use proxy_config::route::{AuthProtocol, ExternalAuth, Filter, RouteUnit, Target};
 use proxy_config::unit::{EncodedUnit, Unit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,6 +25,7 @@ use crate::http1;
 use crate::http2::{Client, answer, request, write};
 use crate::origin::Origin;
 use crate::rig::{PATIENCE, Rig, Site, name};
+use crate::server::listen;
 
 /// What a service is asked, with the numbers of the fields written down a second time.
 #[derive(Clone, PartialEq, Message)]
@@ -149,17 +150,14 @@ impl Seen {
 
 impl Service {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.34:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let shared = seen.clone();
-        let server = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                shared.connections.fetch_add(1, Relaxed);
-                tokio::spawn(connection(stream, shared.clone()));
-            }
-        });
-        Self { address, seen, _server: AbortOnDropHandle::new(server) }
+        let (address, server) = listen("127.0.0.34:0", move |stream| {
+            shared.connections.fetch_add(1, Relaxed);
+            connection(stream, shared.clone())
+        })
+        .await;
+        Self { address, seen, _server: server }
     }
 }
 

@@ -16,7 +16,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +25,7 @@ use crate::h2c;
 use crate::http1::Client;
 use crate::origin::Origin;
 use crate::rig::{Rig, Site, name};
+use crate::server::listen;
 
 /// The name that policies ask for.
 pub const NAME: &str = "backend.example";
@@ -143,18 +144,15 @@ pub struct Front {
 
 impl Front {
     pub async fn of(origin: SocketAddr, config: ServerConfig) -> Self {
-        let listener = TcpListener::bind("127.0.0.33:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let told = Arc::<Mutex<Vec<Told>>>::default();
         let (config, current) = watch::channel(Arc::new(config));
         let seen = told.clone();
-        let server = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let config = current.borrow().clone();
-                tokio::spawn(pass_on(stream, config, origin, seen.clone()));
-            }
-        });
-        Self { address, told, config, _server: AbortOnDropHandle::new(server) }
+        let (address, server) = listen("127.0.0.33:0", move |stream| {
+            let config = current.borrow().clone();
+            pass_on(stream, config, origin, seen.clone())
+        })
+        .await;
+        Self { address, told, config, _server: server }
     }
 
     pub fn told(&self) -> Vec<Told> {

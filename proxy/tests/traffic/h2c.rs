@@ -11,13 +11,14 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use proxy_config::backend::BackendProtocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::http1;
 use crate::http2::{Client, answer, request};
 use crate::rig::{PATIENCE, Rig, Site};
+use crate::server::listen;
 
 /// An origin of HTTP/2 that records heads and does what the path says.
 pub struct Origin {
@@ -48,18 +49,15 @@ impl Origin {
     }
 
     async fn with(builder: h2::server::Builder) -> Self {
-        let listener = TcpListener::bind("127.0.0.32:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let shared = seen.clone();
-        let server = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                shared.connections.fetch_add(1, Relaxed);
-                shared.open.fetch_add(1, Relaxed);
-                tokio::spawn(connection(stream, builder.clone(), shared.clone()));
-            }
-        });
-        Self { address, seen, _server: AbortOnDropHandle::new(server) }
+        let (address, server) = listen("127.0.0.32:0", move |stream| {
+            shared.connections.fetch_add(1, Relaxed);
+            shared.open.fetch_add(1, Relaxed);
+            connection(stream, builder.clone(), shared.clone())
+        })
+        .await;
+        Self { address, seen, _server: server }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::rig::{PATIENCE, Rig, name};
+use crate::server::listen;
 
 mod policies;
 mod tls;
@@ -34,19 +35,14 @@ struct Server {
 
 impl Server {
     async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.31:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let _ = stream.write_all(format!("{name}\n").as_bytes()).await;
-                    let (mut read, mut write) = stream.split();
-                    let _ = tokio::io::copy(&mut read, &mut write).await;
-                    let _ = write.write_all(b"bye").await;
-                });
-            }
-        });
-        Self { address, _task: AbortOnDropHandle::new(task) }
+        let (address, task) = listen("127.0.0.31:0", move |mut stream| async move {
+            let _ = stream.write_all(format!("{name}\n").as_bytes()).await;
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = write.write_all(b"bye").await;
+        })
+        .await;
+        Self { address, _task: task }
     }
 }
 

@@ -19,6 +19,7 @@ mod nameserver;
 mod origin;
 mod policies;
 mod rig;
+mod server;
 mod shown;
 mod swaps;
 mod tls;

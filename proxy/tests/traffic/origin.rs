@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::server::listen;
 
 /// What the test sees and steers.
 pub struct Seen {
@@ -37,8 +39,6 @@ impl Origin {
     }
 
     pub async fn at(address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen {
             requests: Mutex::default(),
             sent: AtomicUsize::new(0),
@@ -48,18 +48,17 @@ impl Origin {
             failures: AtomicUsize::new(0),
         });
         let shared = seen.clone();
-        let server = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let seen = shared.clone();
-                seen.accepted.fetch_add(1, Relaxed);
-                tokio::spawn(async move {
-                    stream.set_nodelay(true).unwrap();
-                    serve(stream, &seen).await;
-                    seen.ended.fetch_add(1, Relaxed);
-                });
+        let (address, server) = listen(address, move |stream| {
+            let seen = shared.clone();
+            seen.accepted.fetch_add(1, Relaxed);
+            async move {
+                stream.set_nodelay(true).unwrap();
+                serve(stream, &seen).await;
+                seen.ended.fetch_add(1, Relaxed);
             }
-        });
-        Self { address, seen, _server: AbortOnDropHandle::new(server) }
+        })
+        .await;
+        Self { address, seen, _server: server }
     }
 
     /// The requests so far, each as it came, its content behind its head as it was framed.

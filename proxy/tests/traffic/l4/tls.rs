@@ -19,6 +19,7 @@ use super::{Server, connect, encoded, line, listener, put, route, service, to};
 use crate::http1;
 use crate::origin::Origin;
 use crate::rig::{PATIENCE, Rig, Site, certificate, name};
+use crate::server::listen;
 use crate::tls::{Trust, subject};
 
 /// A server that ends TLS itself and then says its name.
@@ -32,20 +33,16 @@ async fn secure_server(subject: &'static str) -> (std::net::SocketAddr, AbortOnD
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.31:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let task = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                if let Ok(mut stream) = acceptor.accept(stream).await {
-                    let _ = stream.write_all(format!("{subject}\n").as_bytes()).await;
-                    let _ = stream.shutdown().await;
-                }
-            });
+    listen("127.0.0.31:0", move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            if let Ok(mut stream) = acceptor.accept(stream).await {
+                let _ = stream.write_all(format!("{subject}\n").as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
         }
-    });
-    (address, AbortOnDropHandle::new(task))
+    })
+    .await
 }
 
 /// A TLS listener for a hostname, passed through or ended here.
