@@ -61,6 +61,17 @@ async fn until(rig: &Rig, wanted: &str) {
     timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("it is answered by {wanted}"));
 }
 
+/// A host that is answered from, by a name whose answer lives for a second.
+async fn served() -> (NameServer, Origin, Rig) {
+    let server = NameServer::start().await;
+    server.say(HOST, Says::These(vec![FIRST], 1));
+    let origin = Origin::start().await;
+    let rig = Rig::resolving(settings(&server)).await;
+    rig.hold(&site(&rig, HOST, origin.address.port())).await;
+    until(&rig, "200").await;
+    (server, origin, rig)
+}
+
 fn shows(rig: &Rig, line: &str) -> bool {
     render(rig.proxy.metrics()).lines().any(|shown| shown == line)
 }
@@ -111,12 +122,7 @@ async fn all_addresses_of_both_families_serve_and_one_that_is_dead_fails_nobody(
 
 #[tokio::test]
 async fn the_last_answer_goes_on_while_the_name_server_fails() {
-    let server = NameServer::start().await;
-    server.say(HOST, Says::These(vec![FIRST], 1));
-    let origin = Origin::start().await;
-    let rig = Rig::resolving(settings(&server)).await;
-    rig.hold(&site(&rig, HOST, origin.address.port())).await;
-    until(&rig, "200").await;
+    let (server, _origin, rig) = served().await;
     server.say(HOST, Says::Failure);
     let asked = server.asked(HOST);
     server.asked_again(HOST, asked + 4).await;
@@ -167,12 +173,7 @@ async fn addresses_of_this_node_and_of_its_clouds_metadata_are_never_dialled() {
 
 #[tokio::test]
 async fn a_name_that_is_rebound_to_this_node_loses_its_address_at_once() {
-    let server = NameServer::start().await;
-    server.say(HOST, Says::These(vec![FIRST], 1));
-    let origin = Origin::start().await;
-    let rig = Rig::resolving(settings(&server)).await;
-    rig.hold(&site(&rig, HOST, origin.address.port())).await;
-    until(&rig, "200").await;
+    let (server, _origin, rig) = served().await;
     server.say(HOST, Says::These(vec![[169, 254, 169, 254].into()], 1));
     until(&rig, "503").await;
 }
