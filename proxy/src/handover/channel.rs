@@ -38,6 +38,9 @@ const LONGEST: u32 = 1 << 30;
 /// How long the other end may take nothing of what is said: meanwhile it may be nobody's turn to accept.
 const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long the other end may take to say something that costs it nothing.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 /// Where the serving proxy of a node is asked.
 pub fn door(folder: &Path) -> PathBuf {
     folder.join("handover.sock")

@@ -15,10 +15,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::VERSION;
-use super::channel::{Channel, ChannelError, FromPredecessor, FromSuccessor, Place, door};
-
-/// How long the serving proxy may take to say something that costs it nothing.
-pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+use super::channel::{ANSWER_WITHIN, Channel, ChannelError, FromPredecessor, FromSuccessor, Place, door};
 
 /// How soon a process whose successor has left it opens its door anew: until then that one finds its own.
 const REOPENED_WITHIN: Duration = Duration::from_millis(500);

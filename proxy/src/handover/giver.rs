@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::VERSION;
 use super::channel::{
-    Channel, ChannelError, FromPredecessor, FromSuccessor, HandedSession, Held, Place, door,
+    ANSWER_WITHIN, Channel, ChannelError, FromPredecessor, FromSuccessor, HandedSession, Held, Place, door,
 };
 use super::turn::{Turn, Turns};
 use crate::admin::socket::AdminSocket;
@@ -36,8 +36,6 @@ use crate::resolver::names::{Known, Names};
 
 /// How long the successor may take to compile the largest configuration and to bind.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How long it may take to say something that costs it nothing.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is told of a newer configuration before it takes over all the same: controllers tell it then.
 const TELLINGS: u32 = 5;
 /// How long after a hand-over this process would take over again.

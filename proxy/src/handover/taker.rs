@@ -17,8 +17,10 @@ use supervisor::{Address, AskError, message_names};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
-use super::channel::{Channel, ChannelError, FromPredecessor, FromSuccessor, HandedSession, Held};
-use super::claim::{ANSWER_WITHIN, Claim, ClaimError, Given, claim};
+use super::channel::{
+    ANSWER_WITHIN, Channel, ChannelError, FromPredecessor, FromSuccessor, HandedSession, Held,
+};
+use super::claim::{Claim, ClaimError, Given, claim};
 use super::turn::{Turn, Turns};
 use crate::config_store;
 use crate::l4::datagrams::handed::Passing;
