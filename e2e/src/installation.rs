@@ -51,9 +51,9 @@ impl Installation {
         run(helm.args(arguments))
     }
 
-    /// Installs the chart with these flags for helm besides.
+    /// Installs the chart with these flags for helm besides, and waits until its pods are ready.
     pub fn install(&self, more: &[&str]) -> Result<String> {
-        self.release("install", &[&["--create-namespace"], more].concat())
+        self.release("install", &[&["--create-namespace", "--wait", "--timeout", "180s"], more].concat())
     }
 
     /// Changes the release to the chart with these flags for helm.
@@ -72,6 +72,11 @@ impl Installation {
     pub fn uninstall(&self) -> Result<()> {
         self.helm(&["uninstall", RELEASE, "--wait", "--timeout", "180s"]).map(|_| ())
     }
+}
+
+/// What `--set` takes to give the chart's class a pool of these ranges of addresses.
+pub fn pool_of(ranges: &[&str]) -> String {
+    format!("addressProvider.type=pool,addressProvider.pool.cidrs={{{}}}", ranges.join(","))
 }
 
 /// Gives all nodes an image of `program` that is called [`IMAGE`], with this tag.

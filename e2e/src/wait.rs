@@ -1,8 +1,10 @@
 //! Waiting for real components: a condition is asked again until it holds, never longer than a deadline.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use cluster::Cluster;
 use tokio::time::{Instant, sleep};
 
 /// Asks `condition` every 50 ms until it is `Ok`, and gives that back; after `deadline`, the error says what was
@@ -26,4 +28,16 @@ pub async fn until<T>(
             Err(_) => bail!("{what}: not within {deadline:?}: {in_the_way}"),
         }
     }
+}
+
+/// Waits until the Gateway called `name` is programmed, and gives back the addresses that its status lists.
+pub async fn programmed(cluster: &Cluster, name: &str, deadline: Duration) -> Result<Vec<IpAddr>> {
+    until(&format!("Gateway {name} is programmed"), deadline, async || {
+        let path =
+            "jsonpath={.status.conditions[?(@.type=='Programmed')].status} {.status.addresses[*].value}";
+        let said = cluster.kubectl(&["get", "gateway", name, "-o", path])?;
+        let addresses = said.strip_prefix("True ").with_context(|| format!("it says {said:?}"))?;
+        addresses.split_whitespace().map(|one| Ok(one.parse()?)).collect()
+    })
+    .await
 }

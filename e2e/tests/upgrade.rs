@@ -7,17 +7,16 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use cluster::{Channel, Cluster, Machine};
+use anyhow::{Result, ensure};
+use cluster::{Channel, Machine};
 use e2e::datagrams::{self, Clients};
-use e2e::installation::{self, IMAGE, Installation};
+use e2e::installation::{self, IMAGE, pool_of};
+use e2e::site::{SOON, Site};
 use e2e::testbed::SYSTEM;
-use e2e::traffic::{Client, Load, Manner};
-use e2e::{fleet, manifests, pool, wait};
+use e2e::traffic::{Load, Manner};
+use e2e::{manifests, wait};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long something may take that a test waits for.
-const SOON: Duration = Duration::from_secs(90);
 /// The tag that the upgrade goes to.
 const NEXT: &str = "next";
 /// Between two requests of one client.
@@ -109,70 +108,55 @@ endpoints: [{{addresses: ["{one}"]}}, {{addresses: ["{two}"]}}]
 }
 
 struct Scene {
-    installation: Installation,
-    client: Client,
-    machine: Machine,
     servers: [Machine; 2],
     _serving: [AbortOnDropHandle<()>; 2],
-    cluster: Cluster,
+    site: Site,
 }
 
 impl Scene {
     async fn up() -> Result<Self> {
-        let program = tokio::task::spawn_blocking(fleet::build).await??;
-        let cluster = Cluster::builder().nodes(2).channel(Channel::Experimental).up().await?;
-        let installation = Installation::prepare(&cluster, &program)?;
-        installation::load_image(&cluster, &program, NEXT)?;
-        pool::route_to_all(&cluster, POOL)?;
-        let machine = cluster.add_machine("client")?;
-        let client = Client::new(machine.namespace.clone());
-        let servers = [cluster.add_machine("server-1")?, cluster.add_machine("server-2")?];
+        let site = Site::up(Channel::Experimental, &[POOL]).await?;
+        installation::load_image(&site.cluster, &site.program, NEXT)?;
+        let servers = [site.cluster.add_machine("server-1")?, site.cluster.add_machine("server-2")?];
         let [one, two] = &servers;
         let serving = [datagrams::serve(one, DATAGRAMS)?, datagrams::serve(two, DATAGRAMS)?];
-        Ok(Self { installation, client, machine, servers, _serving: serving, cluster })
-    }
-
-    fn get(&self, arguments: &[&str]) -> Result<String> {
-        self.cluster.kubectl(arguments)
+        Ok(Self { servers, _serving: serving, site })
     }
 
     /// The uids of our Pods, those that are ending too.
     fn pods(&self) -> Result<BTreeSet<String>> {
         let path = "jsonpath={.items[*].metadata.uid}";
-        let uids = self.get(&["-n", SYSTEM, "get", "pods", "-o", path])?;
+        let uids = self.site.cluster.kubectl(&["-n", SYSTEM, "get", "pods", "-o", path])?;
         Ok(uids.split_whitespace().map(str::to_owned).collect())
     }
 
     /// Since when the Gateway is programmed.
     fn programmed_since(&self) -> Result<String> {
         let path = "jsonpath={range .status.conditions[?(@.type=='Programmed')]}{.status} {.lastTransitionTime}{end}";
-        let said = self.get(&["get", "gateway", "edge", "-o", path])?;
+        let said = self.site.cluster.kubectl(&["get", "gateway", "edge", "-o", path])?;
         ensure!(said.starts_with("True "), "it says {said:?}");
         Ok(said)
     }
 
     /// Where Gateways serve: each node, and the address of the pool.
     async fn addresses(&self) -> Result<Vec<IpAddr>> {
-        let pooled = wait::until("the pool's Gateway has an address", SOON, async || {
-            let path = "jsonpath={.status.addresses[*].value}";
-            let said = self.get(&["get", "gateway", "pooled", "-o", path])?;
-            said.parse().with_context(|| format!("it says {said:?}"))
-        });
-        let nodes = self.cluster.nodes().iter().map(|node| node.internal_ip.into());
-        Ok(nodes.chain([pooled.await?]).collect())
+        let pooled = wait::programmed(&self.site.cluster, "pooled", SOON).await?;
+        ensure!(pooled.len() == 1, "the pool's Gateway has {pooled:?}");
+        let nodes = self.site.cluster.nodes().iter().map(|node| IpAddr::from(node.internal_ip));
+        Ok(nodes.chain(pooled).collect())
     }
 
     /// Clients of HTTP and of TCP, each kind at each address where it is served.
     fn load(&self, addresses: &[IpAddr]) -> Vec<(String, Load)> {
         let at = |ip: IpAddr, manner: Manner, port: u16| {
             let to = SocketAddr::from((ip, port));
-            let load = self.client.load_by(manner, (to, manifests::HOST, "/"), 1, PAUSE);
+            let load = self.site.client.load_by(manner, (to, manifests::HOST, "/"), 1, PAUSE);
             (format!("{manner:?} at {to}"), load)
         };
         let http = addresses.iter().flat_map(|ip| {
             [Manner::Fresh, Manner::FreshHttp2, Manner::Kept].map(|manner| at(*ip, manner, 80))
         });
-        let nodes = self.cluster.nodes().iter().map(|node| IpAddr::from(node.internal_ip));
+        let nodes = self.site.cluster.nodes().iter().map(|node| IpAddr::from(node.internal_ip));
         let tcp = nodes.flat_map(|ip| [Manner::Fresh, Manner::Held(HELD)].map(|manner| at(ip, manner, 9000)));
         http.chain(tcp).collect()
     }
@@ -181,7 +165,7 @@ impl Scene {
     fn conversations(&self, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, Clients)>> {
         let at = |ip: &IpAddr| {
             let to = SocketAddr::from((*ip, DATAGRAMS));
-            Ok((*ip, Clients::start(&self.machine.namespace, to, 2, PAUSE)?))
+            Ok((*ip, Clients::start(&self.site.machine.namespace, to, 2, PAUSE)?))
         };
         addresses.iter().map(at).collect()
     }
@@ -189,9 +173,9 @@ impl Scene {
     /// Upgrades, and waits until no Pod is left of those before.
     async fn upgrade(&self, value: &str) -> Result<()> {
         let before = self.pods()?;
-        let pool = with_pool();
-        let arguments = [&pool.each_ref().map(String::as_str)[..], &["--set", value]].concat();
-        self.installation.upgrade(&[&arguments[..], &["--wait", "--timeout", "240s"]].concat())?;
+        let pool = pool_of(&[POOL]);
+        let values = ["--set", &pool, "--set", value];
+        self.site.installation.upgrade(&[&values[..], &["--wait", "--timeout", "240s"]].concat())?;
         wait::until("every Pod is another one", 2 * SOON, async || {
             let now = self.pods()?;
             ensure!(now.is_disjoint(&before) && now.len() == before.len(), "{now:?} after {before:?}");
@@ -205,27 +189,19 @@ impl Scene {
 async fn an_upgrade_loses_no_request_and_refuses_no_connection() {
     let scene = Scene::up().await.unwrap();
     if let Err(error) = play(&scene).await {
-        panic!("{error:#}\n{}", installation::evidence(&scene.cluster, 60));
+        panic!("{error:#}\n{}", installation::evidence(&scene.site.cluster, 60));
     }
 }
 
-/// The values that give the chart's class the pool.
-fn with_pool() -> [String; 4] {
-    let set = || "--set".to_owned();
-    [set(), "addressProvider.type=pool".to_owned(), set(), format!("addressProvider.pool.cidrs={{{POOL}}}")]
-}
-
 async fn play(scene: &Scene) -> Result<()> {
-    let pool = with_pool();
-    let arguments = [&pool.each_ref().map(String::as_str)[..], &["--wait", "--timeout", "120s"]].concat();
-    scene.installation.install(&arguments)?;
+    scene.site.installation.install(&["--set", &pool_of(&[POOL])])?;
     let everything = [
         manifests::backend("blue", 2),
         GATEWAYS.to_owned(),
         endpoints(&scene.servers),
         manifests::route(&[("blue", 1)]),
     ];
-    scene.cluster.apply(&everything.concat())?;
+    scene.site.cluster.apply(&everything.concat())?;
     let addresses = scene.addresses().await?;
     all_serve(scene, &addresses).await?;
     let programmed = scene.programmed_since()?;
@@ -240,7 +216,7 @@ async fn play(scene: &Scene) -> Result<()> {
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     ensure!(scene.programmed_since()? == programmed, "the Gateway was not programmed meanwhile");
     let path = "jsonpath={.items[*].spec.containers[*].image}";
-    let images = scene.get(&["-n", SYSTEM, "get", "pods", "-o", path])?;
+    let images = scene.site.cluster.kubectl(&["-n", SYSTEM, "get", "pods", "-o", path])?;
     let next = format!("{IMAGE}:{NEXT}");
     ensure!(images.split_whitespace().all(|image| image == next), "{images}");
     Ok(())
@@ -248,14 +224,9 @@ async fn play(scene: &Scene) -> Result<()> {
 
 async fn all_serve(scene: &Scene, addresses: &[IpAddr]) -> Result<()> {
     let http = addresses.iter().map(|ip| SocketAddr::from((*ip, 80)));
-    let tcp = scene.cluster.nodes().iter().map(|node| SocketAddr::from((node.internal_ip, 9000)));
+    let tcp = scene.site.cluster.nodes().iter().map(|node| SocketAddr::from((node.internal_ip, 9000)));
     for to in http.chain(tcp) {
-        wait::until(&format!("{to} serves"), SOON, async || {
-            let answer = scene.client.get(to, manifests::HOST, "/").await?;
-            ensure!(answer.status == 200, "it answers {}: {}", answer.status, answer.body);
-            Ok(())
-        })
-        .await?;
+        scene.site.serves(to).await?;
     }
     wait::until("datagrams are answered", SOON, async || {
         for (ip, clients) in scene.conversations(addresses)? {

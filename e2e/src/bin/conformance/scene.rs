@@ -8,9 +8,8 @@ use anyhow::{Result, ensure};
 use cluster::binaries::{Binaries, GoProgram};
 use cluster::process::run;
 use cluster::{Channel, Cluster, Machine};
-use e2e::fleet;
-use e2e::installation::{self, Installation};
-use e2e::pool;
+use e2e::installation::{self, Installation, pool_of};
+use e2e::site::Site;
 use e2e::testbed::SOON;
 use e2e::wait;
 
@@ -55,15 +54,8 @@ pub(crate) struct Scene {
 impl Scene {
     /// Brings everything up and waits until the class says what it supports.
     pub(crate) async fn up(channel: Channel, results: &Path) -> Result<Self> {
-        let program = tokio::task::spawn_blocking(fleet::build).await??;
-        let cluster = Cluster::builder().nodes(2).channel(channel).up().await?;
-        let (suite, installation) = tokio::task::block_in_place(|| {
-            anyhow::Ok((furnish(&cluster)?, Installation::prepare(&cluster, &program)?))
-        })?;
-        let machine = cluster.add_machine("suite")?;
-        for range in POOL {
-            pool::route_to_all(&cluster, range)?;
-        }
+        let Site { installation, machine, cluster, .. } = Site::up(channel, &POOL).await?;
+        let suite = tokio::task::block_in_place(|| furnish(&cluster))?;
         let scene = Self { suite, machine, results: results.to_owned(), cluster };
         let outcome = scene.install(&installation).await;
         outcome.inspect_err(|_| eprintln!("{}", installation::evidence(&scene.cluster, 30)))?;
@@ -71,10 +63,7 @@ impl Scene {
     }
 
     async fn install(&self, installation: &Installation) -> Result<()> {
-        let ranges = format!("addressProvider.pool.cidrs={{{}}}", POOL.join(","));
-        let values = ["--set", "addressProvider.type=pool", "--set", &ranges];
-        let wait = ["--wait", "--timeout", "180s"];
-        tokio::task::block_in_place(|| installation.install(&[&values[..], &wait].concat()))?;
+        tokio::task::block_in_place(|| installation.install(&["--set", &pool_of(&POOL)]))?;
         self.class_is_accepted().await
     }
 
