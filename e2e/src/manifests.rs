@@ -1,4 +1,4 @@
-//! What the suites apply: backends that echo, a class, a Gateway, routes.
+//! What the suites apply: backends that echo, classes, Gateways, routes.
 
 /// The host that [`route`] serves.
 pub const HOST: &str = "echo.example";
@@ -46,16 +46,48 @@ metadata: {name: portreeve}
 spec: {controllerName: portreeve.dev/gateway-controller}
 ---"#;
 
-/// A Gateway `edge` of that class, which listens for HTTP on port 80 and takes routes of its own namespace.
-pub const GATEWAY: &str = r#"
+/// A class called `name`, and EdgeParameters of the same name with this `spec.addressProvider`.
+pub fn class_with(name: &str, provider: &str) -> String {
+    format!(
+        r#"
+apiVersion: portreeve.dev/v1alpha1
+kind: EdgeParameters
+metadata: {{name: {name}}}
+spec: {{addressProvider: {provider}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: {name}}}
+spec:
+  controllerName: portreeve.dev/gateway-controller
+  parametersRef: {{group: portreeve.dev, kind: EdgeParameters, name: {name}}}
+---"#
+    )
+}
+
+/// A Gateway `edge` of the class `portreeve`, which listens for HTTP on port 80.
+pub fn edge() -> String {
+    gateway("edge", "portreeve", &[("http", 80, "HTTP")])
+}
+
+/// A Gateway called `name` of a class, which has listeners of these names, ports and protocols and takes routes of its
+/// own namespace.
+pub fn gateway(name: &str, class: &str, listeners: &[(&str, u16, &str)]) -> String {
+    let listeners: String = listeners
+        .iter()
+        .map(|(name, port, protocol)| format!("\n  - {{name: {name}, port: {port}, protocol: {protocol}}}"))
+        .collect();
+    format!(
+        r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
-metadata: {name: edge}
+metadata: {{name: {name}}}
 spec:
-  gatewayClassName: portreeve
-  listeners:
-  - {name: http, port: 80, protocol: HTTP}
----"#;
+  gatewayClassName: {class}
+  listeners:{listeners}
+---"#
+    )
+}
 
 /// An HTTPRoute `echo` for [`HOST`] to these Services with their weights.
 pub fn route(backends: &[(&str, u32)]) -> String {

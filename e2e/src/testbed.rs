@@ -65,7 +65,7 @@ impl Testbed {
             manifests::backend("blue", 2),
             manifests::backend("green", 2),
             manifests::CLASS.to_owned(),
-            manifests::GATEWAY.to_owned(),
+            manifests::edge(),
             manifests::route(&[("blue", 1), ("green", 0)]),
         ];
         self.cluster.apply(&everything.concat())?;

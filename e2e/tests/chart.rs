@@ -89,8 +89,7 @@ async fn helm_installs_what_serves_on_every_node_and_takes_all_of_it_away() {
 async fn serves_at_the_nodes(site: &Site) -> Result<()> {
     let cluster = &site.cluster;
     site.installation.install(&[])?;
-    let everything =
-        [manifests::backend("blue", 2), manifests::GATEWAY.to_owned(), manifests::route(&[("blue", 1)])];
+    let everything = [manifests::backend("blue", 2), manifests::edge(), manifests::route(&[("blue", 1)])];
     cluster.apply(&everything.concat())?;
     for node in cluster.nodes() {
         site.serves((node.internal_ip, 80).into()).await?;

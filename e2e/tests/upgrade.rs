@@ -28,39 +28,8 @@ const POOL: &str = "172.31.8.0/29";
 /// Where datagrams are taken.
 const DATAGRAMS: u16 = 5300;
 
-/// A Gateway at the nodes for HTTP, streams and datagrams; and one at the pool, which is what the chart's class has.
-const GATEWAYS: &str = r#"
-apiVersion: portreeve.dev/v1alpha1
-kind: EdgeParameters
-metadata: {name: nodes}
-spec: {addressProvider: {node: {}}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: nodes}
-spec:
-  controllerName: portreeve.dev/gateway-controller
-  parametersRef: {group: portreeve.dev, kind: EdgeParameters, name: nodes}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge}
-spec:
-  gatewayClassName: nodes
-  listeners:
-  - {name: http, port: 80, protocol: HTTP}
-  - {name: tcp, port: 9000, protocol: TCP}
-  - {name: udp, port: 5300, protocol: UDP}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: pooled}
-spec:
-  gatewayClassName: portreeve
-  listeners:
-  - {name: http, port: 80, protocol: HTTP}
-  - {name: udp, port: 5300, protocol: UDP}
----
+/// Routes to the Gateways, and the Service for datagrams.
+const ROUTES: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: pooled}
@@ -91,6 +60,17 @@ spec:
   rules:
   - backendRefs: [{name: blue, port: 8080}]
 ---"#;
+
+/// A Gateway at the nodes for HTTP, streams and datagrams; and one at the pool, which is what the chart's class has.
+fn gateways() -> String {
+    let (http, tcp, udp) = (("http", 80, "HTTP"), ("tcp", 9000, "TCP"), ("udp", DATAGRAMS, "UDP"));
+    [
+        manifests::class_with("nodes", "{node: {}}"),
+        manifests::gateway("edge", "nodes", &[http, tcp, udp]),
+        manifests::gateway("pooled", "portreeve", &[http, udp]),
+    ]
+    .concat()
+}
 
 /// The endpoints of the Service for datagrams: servers that run here, on machines beside the cluster.
 fn endpoints(servers: &[Machine; 2]) -> String {
@@ -197,7 +177,8 @@ async fn play(scene: &Scene) -> Result<()> {
     scene.site.installation.install(&["--set", &pool_of(&[POOL])])?;
     let everything = [
         manifests::backend("blue", 2),
-        GATEWAYS.to_owned(),
+        gateways(),
+        ROUTES.to_owned(),
         endpoints(&scene.servers),
         manifests::route(&[("blue", 1)]),
     ];

@@ -4,31 +4,19 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use cluster::Cluster;
+use e2e::manifests::class_with;
 use e2e::pool;
 use e2e::stage::play;
 use e2e::testbed::{SOON, Testbed};
 use e2e::traffic::Client;
-use e2e::wait::until;
+use e2e::wait::{programmed, until};
 use serde_json::{Value, json};
 
 use crate::parameters::{CRD, install};
 
 const RANGE: &str = "172.31.9.0/29";
-const CLASS: &str = r#"
-apiVersion: portreeve.dev/v1alpha1
-kind: EdgeParameters
-metadata: {name: pooled}
-spec: {addressProvider: {pool: {cidrs: ["172.31.9.0/29"]}}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: pooled}
-spec:
-  controllerName: portreeve.dev/gateway-controller
-  parametersRef: {group: portreeve.dev, kind: EdgeParameters, name: pooled}
-"#;
 
 /// A Gateway that takes everything on port 80, with a route to `service`.
 fn gateway(name: &str, service: &str, addresses: &Value) -> String {
@@ -54,19 +42,6 @@ fn delete(cluster: &Cluster, name: &str) -> Result<()> {
     cluster.kubectl(&["delete", &both[0], &both[1]]).map(|_| ())
 }
 
-/// The addresses that a Gateway's status lists, once it is programmed.
-async fn addresses(testbed: &Testbed, name: &str) -> Result<Vec<IpAddr>> {
-    until(&format!("Gateway {name} is programmed"), SOON, async || {
-        let conditions = testbed.conditions("gateway", name, "/status/conditions").await?;
-        ensure!(conditions["Programmed"] == "True Programmed", "{conditions:?}");
-        let path = "jsonpath={.status.addresses[*].value}";
-        let listed = testbed.cluster.kubectl(&["get", "gateway", name, "-o", path])?;
-        let addresses: Result<Vec<IpAddr>, _> = listed.split_whitespace().map(str::parse).collect();
-        addresses.with_context(|| format!("addresses: {listed}"))
-    })
-    .await
-}
-
 /// A machine from which the pool is reached through one node alone.
 fn beside(testbed: &Testbed, node: usize) -> Result<Client> {
     let machine = testbed.cluster.add_machine(&format!("pool-{node}"))?;
@@ -89,13 +64,13 @@ fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<
         let cluster = &testbed.cluster;
         install(testbed)?;
         pool::make_local(cluster, RANGE)?;
-        cluster.apply(CLASS)?;
+        cluster.apply(&class_with("pooled", &format!("{{pool: {{cidrs: [{RANGE}]}}}}")))?;
         cluster.apply(&gateway("one", "blue", &json!([])))?;
         // Not the one that its name leads to.
         cluster.apply(&gateway("two", "green", &json!([{"value": "172.31.9.1"}])))?;
         let clients = [beside(testbed, 0)?, beside(testbed, 1)?];
-        let one = addresses(testbed, "one").await?;
-        let two = addresses(testbed, "two").await?;
+        let one = programmed(cluster, "one", SOON).await?;
+        let two = programmed(cluster, "two", SOON).await?;
         ensure!(one.len() == 1 && two.len() == 1 && one != two, "{one:?} {two:?}");
         for client in &clients {
             serves(client, one[0], "blue").await?;
@@ -119,8 +94,10 @@ fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<
         for controller in &testbed.controllers {
             controller.start(cluster)?;
         }
-        let another = addresses(testbed, "another").await?;
-        ensure!(addresses(testbed, "one").await? == one && addresses(testbed, "two").await? == two);
+        let another = programmed(cluster, "another", SOON).await?;
+        ensure!(
+            programmed(cluster, "one", SOON).await? == one && programmed(cluster, "two", SOON).await? == two
+        );
         let all: BTreeSet<_> = [&one, &two, &another].into_iter().flatten().collect();
         ensure!(all.len() == 4, "one address each and two for the other: {all:?}");
         for (client, address) in clients.iter().zip(&another) {
@@ -153,6 +130,6 @@ async fn what_is_taken_is_free_once_it_is_given_up(
     .await?;
     serves(client, one, "blue").await?;
     delete(&testbed.cluster, "one")?;
-    ensure!(addresses(testbed, "heir").await? == [one]);
+    ensure!(programmed(&testbed.cluster, "heir", SOON).await? == [one]);
     serves(client, one, "green").await
 }
