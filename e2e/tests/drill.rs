@@ -15,20 +15,17 @@ use std::time::{Duration, SystemTime};
 
 use actors::push::authority::{AUTHORITY_LIFE, Authority, LEAF_LIFE};
 use actors::push::credentials::Trust;
-use actors::push::identity::Role;
-use actors::settings::{Fleet, LeaseSettings, Settings};
 use actors::tree::Controller;
-use actors_core::translate;
-use proxy::admin::identity::TlsSource;
-use proxy::listen::drain::DrainSettings;
 use proxy::tree::Proxy;
-use sandbox::{Channel, Faults, Options, Sandbox};
-use serde_json::json;
+use sandbox::Sandbox;
 use supervisor::{ChildState, Drill, Fault, LiveTree, NodeState};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+
+#[path = "trees/shop.rs"]
+mod shop;
 
 const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 78, 1), Ipv4Addr::new(127, 0, 78, 2)];
 const PORT: u16 = 18_081;
@@ -47,14 +44,12 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let sandbox = Sandbox::new(Options { loopback_endpoints: true, ..Options::default() });
-        sandbox.install_gateway_api(Channel::Standard).await.unwrap();
-        sandbox.apply_yaml(&ground(backend().await)).await.unwrap();
+        let sandbox = shop::sandbox(PORT).await;
         let authority = Arc::new(Authority::generate(SystemTime::now(), AUTHORITY_LIFE).unwrap());
         let (mut proxies, mut fleet) = (Vec::new(), BTreeMap::new());
         for node in NODES {
             let proxy = start_proxy(node, &authority).await;
-            fleet.insert(format!("edge-{node}"), proxy.admin_address());
+            fleet.insert(shop::name(node), proxy.admin_address());
             proxies.push(proxy);
         }
         let mut controllers = Vec::new();
@@ -69,7 +64,7 @@ impl World {
     /// Changes the route, and waits until each proxy serves the change.
     async fn change(&mut self) {
         self.turn += 1;
-        self.sandbox.apply_object(route(self.turn)).await.unwrap();
+        self.sandbox.apply_object(shop::route(self.turn)).await.unwrap();
         for node in NODES {
             let begun = Instant::now();
             while get(None, node, "close").await.is_none_or(|(_, turn, _)| turn != self.turn) {
@@ -96,24 +91,8 @@ impl World {
 }
 
 async fn start_proxy(node: Ipv4Addr, authority: &Authority) -> Proxy {
-    let identity = format!("edge-{node}");
-    let issued = authority.issue(&Role::Proxy(identity.clone()), SystemTime::now(), LEAF_LIFE).unwrap();
-    let (authorities, chain) = (issued.authorities.into(), issued.chain.into());
-    let held = proxy::admin::identity::Identity { authorities, chain, key: issued.key };
-    let settings = proxy::settings::Settings {
-        identity,
-        node_address: node.into(),
-        admin_bind: (node, 0).into(),
-        status_bind: (node, 0).into(),
-        status_socket: None,
-        tls: TlsSource::Held(tokio::sync::watch::Sender::new(Arc::new(held)).subscribe()),
-        state_dir: None,
-        workers: 2,
-        limits: proxy::limits::Limits::new(200),
-        drain: DrainSettings::default(),
-        resolver: proxy::resolver::ResolverSettings::default(),
-    };
-    proxy::tree::run(settings).await.unwrap()
+    let identity = watch::Sender::new(shop::issue(authority, &shop::name(node), LEAF_LIFE));
+    shop::proxy(node, identity.subscribe()).await
 }
 
 async fn start_controller(
@@ -122,18 +101,10 @@ async fn start_controller(
     authority: &Arc<Authority>,
     fleet: &BTreeMap<String, SocketAddr>,
 ) -> Controller {
-    let client = || sandbox.client_with(name, Faults::none());
     let trust = Trust::Memory(authority.clone());
-    let mut settings = Settings::new(name, client(), translate::Settings::default(), trust);
-    settings.fleet = Fleet::Named(fleet.clone());
+    let mut settings = shop::settings(name, sandbox, trust, "default", fleet);
     settings.status_bind = Some((Ipv4Addr::LOCALHOST, 0).into());
     settings.admin_bind = Some((Ipv4Addr::LOCALHOST, 0).into());
-    settings.lease = Some(LeaseSettings {
-        client: client(),
-        namespace: "default".to_owned(),
-        name: "portreeve-leader".to_owned(),
-        identity: actors::lease_leader::identity(name, "uid"),
-    });
     actors::tree::run(settings).await.unwrap()
 }
 
@@ -217,82 +188,10 @@ async fn get(kept: Option<TcpStream>, node: Ipv4Addr, connection: &str) -> Optio
             Some(stream) => stream,
             None => TcpStream::connect((node, PORT)).await.ok()?,
         };
-        let request = format!("GET / HTTP/1.1\r\nhost: shop.example\r\nconnection: {connection}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut text = Vec::new();
-        while !text.ends_with(b"\r\n\r\n") {
-            if stream.read_buf(&mut text).await.ok()? == 0 {
-                return None;
-            }
-        }
-        let text = String::from_utf8(text).ok()?.to_ascii_lowercase();
-        let turn = text.lines().find_map(|line| line.strip_prefix("turn: "))?.parse().ok()?;
-        text.starts_with("http/1.1 200 ").then(|| (stream, turn, text.contains("connection: close")))
+        let (turn, closes) = shop::ask(&mut stream, connection).await.ok()?;
+        Some((stream, turn, closes))
     };
     timeout(PATIENCE, ask).await.ok()?
-}
-
-/// A backend that answers every request with 200 and nothing; its port.
-async fn backend() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
-                    if head.ends_with(b"\r\n\r\n") {
-                        head.clear();
-                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
-fn ground(port: u16) -> String {
-    format!(
-        r"
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: portreeve}}
-spec: {{controllerName: portreeve.dev/gateway-controller}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: default}}
-spec:
-  gatewayClassName: portreeve
-  listeners: [{{name: http, port: {PORT}, protocol: HTTP}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: shop, namespace: default}}
-spec: {{ports: [{{name: http, port: 80, protocol: TCP}}], clusterIP: 10.96.0.9}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: shop-1, namespace: default, labels: {{kubernetes.io/service-name: shop}}}}
-addressType: IPv4
-ports: [{{name: http, port: {port}, protocol: TCP}}]
-endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
-"
-    )
-}
-
-fn route(turn: usize) -> serde_json::Value {
-    let set = json!([{"name": "turn", "value": turn.to_string()}]);
-    let filter = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": set}});
-    json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-        "metadata": {"name": "shop", "namespace": "default"},
-        "spec": {
-            "parentRefs": [{"name": "edge"}],
-            "rules": [{"filters": [filter], "backendRefs": [{"name": "shop", "port": 80}]}],
-        },
-    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

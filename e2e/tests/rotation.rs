@@ -6,25 +6,24 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actors::push::authority::{Authority, Lives};
 use actors::push::credentials::{SECRET, Trust, load};
-use actors::push::identity::{Identity, Role};
-use actors::settings::{Fleet, LeaseSettings, Settings};
 use actors::tree::Controller;
-use actors_core::translate;
-use proxy::admin::identity::TlsSource;
-use proxy::listen::drain::DrainSettings;
-use sandbox::{Channel, Faults, Options, Sandbox};
+use proxy::admin::identity::Identity;
+use proxy::tree::Proxy;
+use sandbox::{Faults, Sandbox};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
+
+#[path = "trees/shop.rs"]
+mod shop;
 
 /// An authority gets a successor 12 s before its end, which signs 6 s after that.
 const LIVES: Lives = Lives { authority: Duration::from_secs(24), leaf: Duration::from_secs(3) };
@@ -39,52 +38,26 @@ const PORT: u16 = 18_080;
 /// A proxy with the identity that the channel holds.
 struct Edge {
     name: String,
-    proxy: proxy::tree::Proxy,
-    identity: watch::Sender<Arc<proxy::admin::identity::Identity>>,
-}
-
-fn held(issued: Identity) -> Arc<proxy::admin::identity::Identity> {
-    let (authorities, chain) = (issued.authorities.into(), issued.chain.into());
-    Arc::new(proxy::admin::identity::Identity { authorities, chain, key: issued.key })
+    proxy: Proxy,
+    identity: watch::Sender<Arc<Identity>>,
 }
 
 async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
-    let name = format!("edge-{node}");
-    let issued = authority.issue(&Role::Proxy(name.clone()), SystemTime::now(), LIVES.leaf).unwrap();
-    let identity = watch::Sender::new(held(issued));
-    let settings = proxy::settings::Settings {
-        identity: name.clone(),
-        node_address: node.into(),
-        admin_bind: (node, 0).into(),
-        status_bind: (node, 0).into(),
-        status_socket: None,
-        tls: TlsSource::Held(identity.subscribe()),
-        state_dir: None,
-        workers: 1,
-        limits: proxy::limits::Limits::new(100),
-        drain: DrainSettings::default(),
-        resolver: proxy::resolver::ResolverSettings::default(),
-    };
-    Edge { name, proxy: proxy::tree::run(settings).await.unwrap(), identity }
+    let name = shop::name(node);
+    let identity = watch::Sender::new(shop::issue(authority, &name, LIVES.leaf));
+    let proxy = shop::proxy(node, identity.subscribe()).await;
+    Edge { name, proxy, identity }
 }
 
 /// Two controllers, of which one leads.
 async fn controllers(sandbox: &Sandbox, edges: &[Edge]) -> Vec<Controller> {
-    let fleet: BTreeMap<String, SocketAddr> =
+    let fleet: BTreeMap<_, _> =
         edges.iter().map(|edge| (edge.name.clone(), edge.proxy.admin_address())).collect();
     let mut all = Vec::new();
     for name in ["a", "b"] {
-        let client = || sandbox.client_with(name, Faults::none());
-        let trust = Trust::Secret(client(), NAMESPACE.to_owned());
-        let mut settings = Settings::new(name, client(), translate::Settings::default(), trust);
-        settings.fleet = Fleet::Named(fleet.clone());
+        let trust = Trust::Secret(sandbox.client_with(name, Faults::none()), NAMESPACE.to_owned());
+        let mut settings = shop::settings(name, sandbox, trust, NAMESPACE, &fleet);
         settings.lives = LIVES;
-        settings.lease = Some(LeaseSettings {
-            client: client(),
-            namespace: NAMESPACE.to_owned(),
-            name: "portreeve-leader".to_owned(),
-            identity: actors::lease_leader::identity(name, "uid"),
-        });
         all.push(actors::tree::run(settings).await.unwrap());
     }
     all
@@ -99,98 +72,17 @@ fn reissue(sandbox: &Sandbox, edges: &[Edge]) -> AbortOnDropHandle<()> {
             sleep(Duration::from_secs(1)).await;
             let authority = load(&client, NAMESPACE).await.unwrap().unwrap();
             for (name, sender) in &senders {
-                let role = Role::Proxy(name.clone());
-                sender.send_replace(held(authority.issue(&role, SystemTime::now(), LIVES.leaf).unwrap()));
+                sender.send_replace(shop::issue(&authority, name, LIVES.leaf));
             }
         }
     }))
 }
 
-/// A backend that answers every request with 200 and nothing; its port.
-async fn backend() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut head = [0; 4096];
-                // Requests are small, come one at a time and have no bodies: each is one read.
-                while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
-                    if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    port
-}
-
-fn ground(port: u16) -> String {
-    format!(
-        r"
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {NAMESPACE}}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {{name: portreeve}}
-spec: {{controllerName: portreeve.dev/gateway-controller}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: default}}
-spec:
-  gatewayClassName: portreeve
-  listeners: [{{name: http, port: {PORT}, protocol: HTTP}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: shop, namespace: default}}
-spec: {{ports: [{{name: http, port: 80, protocol: TCP}}], clusterIP: 10.96.0.9}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: shop-1, namespace: default, labels: {{kubernetes.io/service-name: shop}}}}
-addressType: IPv4
-ports: [{{name: http, port: {port}, protocol: TCP}}]
-endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
-"
-    )
-}
-
-fn route(turn: usize) -> serde_json::Value {
-    let turn = turn.to_string();
-    let header = json!({"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "turn", "value": turn}]}});
-    json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-        "metadata": {"name": "shop", "namespace": "default"},
-        "spec": {
-            "parentRefs": [{"name": "edge"}],
-            "rules": [{"filters": [header], "backendRefs": [{"name": "shop", "port": 80}]}],
-        },
-    })
-}
-
 /// The turn that an answer carries; `Err`: what came instead of a 200.
 async fn get(stream: &mut TcpStream) -> Result<usize, String> {
-    let ask = async {
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n").await?;
-        let (mut text, mut buffer) = (String::new(), [0; 4096]);
-        while !text.contains("\r\n\r\n") {
-            let read = stream.read(&mut buffer).await?;
-            if read == 0 {
-                break;
-            }
-            text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-        }
-        std::io::Result::Ok(text)
-    };
-    let text = timeout(Duration::from_secs(5), ask).await.map_err(|late| late.to_string())?;
-    let text = text.map_err(|error| error.to_string())?;
-    let turn = text.lines().find_map(|line| line.strip_prefix("turn: "));
-    turn.filter(|_| text.starts_with("HTTP/1.1 200")).and_then(|turn| turn.parse().ok()).ok_or(text)
+    let asked = timeout(Duration::from_secs(5), shop::ask(stream, "keep-alive")).await;
+    let (turn, _) = asked.map_err(|late| late.to_string())??;
+    Ok(turn)
 }
 
 /// Waits until a proxy serves this turn.
@@ -230,7 +122,7 @@ async fn change_routes(
     let (started, mut turn, mut steps) = (Instant::now(), 0, Vec::new());
     while started.elapsed() < LONG_ENOUGH {
         turn += 1;
-        sandbox.apply_object(route(turn)).await.unwrap();
+        sandbox.apply_object(shop::route(turn)).await.unwrap();
         sleep(Duration::from_millis(100)).await;
         for controller in controllers {
             for answers in controller.edges.board.read().borrow().values() {
@@ -254,10 +146,10 @@ async fn change_routes(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_succession_of_the_authority_fails_no_push_and_no_request() {
-    let sandbox = Sandbox::new(Options { loopback_endpoints: true, ..Options::default() });
-    sandbox.install_gateway_api(Channel::Standard).await.unwrap();
-    sandbox.apply_yaml(&ground(backend().await)).await.unwrap();
-    sandbox.apply_object(route(0)).await.unwrap();
+    let sandbox = shop::sandbox(PORT).await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    sandbox.apply_object(namespace).await.unwrap();
+    sandbox.apply_object(shop::route(0)).await.unwrap();
     let old = Authority::generate(SystemTime::now(), LEFT).unwrap();
     let data = json!({"tls.crt": old.certificates(), "tls.key": old.key_pem()});
     let metadata = json!({"name": SECRET, "namespace": NAMESPACE});
