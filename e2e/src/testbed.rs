@@ -224,6 +224,24 @@ impl Testbed {
         let pair = |one| (text(one, "type"), format!("{} {}", text(one, "status"), text(one, "reason")));
         Ok(list.iter().map(pair).collect())
     }
+
+    /// Waits until a condition of an object's part, as "status reason", begins with `wanted`.
+    pub async fn says(
+        &self,
+        kind: &str,
+        name: &str,
+        pointer: &str,
+        condition: &str,
+        wanted: &str,
+    ) -> Result<()> {
+        wait::until(&format!("{kind} {name} says {condition} {wanted}"), SOON, async || {
+            let conditions = self.conditions(kind, name, pointer).await?;
+            let said = conditions.get(condition).map_or("nothing", String::as_str);
+            ensure!(said.starts_with(wanted), "{conditions:?}");
+            Ok(())
+        })
+        .await
+    }
 }
 
 impl Drop for Testbed {

@@ -59,16 +59,6 @@ async fn all_lead_to(testbed: &Testbed, deployment: &str) -> Result<()> {
     Ok(())
 }
 
-async fn says(testbed: &Testbed, name: &str, accepted: &str, resolved: &str) -> Result<()> {
-    until(&format!("XBackend {name} is {accepted}, {resolved}"), SOON, async || {
-        let said = testbed.conditions("xbackend", name, "/status/parents/0/conditions").await?;
-        let is = |condition: &str, wanted: &str| said.get(condition).is_some_and(|said| said == wanted);
-        ensure!(is("Accepted", accepted) && is("ResolvedRefs", resolved), "{said:?}");
-        Ok(())
-    })
-    .await
-}
-
 #[test]
 fn a_route_leads_to_where_a_hostname_stands_and_the_xbackend_says_so() -> Result<()> {
     play(async |testbed| {
@@ -79,9 +69,12 @@ fn a_route_leads_to_where_a_hostname_stands_and_the_xbackend_says_so() -> Result
         testbed.cluster.apply(OUTSIDE)?;
 
         all_lead_to(testbed, "green").await?;
-        says(testbed, "outside", "True Accepted", "True ResolvedRefs").await?;
+        let parent = "/status/parents/0/conditions";
+        testbed.says("xbackend", "outside", parent, "Accepted", "True Accepted").await?;
+        testbed.says("xbackend", "outside", parent, "ResolvedRefs", "True ResolvedRefs").await?;
         let (accepted, resolved) = ("False NoValidCACertificate", "False InvalidCACertificateRef");
-        says(testbed, "unproven", accepted, resolved).await?;
+        testbed.says("xbackend", "unproven", parent, "Accepted", accepted).await?;
+        testbed.says("xbackend", "unproven", parent, "ResolvedRefs", resolved).await?;
         for node in 0..testbed.proxies.len() {
             let unproven = testbed.client.get(testbed.address(node), "outside.example", "/unproven").await?;
             assert_eq!(unproven.status, 500, "{unproven:?}");

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use actors_api::crds;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use e2e::manifests::route_named;
 use e2e::stage::play;
 use e2e::testbed::{SOON, Testbed};
@@ -54,23 +54,6 @@ fn remove(testbed: &Testbed, yaml: &str) -> Result<()> {
     testbed.cluster.kubectl(&["delete", "--wait=false", "-f", &yaml.path().to_string_lossy()]).map(|_| ())
 }
 
-async fn says(
-    testbed: &Testbed,
-    kind: &str,
-    name: &str,
-    pointer: &str,
-    condition: &str,
-    wanted: &str,
-) -> Result<()> {
-    until(&format!("{kind} {name} says {condition} {wanted}"), SOON, async || {
-        let conditions = testbed.conditions(kind, name, pointer).await?;
-        let said = conditions.get(condition).map_or("nothing", String::as_str);
-        ensure!(said.starts_with(wanted), "{conditions:?}");
-        Ok(())
-    })
-    .await
-}
-
 #[test]
 fn what_the_schemas_admit_and_makes_no_sense_is_said_by_its_own_status() -> Result<()> {
     play(async |testbed| {
@@ -79,16 +62,16 @@ fn what_the_schemas_admit_and_makes_no_sense_is_said_by_its_own_status() -> Resu
         testbed.cluster.apply(&route_named("nowhere", "nowhere.example", &[("no-such-service", 1)]))?;
 
         let parent = "/status/parents/0/conditions";
-        says(testbed, "gatewayclass", "odd-class", "/status/conditions", "Accepted", "False").await?;
+        testbed.says("gatewayclass", "odd-class", "/status/conditions", "Accepted", "False").await?;
         let listener = "/status/listeners/0/conditions";
-        says(testbed, "gateway", "no-secret", listener, "ResolvedRefs", "False InvalidCertificateRef")
+        testbed.says("gateway", "no-secret", listener, "ResolvedRefs", "False InvalidCertificateRef").await?;
+        testbed
+            .says("gateway", "bad-secret", listener, "ResolvedRefs", "False InvalidCertificateRef")
             .await?;
-        says(testbed, "gateway", "bad-secret", listener, "ResolvedRefs", "False InvalidCertificateRef")
-            .await?;
-        says(testbed, "httproute", "nowhere", parent, "ResolvedRefs", "False BackendNotFound").await?;
-        says(testbed, "httproute", "bad-regex", parent, "Accepted", "False UnsupportedValue").await?;
-        says(testbed, "httproute", "odd-kind", parent, "ResolvedRefs", "False InvalidKind").await?;
-        says(testbed, "httproute", "ungranted", parent, "ResolvedRefs", "False RefNotPermitted").await?;
+        testbed.says("httproute", "nowhere", parent, "ResolvedRefs", "False BackendNotFound").await?;
+        testbed.says("httproute", "bad-regex", parent, "Accepted", "False UnsupportedValue").await?;
+        testbed.says("httproute", "odd-kind", parent, "ResolvedRefs", "False InvalidKind").await?;
+        testbed.says("httproute", "ungranted", parent, "ResolvedRefs", "False RefNotPermitted").await?;
         let nowhere = testbed.client.get(testbed.address(0), "nowhere.example", "/").await?;
         assert_eq!(nowhere.status, 500, "{nowhere:?}");
         let no_addresses = testbed.client.get(testbed.address(0), "by-name.example", "/").await?;
@@ -113,20 +96,20 @@ fn what_cannot_even_be_read_is_said_by_its_own_status() -> Result<()> {
         annotate(testbed, &format!("{version}=v1.99.0"))?;
 
         let (conditions, parent) = ("/status/conditions", "/status/parents/0/conditions");
-        says(testbed, "gatewayclass", "unreadable", conditions, "Accepted", "False InvalidParameters")
+        testbed.says("gatewayclass", "unreadable", conditions, "Accepted", "False InvalidParameters").await?;
+        testbed
+            .says("gatewayclass", "by-unreadable", conditions, "Accepted", "False InvalidParameters")
             .await?;
-        says(testbed, "gatewayclass", "by-unreadable", conditions, "Accepted", "False InvalidParameters")
-            .await?;
-        says(testbed, "gateway", "unreadable", conditions, "Accepted", "False Invalid").await?;
-        says(testbed, "httproute", "unreadable", parent, "Accepted", "False UnsupportedValue").await?;
-        says(testbed, "httproute", "half-granted", parent, "ResolvedRefs", "False RefNotPermitted").await?;
-        says(testbed, "httproute", "granted", parent, "ResolvedRefs", "True").await?;
-        says(testbed, "gatewayclass", "portreeve", conditions, "SupportedVersion", "False").await?;
-        says(testbed, "gatewayclass", "portreeve", conditions, "Accepted", "True").await?;
+        testbed.says("gateway", "unreadable", conditions, "Accepted", "False Invalid").await?;
+        testbed.says("httproute", "unreadable", parent, "Accepted", "False UnsupportedValue").await?;
+        testbed.says("httproute", "half-granted", parent, "ResolvedRefs", "False RefNotPermitted").await?;
+        testbed.says("httproute", "granted", parent, "ResolvedRefs", "True").await?;
+        testbed.says("gatewayclass", "portreeve", conditions, "SupportedVersion", "False").await?;
+        testbed.says("gatewayclass", "portreeve", conditions, "Accepted", "True").await?;
         the_others_do_not_notice(testbed, loads).await?;
 
         annotate(testbed, &format!("{version}={}", crds::BUNDLE_VERSION))?;
-        says(testbed, "gatewayclass", "portreeve", conditions, "SupportedVersion", "True").await?;
+        testbed.says("gatewayclass", "portreeve", conditions, "SupportedVersion", "True").await?;
         remove(testbed, UNREADABLE_NONSENSE)?;
         for (crd, versions) in before {
             set_versions(testbed, &crd, &versions)?;
@@ -148,8 +131,8 @@ async fn the_others_do_not_notice(testbed: &Testbed, loads: [e2e::traffic::Load;
         assert_eq!(load.stop().await?.faults(), Vec::<String>::new());
     }
     testbed.all_live()?;
-    says(testbed, "gateway", "edge", "/status/conditions", "Programmed", "True").await?;
-    says(testbed, "httproute", "echo", "/status/parents/0/conditions", "Accepted", "True").await
+    testbed.says("gateway", "edge", "/status/conditions", "Programmed", "True").await?;
+    testbed.says("httproute", "echo", "/status/parents/0/conditions", "Accepted", "True").await
 }
 
 const ADMITTED_NONSENSE: &str = r#"

@@ -122,12 +122,7 @@ async fn what_is_taken_is_free_once_it_is_given_up(
     client: &Client,
 ) -> Result<()> {
     testbed.cluster.apply(&gateway("heir", "green", &json!([{"value": one}])))?;
-    until("the heir waits for its address", SOON, async || {
-        let conditions = testbed.conditions("gateway", "heir", "/status/conditions").await?;
-        ensure!(conditions["Programmed"] == "False AddressNotUsable", "{conditions:?}");
-        Ok(())
-    })
-    .await?;
+    testbed.says("gateway", "heir", "/status/conditions", "Programmed", "False AddressNotUsable").await?;
     serves(client, one, "blue").await?;
     delete(&testbed.cluster, "one")?;
     ensure!(programmed(&testbed.cluster, "heir", SOON).await? == [one]);
