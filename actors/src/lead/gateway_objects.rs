@@ -133,13 +133,11 @@ impl State {
 
     fn todo(&mut self, translation: &Translation) -> Vec<(ObjectName, Seen)> {
         let held = self.args.stores.partial();
-        let planned = self.plan.update(&translation.services, &held.services).iter().map(|(name, change)| {
-            let seen = (change.clone(), held.services.get(name).cloned());
-            (name.clone(), seen)
-        });
-        let todo: Vec<_> = planned.collect();
-        self.done.retain(|name, _| todo.iter().any(|(planned, _)| planned == name));
-        todo.into_iter().filter(|(name, seen)| self.done.get(name) != Some(seen)).collect()
+        let planned = self.plan.update(&translation.services, &held.services);
+        self.done.retain(|name, _| planned.contains_key(name));
+        let seen = |name: &ObjectName| held.services.get(name).cloned();
+        let todo = planned.iter().map(|(name, change)| (name.clone(), (change.clone(), seen(name))));
+        todo.filter(|(name, seen)| self.done.get(name) != Some(seen)).collect()
     }
 
     fn take(&mut self, myself: &ActorRef<Msg>, tried: Vec<Tried>) {
