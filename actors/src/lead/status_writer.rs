@@ -210,18 +210,20 @@ impl State {
 
     /// Notes what has not been looked at as it stands, though nothing told of a change.
     fn resync(&mut self, now: Instant) {
-        let (stores, good, desired) = (&self.args.stores, &mut self.good, self.desired.statuses());
-        good.retain(|object, _| desired.contains_key(object));
-        let is_good = |object: &ObjectRef, desired: &Arc<DesiredStatus>| {
-            let same = |(version, seen): &(ObjectVersion, Arc<DesiredStatus>)| {
-                seen == desired && stores.version(object).as_ref() == Some(version)
-            };
-            good.get(object).is_some_and(same)
-        };
-        let doubtful: Vec<_> = (desired.iter())
-            .filter(|(object, desired)| !is_good(object, desired))
-            .map(|(object, _)| object.clone())
-            .collect();
+        let mut left = self.desired.statuses().iter().peekable();
+        let mut doubtful = Vec::new();
+        // Both are in order: one walk along them instead of a search for each.
+        self.good.retain(|object, (_, seen)| {
+            while let Some((unseen, _)) = left.next_if(|(other, _)| *other < object) {
+                doubtful.push(unseen.clone());
+            }
+            let found = left.next_if(|(other, _)| *other == object);
+            doubtful.extend(found.filter(|(_, desired)| **desired != *seen).map(|_| object.clone()));
+            found.is_some()
+        });
+        doubtful.extend(left.map(|(object, _)| object.clone()));
+        let versions = self.good.iter().map(|(object, (version, _))| (object, version));
+        doubtful.extend(self.args.stores.outdated(versions).into_iter().cloned());
         for object in doubtful {
             self.note(object, now);
         }

@@ -174,6 +174,18 @@ impl Stores {
         self.lock().versions.get(reference).map(|known| known.version.clone())
     }
 
+    /// Those of these objects that are held in another version by now, or no more.
+    pub fn outdated<'a>(
+        &self,
+        seen: impl Iterator<Item = (&'a ObjectRef, &'a ObjectVersion)>,
+    ) -> Vec<&'a ObjectRef> {
+        let held = self.lock();
+        let is_held = |object: &ObjectRef, version: &ObjectVersion| {
+            held.versions.get(object).is_some_and(|known| known.version == *version)
+        };
+        seen.filter(|(object, version)| !is_held(object, version)).map(|(object, _)| object).collect()
+    }
+
     /// The versions that are held of a kind.
     pub fn versions(&self, kind: Kind) -> BTreeMap<ObjectName, ObjectVersion> {
         let held = self.lock();
@@ -457,5 +469,20 @@ mod tests {
         assert_eq!(stores.take_unread(), BTreeSet::new());
         writer.put(secret("2"));
         assert_eq!(stores.take_unread(), BTreeSet::from([reference]));
+    }
+
+    #[test]
+    fn what_is_held_in_another_version_or_no_more_is_outdated() {
+        let stores = Stores::new([Kind::Namespace]);
+        let writer = stores.writer(Kind::Namespace);
+        writer.replace(vec![namespace("a", "1", "x"), namespace("b", "2", "x"), namespace("c", "3", "x")]);
+        let versions = stores.versions(Kind::Namespace).into_iter();
+        let seen: Vec<_> =
+            versions.map(|(name, version)| (ObjectRef::new(Kind::Namespace, name), version)).collect();
+        let outdated = || stores.outdated(seen.iter().map(|(object, version)| (object, version)));
+        assert!(outdated().is_empty());
+        writer.put(namespace("b", "4", "x"));
+        writer.remove(&seen[2].0);
+        assert_eq!(outdated(), [&seen[1].0, &seen[2].0]);
     }
 }
