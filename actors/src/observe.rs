@@ -1,12 +1,12 @@
 //! How the cluster becomes a snapshot and a translation: watches (or files), stores, the joins.
 
+pub mod content_reader;
 pub mod convert;
 pub mod files;
 pub mod node_watcher;
 pub mod resource;
 pub mod resync;
 pub mod route_watcher;
-pub mod secret_reader;
 pub mod stores;
 pub mod translator;
 pub mod watch;

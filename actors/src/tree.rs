@@ -21,10 +21,10 @@ use crate::lead::gateway_objects::{self, GatewayObjects};
 use crate::lead::status_writer::{self, StatusWriter};
 use crate::lead::trust_bundle::{self, TrustBundle};
 use crate::lease_leader::{self, LeaseLeader};
+use crate::observe::content_reader::{self, ContentReader};
 use crate::observe::node_watcher::{self, AdminPorts, NodeWatcher};
 use crate::observe::resync::{self, Resync};
 use crate::observe::route_watcher::{self, RouteWatcher};
-use crate::observe::secret_reader::{self, SecretReader};
 use crate::observe::translator::{self, Translator};
 use crate::observe::watch::{self as watching, Watch};
 use crate::push::credentials::{self, Credentials, Trust};
@@ -94,12 +94,12 @@ fn watches(settings: &Settings, edges: &Edges) -> Child {
             worker(resource.plural(), watcher, move || (Watch, args.clone()))
         })
         .collect();
-    let reader = secret_reader::Args {
+    let reader = content_reader::Args {
         client: settings.client.clone(),
         stores: edges.stores.clone(),
         wanted: edges.wanted.subscribe(),
     };
-    children.push(worker("secret-reader", &Address::new(), move || (SecretReader, reader.clone())));
+    children.push(worker("content-reader", &Address::new(), move || (ContentReader, reader.clone())));
     // What ends them all at once, as an API server that resets every connection may, is to be borne, and once more.
     branch("watches", OneForOne, Intensity::new(40, MINUTE), children)
 }

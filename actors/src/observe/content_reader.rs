@@ -97,9 +97,9 @@ pub struct State {
 
 /// The actor.
 #[derive(Debug)]
-pub struct SecretReader;
+pub struct ContentReader;
 
-impl Actor for SecretReader {
+impl Actor for ContentReader {
     type Msg = Msg;
     type State = State;
     type Arguments = Args;
