@@ -20,6 +20,6 @@ pub mod admin;
 pub mod metrics;
 
 // What actors are made with.
-mod client;
+pub mod client;
 pub mod retry;
 mod task;

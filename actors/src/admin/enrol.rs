@@ -56,8 +56,6 @@ fn status(error: &EnrolmentError) -> StatusCode {
         EnrolmentError::Token(_) => StatusCode::UNAUTHORIZED,
         EnrolmentError::NotAProxy(_) => StatusCode::FORBIDDEN,
         EnrolmentError::Request(_) => StatusCode::BAD_REQUEST,
-        EnrolmentError::Api(_) | EnrolmentError::Late | EnrolmentError::Trust(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        EnrolmentError::Api(_) | EnrolmentError::Trust(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

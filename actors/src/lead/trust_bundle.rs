@@ -17,6 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::client::{ANSWER, Unanswered, in_time};
 use crate::push::identity::{Identity, file};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
@@ -26,18 +27,13 @@ use crate::term::{Expired, Leadership, Term};
 pub const CONFIG_MAP: &str = "portreeve-ca";
 /// How often it is looked at though nothing has changed here.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// How long one answer of the API server may take.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// Why it can't be written.
 #[derive(Debug, Error)]
 pub enum BundleError {
-    /// The API server refuses.
+    /// The API server refuses, or is silent.
     #[error("ConfigMap {CONFIG_MAP} can't be read or written")]
-    Api(#[from] kube::Error),
-    /// The API server is silent.
-    #[error("no answer about ConfigMap {CONFIG_MAP} within {ANSWER:?}")]
-    Late,
+    Api(#[from] Unanswered),
     /// Leadership ended before.
     #[error(transparent)]
     Expired(#[from] Expired),
@@ -154,8 +150,4 @@ async fn publish(args: &Args, term: &Term, authorities: &str) -> Result<(), Bund
     }
     tracing::info!(namespace = args.namespace, config_map = CONFIG_MAP, "wrote whom proxies are to trust");
     Ok(())
-}
-
-async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, BundleError> {
-    Ok(tokio::time::timeout(ANSWER, request).await.map_err(|_| BundleError::Late)??)
 }

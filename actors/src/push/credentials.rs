@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use super::authority::{Authority, Lives};
 use super::identity::{Identity, IdentityError, Role, file};
+use crate::client::{ANSWER, Unanswered, in_time};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
 use crate::term::{Expired, Leadership, Term};
@@ -35,8 +36,6 @@ pub const SECRET: &str = "portreeve-ca";
 pub const NEXT_KEY: &str = "next.key";
 /// How often a Secret or files are looked at again, at the least.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How long reading or writing the Secret may take.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// Where the controller's identity comes from.
 #[derive(Clone)]
@@ -65,12 +64,9 @@ pub enum TrustError {
     /// It can't be read or used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The API server refuses.
+    /// The API server refuses, or is silent.
     #[error("Secret {SECRET} can't be read or made")]
-    Api(#[from] kube::Error),
-    /// The API server is silent.
-    #[error("no answer about Secret {SECRET} within {ANSWER:?}: see whether the API server is reachable")]
-    Late,
+    Api(#[from] Unanswered),
     /// It lacks a key.
     #[error("Secret {SECRET} holds no {0}: delete it, and the leader makes a new one")]
     Incomplete(&'static str),
@@ -142,8 +138,8 @@ async fn create(client: &Client, namespace: &str, life: Duration) -> Result<(), 
             tracing::info!(namespace, secret = SECRET, "made the certificate authority");
             Ok(())
         }
-        Err(TrustError::Api(kube::Error::Api(status))) if status.code == 409 => Ok(()),
-        Err(error) => Err(error),
+        Err(Unanswered::Api(kube::Error::Api(status))) if status.code == 409 => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -161,10 +157,6 @@ async fn replace(
     let ends = ends.map(|ends| ends.to_string());
     tracing::info!(namespace, secret = SECRET, ends, announced, "a step in the succession of the authority");
     Ok(())
-}
-
-async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, TrustError> {
-    Ok(tokio::time::timeout(ANSWER, request).await.map_err(|_| TrustError::Late)??)
 }
 
 /// What it can be told.

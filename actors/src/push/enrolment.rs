@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::core::v1::Pod;
@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::authority::LEAF_LIFE;
 use super::credentials::{self, TrustError};
 use super::identity::{IdentityError, Role};
+use crate::client::{Unanswered, in_time};
 use crate::observe::resource::ProxyPods;
 
 /// The audience that tokens must be made for.
@@ -26,8 +27,6 @@ pub const AUDIENCE: &str = "portreeve.dev/proxy";
 /// Where a token says which Pod it is bound to. Source: KEP-1205.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
-/// How long one answer of the API server may take.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// Why a proxy is given nothing.
 #[derive(Debug, Error)]
@@ -41,12 +40,9 @@ pub enum EnrolmentError {
     /// The request can't be signed.
     #[error("the certificate request can't be signed")]
     Request(#[source] IdentityError),
-    /// The API server refuses.
+    /// The API server refuses, or is silent.
     #[error("the API server can't say whose the token is")]
-    Api(#[from] kube::Error),
-    /// The API server is silent.
-    #[error("no answer within {ANSWER:?}: see whether the API server is reachable")]
-    Late,
+    Api(#[from] Unanswered),
     /// The authority is not to be had.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -105,10 +101,6 @@ impl Enrolment {
             _ => Err(EnrolmentError::Token(status.error.unwrap_or_else(|| "it is for another one".into()))),
         }
     }
-}
-
-async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, EnrolmentError> {
-    Ok(tokio::time::timeout(ANSWER, request).await.map_err(|_| EnrolmentError::Late)??)
 }
 
 /// The name and uid of the Pod that a token is bound to.
