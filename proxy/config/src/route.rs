@@ -5,6 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::name::{HostPattern, ObjectName, UnitId};
 use crate::resilience::{Retry, SessionPersistence};
 
+/// The longest regular expression, in bytes.
+pub const REGEX_LENGTH: usize = 4096;
+
+/// The memory that each form of one may take when compiled, in bytes.
+pub const REGEX_SIZE: usize = 128 << 10;
+
+/// How deep the groups of one may be nested.
+pub const REGEX_DEPTH: u32 = 100;
+
 /// A route as it is attached to listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -6,23 +6,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use http::header::HeaderName;
-use proxy_config::route::{Match, ValueMatch, ValuePattern};
+use proxy_config::route::{Match, REGEX_DEPTH, REGEX_LENGTH, REGEX_SIZE, ValueMatch, ValuePattern};
 use regex_automata::meta;
 use regex_automata::util::syntax;
 
 use super::request::RequestView;
-
-/// The memory that each form of one expression may take when compiled, in bytes.
-const REGEX_SIZE: usize = 128 << 10;
 
 /// The memory that all expressions of a proxy may take together, in bytes.
 const REGEX_BUDGET: usize = 64 << 20;
 
 /// How much of an expression a reason repeats, in characters.
 const SHOWN: usize = 100;
-
-/// The longest expression, in bytes.
-const REGEX_LENGTH: usize = 4096;
 
 /// Why a match can't be compiled. It takes no request then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +57,7 @@ impl Regex {
             return Err(refused(format!("it is longer than {REGEX_LENGTH} bytes")));
         }
         // Alone first: what is no expression by itself might be one between the parentheses.
-        let syntax = syntax::Config::new().unicode(false).utf8(false).nest_limit(100);
+        let syntax = syntax::Config::new().unicode(false).utf8(false).nest_limit(REGEX_DEPTH);
         syntax::parse_with(pattern, &syntax).map_err(|error| refused(last_line(&error.to_string())))?;
         // Neither lazy automata nor a backtracker: both take memory by what clients send, per thread.
         let config = meta::Config::new()

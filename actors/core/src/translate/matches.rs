@@ -1,18 +1,14 @@
 //! Matches: what requests a rule takes.
 
-use proxy_config::route::{Match, PathMatch, ValueMatch, ValuePattern};
+use proxy_config::route::{
+    Match, PathMatch, REGEX_DEPTH, REGEX_LENGTH, REGEX_SIZE, ValueMatch, ValuePattern,
+};
 use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
 
 use crate::snapshot::http_route;
 
 use super::conditions::Fault;
-
-/// How large a compiled regular expression may be, in bytes; the proxy has the same limit.
-const REGEX_SIZE: usize = 256 << 10;
-
-/// How long a regular expression may be, in bytes; the proxy has the same limit.
-const REGEX_LENGTH: usize = 4096;
 
 /// Translates the matches of a rule: those that can be served, and what is wrong with the first other.
 pub(super) fn translate(written: &[http_route::Match]) -> (Vec<Match>, Option<Fault>) {
@@ -105,7 +101,7 @@ pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
         return Err(format!("the regular expression is longer than {REGEX_LENGTH} bytes"));
     }
     let config = thompson::Config::new().nfa_size_limit(Some(REGEX_SIZE));
-    let syntax = syntax::Config::new().unicode(false).utf8(false).nest_limit(100);
+    let syntax = syntax::Config::new().unicode(false).utf8(false).nest_limit(REGEX_DEPTH);
     let Err(error) = thompson::Compiler::new().configure(config).syntax(syntax).build(pattern) else {
         return Ok(());
     };
