@@ -79,6 +79,8 @@ pub(super) struct Derived {
     pub(super) shaping: BTreeMap<ObjectRef, BTreeSet<ObjectName>>,
     /// What may be read for each XBackend.
     pub(super) externals: BTreeMap<ObjectName, Arc<BTreeSet<(ObjectRef, Role)>>>,
+    /// How many routes lead to each XBackend, and do not only name it.
+    pub(super) destinations: BTreeMap<ObjectName, u32>,
     /// How many routes lead from each Gateway to each Service and XBackend.
     pub(super) ancestors: BTreeMap<ObjectRef, BTreeMap<ObjectName, u32>>,
     /// The Gateways and ListenerSets that claim a port.
@@ -152,7 +154,7 @@ impl Derived {
         let sets = self.attached_sets.len() + self.sets.len() + self.defaults.len() + self.rivals.len();
         let pools = self.asks.len() + self.allocations.len();
         let shaping = self.traffic.len() + self.shaping.len();
-        let paths = self.ancestors.len() + self.externals.len();
+        let paths = self.ancestors.len() + self.externals.len() + self.destinations.len();
         let policies = self.policies.len() + self.targeting.len() + shaping + paths;
         of_objects + indexes + sets + pools + policies + self.wanted.len() + self.slices.len() == 0
             && self.node_addresses.is_empty()
@@ -267,6 +269,10 @@ impl Derived {
         let paths =
             |view: &Option<Arc<RouteView>>| view.as_ref().map(|view| view.paths()).unwrap_or_default();
         self.count_ancestors(&paths(&old), &paths(&new), effects);
+        let destinations = |view: &Option<Arc<RouteView>>| {
+            view.as_ref().map(|view| view.destinations.clone()).unwrap_or_default()
+        };
+        self.count_destinations(&destinations(&old), &destinations(&new), effects);
     }
 
     fn count_ancestors(

@@ -57,7 +57,9 @@ pub(super) fn resolve(
         return Err(missing(message));
     }
     destination::check_route(scope.route.kind, &name, &backend.spec)?;
-    Ok(unit_id(&name))
+    let id = unit_id(&name);
+    all.destinations.insert(name);
+    Ok(id)
 }
 
 /// Translates an XBackend: its unit and its status, as far as a route of ours leads to it.
@@ -115,7 +117,10 @@ fn translate_found(
     let faults: BTreeSet<_> =
         faults.into_iter().flatten().chain(&tls.unresolved).map(|fault| Problem::of("", fault)).collect();
     emission.problems.extend(faults);
-    if let Ok(host) = host {
+    // One that is only named, by a wrong port as it may be, is nothing that proxies need resolve.
+    if reader.is_destination(name)
+        && let Ok(host) = host
+    {
         emission.waiting.extend(tls.unread.is_some().then(|| unit_id(name)));
         let terms = protocol.as_ref().map_err(|fault| fault.message.clone()).and(tls.terms);
         let invalid = |message| Some(BackendTls::Invalid(format!("XBackend {name}: {message}")));

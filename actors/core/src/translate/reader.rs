@@ -188,6 +188,12 @@ impl<'a> Reader<'a> {
         self.derived.ancestors.get(backend).into_iter().flat_map(|gateways| gateways.keys())
     }
 
+    /// Whether a route leads to an XBackend, and does not only name it. The translator runs whoever asks again
+    /// when that changes.
+    pub(super) fn is_destination(&self, backend: &ObjectName) -> bool {
+        self.derived.destinations.contains_key(backend)
+    }
+
     pub(super) fn traffic_policy(&self, name: &ObjectName) -> Lookup<'a, BackendTrafficPolicy> {
         self.look_up(Kind::BackendTrafficPolicy, &self.snapshot.traffic_policies, name)
     }

@@ -34,8 +34,10 @@ pub(super) struct RouteView {
     pub(super) gateways: BTreeSet<ObjectName>,
     /// The ports of Services that it names and may use.
     pub(super) backends: BTreeSet<BackendPort>,
-    /// The XBackends that it names and may use.
+    /// The XBackends that it names and may use, right or wrong.
     pub(super) externals: BTreeSet<ObjectName>,
+    /// Those of them that it leads to.
+    pub(super) destinations: BTreeSet<ObjectName>,
 }
 
 impl RouteView {
@@ -168,6 +170,7 @@ fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Em
         gateways,
         backends: if is_attached { rules.backends.clone() } else { BTreeSet::new() },
         externals: if is_attached { rules.externals.clone() } else { BTreeSet::new() },
+        destinations: if is_attached { rules.destinations.clone() } else { BTreeSet::new() },
     };
     if is_attached {
         emission.units.push(unit(written, attached, rules));

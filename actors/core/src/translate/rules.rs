@@ -26,6 +26,8 @@ pub(super) struct Rules {
     pub(super) backends: BTreeSet<BackendPort>,
     /// The XBackends that they name and may use, right or wrong.
     pub(super) externals: BTreeSet<ObjectName>,
+    /// Those of them that they lead to.
+    pub(super) destinations: BTreeSet<ObjectName>,
     /// No rule can be served as written: the route is not accepted.
     pub(super) unusable: Option<Fault>,
     /// Some rules can't be served as written: they answer 500.

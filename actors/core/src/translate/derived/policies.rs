@@ -7,7 +7,7 @@ use proxy_config::name::ObjectName;
 
 use crate::snapshot::meta::ObjectRef;
 
-use super::indexes::{forget, replace};
+use super::indexes::{count_down, forget, replace};
 use super::{Derived, Effects, Key, PolicyView, Role, Task, TrafficView};
 
 impl Derived {
@@ -51,6 +51,22 @@ impl Derived {
             self.shaping.entry(backend.clone()).or_default().insert(name.clone());
         }
         effects.keys.extend(before.union(&after).cloned().map(Key::Traffic));
+    }
+
+    /// Counts the routes that lead to each XBackend.
+    pub(super) fn count_destinations(
+        &mut self,
+        before: &BTreeSet<ObjectName>,
+        after: &BTreeSet<ObjectName>,
+        effects: &mut Effects,
+    ) {
+        for name in before.difference(after) {
+            count_down(&mut self.destinations, name);
+        }
+        for name in after.difference(before) {
+            *self.destinations.entry(name.clone()).or_default() += 1;
+        }
+        effects.tasks.extend(before.symmetric_difference(after).cloned().map(Task::External));
     }
 
     /// Replaces what may be read for an XBackend.
