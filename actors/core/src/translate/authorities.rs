@@ -176,18 +176,18 @@ fn unit_id(object: &ObjectRef) -> UnitId {
     UnitId::authority(object.kind.as_str(), &object.name)
 }
 
-/// The unit of an object whose authorities are wanted.
+/// The unit of an object whose authorities are wanted, and can be used by who names it.
 pub(super) fn emit(reader: &Reader<'_>, object: &ObjectRef, emission: &mut Emission) {
-    if !reader.is_wanted_as(object, Role::Authority) {
+    let is_used = reader.is_wanted_as(object, Role::Authority);
+    if !is_used && !reader.is_wanted_as(object, Role::SeenAuthority) {
         return;
     }
     match held(reader, object) {
-        Held::Missing => {}
         Held::Unread(None) => emission.unread = Some(object.clone()),
         Held::Unread(Some(message)) => {
             emission.problems.push(Problem { field: String::new(), reason: "Unavailable", message });
         }
-        Held::Bundle(bundle) => {
+        Held::Bundle(bundle) if is_used => {
             let unit = Unit::Authority(Authority { bundle });
             emission.units.push(EncodedUnit::new(unit_id(object), &unit));
         }
@@ -196,5 +196,6 @@ pub(super) fn emit(reader: &Reader<'_>, object: &ObjectRef, emission: &mut Emiss
             reason: "InvalidCACertificateRef",
             message: format!("it {message}"),
         }),
+        Held::Missing | Held::Bundle(_) => {}
     }
 }

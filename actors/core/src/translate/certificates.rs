@@ -147,9 +147,11 @@ fn check(secret: &Secret) -> Result<Option<Served>, String> {
     }))
 }
 
-/// The units of a Secret whose certificate is wanted.
+/// The units of a Secret whose certificate is wanted, and can be used by who names it.
 pub(super) fn emit(reader: &Reader<'_>, object: &ObjectRef, emission: &mut Emission) {
-    if object.kind != Kind::Secret || !reader.is_wanted_as(object, Role::Certificate) {
+    let is_used = reader.is_wanted_as(object, Role::Certificate);
+    let is_wanted = is_used || reader.is_wanted_as(object, Role::SeenCertificate);
+    if object.kind != Kind::Secret || !is_wanted {
         return;
     }
     let name = &object.name;
@@ -162,6 +164,7 @@ pub(super) fn emit(reader: &Reader<'_>, object: &ObjectRef, emission: &mut Emiss
             }
             _ => emission.unread = Some(object.clone()),
         },
+        Ok(Some(_)) if !is_used => {}
         Ok(Some(Served { chain, key, validity })) => {
             emission.expiry = Some((name.clone(), validity));
             let id = UnitId::key(name);

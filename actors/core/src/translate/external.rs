@@ -117,10 +117,12 @@ fn translate_found(
     let faults: BTreeSet<_> =
         faults.into_iter().flatten().chain(&tls.unresolved).map(|fault| Problem::of("", fault)).collect();
     emission.problems.extend(faults);
-    // One that is only named, by a wrong port as it may be, is nothing that proxies need resolve.
-    if reader.is_destination(name)
-        && let Ok(host) = host
-    {
+    // One that is only named, with a wrong port as it may be, is nothing that proxies need resolve.
+    let host = host.ok().filter(|_| reader.is_destination(name));
+    // What waits to be read leaves proxies what they hold, and the authorities that this needs.
+    let is_used = host.is_some() && (tls.unread.is_some() || (protocol.is_ok() && tls.terms.is_ok()));
+    let wanted = tls.wanted(is_used);
+    if let Some(host) = host {
         emission.waiting.extend(tls.unread.is_some().then(|| unit_id(name)));
         let terms = protocol.as_ref().map_err(|fault| fault.message.clone()).and(tls.terms);
         let invalid = |message| Some(BackendTls::Invalid(format!("XBackend {name}: {message}")));
@@ -133,7 +135,7 @@ fn translate_found(
         };
         emission.units.push(EncodedUnit::new(unit_id(name), &Unit::Backend(unit)));
     }
-    (Derivation::External(Some(tls.wanted)), emission)
+    (Derivation::External(Some(wanted)), emission)
 }
 
 /// The status of one that can't be used at all.

@@ -62,6 +62,20 @@ pub(super) enum Role {
     Certificate,
     /// A bundle of authorities.
     Authority,
+    /// A certificate that nothing can use as things stand: a status says what is wrong, and no proxy is told.
+    SeenCertificate,
+    /// Authorities that nothing can use as things stand, likewise.
+    SeenAuthority,
+}
+
+impl Role {
+    /// The same content where nothing can use it.
+    pub(super) fn seen(self) -> Self {
+        match self {
+            Self::Certificate | Self::SeenCertificate => Self::SeenCertificate,
+            Self::Authority | Self::SeenAuthority => Self::SeenAuthority,
+        }
+    }
 }
 
 /// A piece of work. A task reads only what tasks that sort before it make, so that one pass in order

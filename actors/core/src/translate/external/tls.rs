@@ -26,7 +26,7 @@ pub(super) struct Tls {
     /// Why something is not known yet.
     pub(super) unread: Option<String>,
     /// What may be read for it.
-    pub(super) wanted: BTreeSet<(ObjectRef, Role)>,
+    wanted: BTreeSet<(ObjectRef, Role)>,
 }
 
 /// Who shows a certificate.
@@ -49,6 +49,12 @@ impl Tls {
         };
         tls.terms = terms.map(Some);
         tls
+    }
+
+    /// What may be read for it; for its status alone where nothing of that is used.
+    pub(super) fn wanted(&self, is_used: bool) -> BTreeSet<(ObjectRef, Role)> {
+        let wanted = self.wanted.iter().cloned();
+        wanted.map(|(object, role)| (object, if is_used { role } else { role.seen() })).collect()
     }
 
     fn refuse(&mut self, fault: Fault) -> String {
