@@ -106,7 +106,8 @@ proptest! {
         // A GRPCRoute that wanted the same hostname may have it now, and with it what it needs.
         let is = |unit: &EncodedUnit, kind: &str| unit.id.as_str().starts_with(kind);
         let follows = put.iter().any(|unit| is(unit, "route/GRPCRoute/"));
-        let may_come = |unit| is(unit, "route/GRPCRoute/") || is(unit, "backend/") || is(unit, "endpoints/");
+        let kinds = ["route/GRPCRoute/", "backend/", "endpoints/", "authority/", "certificate/", "key/"];
+        let may_come = |unit: &EncodedUnit| kinds.into_iter().any(|kind| is(unit, kind));
         prop_assert!(put.is_empty() || (follows && put.iter().all(may_come)), "{put:?}");
         // What only its backends had read, as for TLS, goes with them.
         let needed: Vec<_> = after.units.iter().flat_map(|unit| unit.decode().unwrap().needs()).collect();
