@@ -126,6 +126,7 @@ fn ranges_are_local_until_it_is_asked_to_end() {
     node.check(&["--range", POOL], false);
     let owner = node.own(&[POOL, OTHER]);
     node.owns(&["198.51.100.0/26 1", "2001:db8:7::/64 1"]);
+    node.check(&["--range", POOL, "--range", "203.0.113.0/24"], false);
     owner.end();
     node.owns(&[]);
     node.check(&["--range", POOL], false);

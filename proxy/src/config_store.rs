@@ -180,10 +180,11 @@ impl State {
             }
             _ => published,
         };
-        let compiler = compiler(&args);
-        let tables = Tables::new(args.table.clone(), args.metrics.clone());
+        // Before anything of it is read: what changes from then on is told.
         let reports = on_change(args.report.clone(), args.myself.clone(), || Msg::BindsReported);
         let names = on_change(args.names.known(), args.myself.clone(), || Msg::Resolved);
+        let compiler = compiler(&args);
+        let tables = Tables::new(args.table.clone(), args.metrics.clone());
         let mut state = Self {
             args,
             compiler,

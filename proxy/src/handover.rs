@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! successor                                predecessor
-//!   Claim { versions }          ──>
+//!   Claim { versions, who }     ──>
 //!                               <──          Offer { sockets } + files
 //!                               <──          Hold { configuration }
 //!   Ready { root }              ──>          (again from Hold, if another one is in force by now)

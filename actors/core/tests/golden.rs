@@ -194,3 +194,60 @@ stringData: {tls.crt: \"${CERTIFICATE}\", tls.key: \"${KEY}\"}
     held.put(Ok(Object::Secret(Arc::new(Secret { content, ..Secret::clone(&known) }))));
     assert!(waiting(&held).contains(&listener), "{:?}", waiting(&held));
 }
+
+#[test]
+fn a_backend_stays_as_it_is_while_what_it_is_shown_can_not_be_read() {
+    let yaml = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: out, namespace: shop, generation: 1}
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{backendRefs: [{group: gateway.networking.x-k8s.io, kind: XBackend, name: out}]}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {name: out, namespace: shop, generation: 1}
+spec:
+  type: ExternalHostname
+  externalHostname: {hostname: out.example.com}
+  port: {port: 443}
+  tls: {mode: ClientAndServer, clientCertificateRef: {name: pair}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: pair, namespace: shop}
+type: kubernetes.io/tls
+stringData: {tls.crt: \"${CERTIFICATE}\", tls.key: \"${KEY}\"}
+";
+    let backend = UnitId::external_backend("XBackend", &ObjectName::new("shop", "out"));
+    let mut held = snapshot(yaml);
+    let waiting = |held: &Snapshot| Translator::new(settings(yaml)).update(held).waiting.clone();
+    assert!(waiting(&held).is_empty());
+    let known = held.secrets[&ObjectName::new("shop", "pair")].clone();
+    let content = SecretContent::Unavailable("the API server does not answer".into());
+    held.put(Ok(Object::Secret(Arc::new(Secret { content, ..Secret::clone(&known) }))));
+    assert!(waiting(&held).contains(&backend), "{:?}", waiting(&held));
+}
+
+#[test]
+fn what_was_said_of_an_xbackend_is_taken_back_when_no_route_leads_there() {
+    let yaml = "
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {name: out, namespace: shop, generation: 1}
+spec: {type: ExternalHostname, externalHostname: {hostname: out.example.com}, port: {port: 80}}
+";
+    let translation = Translator::new(settings(yaml)).update(&snapshot(yaml));
+    let object = ObjectRef::new(Kind::Backend, ObjectName::new("shop", "out"));
+    let status = translation.statuses.get(&object).expect("it has one");
+    let ours =
+        json!({ "controllerName": Settings::default().controller_name, "parentRef": {}, "conditions": [] });
+    let merged = merge_status(status, &json!({ "parents": [ours] }), Timestamp::UNIX_EPOCH);
+    assert_eq!(merged, Some(json!({ "parents": [] })));
+}

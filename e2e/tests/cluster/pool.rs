@@ -95,9 +95,8 @@ fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<
             controller.start(cluster)?;
         }
         let another = programmed(cluster, "another", SOON).await?;
-        ensure!(
-            programmed(cluster, "one", SOON).await? == one && programmed(cluster, "two", SOON).await? == two
-        );
+        let again = [programmed(cluster, "one", SOON).await?, programmed(cluster, "two", SOON).await?];
+        ensure!(again == [one.clone(), two.clone()], "{again:?}");
         let all: BTreeSet<_> = [&one, &two, &another].into_iter().flatten().collect();
         ensure!(all.len() == 4, "one address each and two for the other: {all:?}");
         for (client, address) in clients.iter().zip(&another) {

@@ -50,8 +50,13 @@ pub fn door(folder: &Path) -> PathBuf {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FromSuccessor {
-    /// It wants to take over, and speaks these versions.
-    Claim(Vec<u32>),
+    /// It wants to take over.
+    Claim {
+        /// The versions that it speaks.
+        versions: Vec<u32>,
+        /// Tells processes apart.
+        instance: String,
+    },
     /// It holds this configuration and has bound what that asks for.
     Ready(RootHash),
     /// It accepts.
@@ -64,13 +69,10 @@ pub enum FromSuccessor {
 pub enum FromPredecessor {
     /// It speaks none of these versions, but this one.
     OtherVersion(u32),
-    /// Its sockets, in the order of the files that follow.
-    Offer {
-        /// Tells processes apart.
-        instance: String,
-        /// What each file is.
-        sockets: Vec<Place>,
-    },
+    /// Whoever asks stands at its own door.
+    Itself,
+    /// What each of its sockets is for, in the order of the files that follow.
+    Offer(Vec<Place>),
     /// What it has in force; `None`: nothing yet.
     Hold(Option<Held>),
     /// It accepts no more. The sessions are in the order of the files that follow.
@@ -282,12 +284,12 @@ mod tests {
         let listeners: Vec<_> = (0..300).map(|_| TcpListener::bind("127.0.0.6:0").unwrap()).collect();
         let expected: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let sending = tokio::spawn(async move {
-            one.send(&FromSuccessor::Claim(vec![1])).await.unwrap();
+            one.send(&FromSuccessor::Serving).await.unwrap();
             let files: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
             one.send_files(&files).await.unwrap();
             one.send(&FromSuccessor::Serving).await.unwrap();
         });
-        assert!(matches!(other.receive(SOON).await.unwrap(), FromSuccessor::Claim(_)));
+        assert!(matches!(other.receive(SOON).await.unwrap(), FromSuccessor::Serving));
         let files = other.receive_files(300, SOON).await.unwrap();
         let came: Vec<_> =
             files.into_iter().map(|file| TcpListener::from(file).local_addr().unwrap()).collect();

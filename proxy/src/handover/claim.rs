@@ -83,10 +83,11 @@ async fn ask(folder: &Path, instance: &str) -> Result<Found, ClaimError> {
         Err(error) => return Err(ChannelError::from(error).into()),
     };
     let mut channel = Channel::over(stream)?;
-    channel.send(&FromSuccessor::Claim(vec![VERSION])).await?;
+    let (versions, instance) = (vec![VERSION], instance.to_owned());
+    channel.send(&FromSuccessor::Claim { versions, instance }).await?;
     match channel.receive(ANSWER_WITHIN).await? {
-        FromPredecessor::Offer { instance: other, .. } if other == instance => Ok(Found::Myself),
-        FromPredecessor::Offer { sockets: places, .. } => {
+        FromPredecessor::Itself => Ok(Found::Myself),
+        FromPredecessor::Offer(places) => {
             let files = channel.receive_files(places.len(), ANSWER_WITHIN).await?;
             let mut sockets = Given::default();
             places.iter().zip(files).for_each(|(place, file)| sockets.put(*place, file));
@@ -121,12 +122,17 @@ mod tests {
     use super::*;
 
     /// Whoever comes is offered nothing, by a process of this name.
-    async fn offers(listener: &UnixListener, instance: &str) -> Channel {
+    async fn offers(listener: &UnixListener, name: &str) -> Channel {
         let mut channel = Channel::over(listener.accept().await.unwrap().0).unwrap();
-        channel.receive::<FromSuccessor>(ANSWER_WITHIN).await.unwrap();
-        let offer = FromPredecessor::Offer { instance: instance.to_owned(), sockets: Vec::new() };
-        channel.send(&offer).await.unwrap();
-        channel.send_files(&[]).await.unwrap();
+        let FromSuccessor::Claim { instance, .. } = channel.receive(ANSWER_WITHIN).await.unwrap() else {
+            panic!("it claims");
+        };
+        if instance == name {
+            channel.send(&FromPredecessor::Itself).await.unwrap();
+        } else {
+            channel.send(&FromPredecessor::Offer(Vec::new())).await.unwrap();
+            channel.send_files(&[]).await.unwrap();
+        }
         channel
     }
 

@@ -211,8 +211,12 @@ fn stand_at(listener: UnixListener, giver: Address<Msg>) -> AbortOnDropHandle<()
 /// The whole conversation with a successor, up to the end of its probation.
 async fn give(args: &Args, mut channel: Channel) -> Result<(), GiveError> {
     match channel.receive(ANSWER_WITHIN).await? {
-        FromSuccessor::Claim(versions) if versions.contains(&VERSION) => {}
-        FromSuccessor::Claim(versions) => {
+        // A process asks before it has a door, and again if that conversation ends: by then the door may be its own.
+        FromSuccessor::Claim { instance, .. } if *instance == *args.instance => {
+            return Ok(channel.send(&FromPredecessor::Itself).await?);
+        }
+        FromSuccessor::Claim { versions, .. } if versions.contains(&VERSION) => {}
+        FromSuccessor::Claim { versions, .. } => {
             channel.send(&FromPredecessor::OtherVersion(VERSION)).await?;
             return Err(GiveError::OtherVersion(versions));
         }
@@ -253,8 +257,7 @@ async fn offer(args: &Args, channel: &mut Channel) -> Result<(), GiveError> {
     sockets.extend(args.listen.sockets().share()?.into_iter().map(tcp));
     sockets.extend(args.listen.handed().share()?.into_iter().map(udp));
     let places = sockets.iter().map(|(place, _)| *place).collect();
-    let instance = args.instance.to_string();
-    channel.send(&FromPredecessor::Offer { instance, sockets: places }).await?;
+    channel.send(&FromPredecessor::Offer(places)).await?;
     let files: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, file)| file.as_fd()).collect();
     Ok(channel.send_files(&files).await?)
 }

@@ -209,7 +209,8 @@ pub fn inherit(listen: &Listen, sockets: Given) {
 fn out_of_turn(said: &FromPredecessor) -> TakeError {
     let what = match said {
         FromPredecessor::OtherVersion(_) => "its version",
-        FromPredecessor::Offer { .. } => "its sockets",
+        FromPredecessor::Itself => "that this is the same process",
+        FromPredecessor::Offer(_) => "its sockets",
         FromPredecessor::Hold(_) => "its configuration",
         FromPredecessor::Turn(_) => "that it gives the turn away",
         FromPredecessor::Released => "that it is done",

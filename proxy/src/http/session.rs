@@ -163,6 +163,26 @@ fn cookie<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::registry::{EndpointKey, Registry};
+
+    #[test]
+    fn a_session_that_is_used_is_renewed_and_lasts_from_when_it_began_wherever_it_goes_on() {
+        let unit = SessionPersistence {
+            name: "s".into(),
+            carrier: SessionCarrier::PermanentCookie,
+            absolute_timeout: Some(100_000),
+            idle_timeout: Some(20_000),
+        };
+        let (session, registry) = (Session::compile(&unit).unwrap(), Registry::default());
+        let [home, other] = [1_u16, 2]
+            .map(|port| registry.endpoint(EndpointKey { address: ([127, 0, 0, 1], port).into(), tls: None }));
+        let bound = Bound { endpoint: Some(Arc::clone(&home)), began: 100, now: 150 };
+        for endpoint in [&home, &other] {
+            let edits = session.remember(&bound, endpoint, true, &HeaderEdits::default()).unwrap();
+            let rest = "100.150; Path=/; HttpOnly; SameSite=Lax; Max-Age=50; Secure";
+            assert_eq!(*edits.appended()[0].value, format!("s={}.{rest}", endpoint.token()));
+        }
+    }
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {

@@ -116,12 +116,22 @@ pub fn path(to: IpAddr) -> Path {
         Ok(socket.local_addr()?.ip())
     };
     match source() {
-        // What is sent to an address of the host comes from that address.
-        Ok(source) if source == to => Path::Here,
+        // What is sent to an address of the host comes from that address, or from the first one beside it.
+        Ok(source) if source == to || is_own(to) => Path::Here,
         Ok(_) => Path::Away,
         Err(_) => Path::Nowhere,
     }
 }
+
+/// Whether the host can bind it; `false` where it can bind anything (`net.ipv4.ip_nonlocal_bind`).
+fn is_own(address: IpAddr) -> bool {
+    let can_bind = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
+    can_bind(address) && !can_bind(if address.is_ipv4() { NOBODYS_V4.into() } else { NOBODYS_V6.into() })
+}
+
+/// Addresses that no host has (RFC 5737, RFC 3849).
+const NOBODYS_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const NOBODYS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Any port will do.
 const DISCARD: u16 = 9;
@@ -196,5 +206,6 @@ mod tests {
     #[test]
     fn an_address_of_this_host_is_known_by_the_kernel() {
         assert_eq!(path([127, 0, 0, 1].into()), Path::Here);
+        assert_eq!(path([127, 0, 0, 5].into()), Path::Here, "though what is sent there comes from another");
     }
 }

@@ -159,3 +159,18 @@ async fn no_more_names_are_resolved_than_may_be() {
     assert!(rig.args.names.are_known(), "nothing waits for the others");
     rig.running.stop().await.unwrap();
 }
+
+#[test]
+fn an_address_of_this_host_is_forbidden_whatever_the_address_space_says_of_it() {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent. A host without a network has no such address.
+    if socket.connect((ONE, 9)).is_err() {
+        return;
+    }
+    let own = socket.local_addr().unwrap().ip();
+    let life = Duration::from_secs(60);
+    let answer = Answer { v4: Family::Found(vec![own, ONE], life), v6: Family::None };
+    let (left, forbidden) = sift(answer, false);
+    assert_eq!(left.v4, Family::Found(vec![ONE], life));
+    assert_eq!(forbidden, BTreeMap::from([(own, Forbidden::OwnAddress)]));
+}

@@ -11,6 +11,7 @@ use proxy::metrics::text::render;
 use proxy::resolver::ResolverSettings;
 use proxy_config::backend::{BackendProtocol, BackendTls, BackendVerification, ExternalHost, Subject};
 use proxy_config::name::UnitId;
+use supervisor::Fault;
 use tokio::time::timeout;
 
 use crate::backend_tls::{Front, Issuer, NAME, dns, policy};
@@ -146,6 +147,31 @@ async fn a_name_that_does_not_exist_is_unavailable_until_it_does() {
     assert_eq!(status(&rig).await, "503");
     server.say(HOST, Says::These(vec![FIRST], 60));
     until(&rig, "200").await;
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_name_outlives_the_config_store_and_nothing_else_is_asked_for() {
+    let server = NameServer::start().await;
+    let origin = Origin::start().await;
+    let rig = Rig::resolving(settings(&server)).await;
+    for host in ["before.example", HOST] {
+        server.say(host, Says::These(vec![FIRST], 300));
+        rig.hold(&site(&rig, host, origin.address.port())).await;
+        until(&rig, "200").await;
+    }
+    assert!(shows(&rig, "portreeve_external_names 1"), "{}", render(rig.proxy.metrics()));
+    let swaps = || rig.proxy.metrics().pushes.swaps.load(Relaxed);
+    let before = swaps();
+    rig.proxy.drill().strike(&["config-store"], Fault::Kill).await.unwrap();
+    let compiled = async {
+        while swaps() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, compiled).await.expect("all is compiled anew");
+    for _ in 0..8 {
+        assert_eq!(status(&rig).await, "200");
+    }
 }
 
 #[tokio::test]

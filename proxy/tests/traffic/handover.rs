@@ -174,7 +174,7 @@ async fn predecessor(
     if last >= Step::Offered {
         channel.receive::<FromSuccessor>(PATIENCE).await?;
         let sockets = vec![Place::Tcp(socket.local_addr()?)];
-        channel.send(&FromPredecessor::Offer { instance: "old".to_owned(), sockets }).await?;
+        channel.send(&FromPredecessor::Offer(sockets)).await?;
         channel.send_files(&[socket.as_fd()]).await?;
     }
     if last >= Step::Held {

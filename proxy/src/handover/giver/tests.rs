@@ -92,7 +92,7 @@ impl Rig {
             }
             match step {
                 Step::Connected => {}
-                Step::Claimed => channel.send(&FromSuccessor::Claim(vec![VERSION])).await.unwrap(),
+                Step::Claimed => channel.send(&claim(VERSION, "second")).await.unwrap(),
                 Step::Offered => socket = take_offer(&mut channel, self.address).await,
                 Step::Ready => channel.send(&FromSuccessor::Ready(self.root())).await.unwrap(),
                 Step::Turned => {
@@ -118,11 +118,14 @@ impl Rig {
     }
 }
 
+fn claim(version: u32, instance: &str) -> FromSuccessor {
+    FromSuccessor::Claim { versions: vec![version], instance: instance.to_owned() }
+}
+
 async fn take_offer(channel: &mut Channel, address: SocketAddr) -> Option<TcpListener> {
-    let FromPredecessor::Offer { instance, sockets } = channel.receive(SOON).await.unwrap() else {
+    let FromPredecessor::Offer(sockets) = channel.receive(SOON).await.unwrap() else {
         panic!("it offers");
     };
-    assert_eq!(instance, "first");
     assert_eq!(sockets, [Place::Admin, Place::Status, Place::Tcp(address)]);
     let file = channel.receive_files(3, SOON).await.unwrap().pop().unwrap();
     assert!(matches!(channel.receive(SOON).await.unwrap(), FromPredecessor::Hold(None)));
@@ -221,9 +224,39 @@ async fn one_successor_at_a_time_and_none_of_another_version() {
     drop(first);
     tokio::time::sleep(Duration::from_millis(50)).await;
     let (mut other, _) = rig.successor(Step::Connected).await;
-    other.send(&FromSuccessor::Claim(vec![VERSION + 1])).await.unwrap();
+    other.send(&claim(VERSION + 1, "second")).await.unwrap();
     let said = other.receive(SOON).await.unwrap();
     assert!(matches!(said, FromPredecessor::OtherVersion(VERSION)), "{said:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_to_its_own_door_is_told_so_and_the_next_one_is_let_in() {
+    let rig = Rig::start().await;
+    let (mut own, _) = rig.successor(Step::Connected).await;
+    own.send(&claim(VERSION, "first")).await.unwrap();
+    let said = own.receive(SOON).await.unwrap();
+    assert!(matches!(said, FromPredecessor::Itself), "{said:?}");
+    own.receive::<FromPredecessor>(SOON).await.expect_err("that was all");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let (_channel, socket) = rig.successor(Step::Offered).await;
+    assert!(socket.is_some());
+    rig.turn_is(Turn::Ours).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_successor_that_holds_something_else_is_told_again() {
+    let rig = Rig::start().await;
+    let (mut channel, _socket) = rig.successor(Step::Offered).await;
+    let other = RootHash(proxy_config::unit::ContentHash([7; 32]));
+    channel.send(&FromSuccessor::Ready(other)).await.unwrap();
+    let said = channel.receive(SOON).await.unwrap();
+    assert!(matches!(said, FromPredecessor::Hold(None)), "{said:?}");
+    channel.send(&FromSuccessor::Ready(rig.root())).await.unwrap();
+    let said = channel.receive(SOON).await.unwrap();
+    assert!(matches!(said, FromPredecessor::Turn(_)), "{said:?}");
+    drop(channel);
     rig.stop().await;
 }
 

@@ -61,13 +61,16 @@ fn a_peer_is_told_from_others_by_all_that_it_must_prove() {
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
     let again = peer(&policy("a.example", &[]), &[&one]);
     assert!(Arc::ptr_eq(&all[0], &again), "what is in use is found again");
-    let key = KeyPair::generate().unwrap();
-    let made = CertificateParams::default().self_signed(&key).unwrap();
-    let der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let signing = aws_lc_rs::sign::any_supported_type(&der).unwrap();
-    let shown = Shown::new(Arc::new(CertifiedKey::new(vec![made.der().clone()], signing)));
+    let [shown, other] = [(); 2].map(|()| {
+        let key = KeyPair::generate().unwrap();
+        let made = CertificateParams::default().self_signed(&key).unwrap();
+        let der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let signing = aws_lc_rs::sign::any_supported_type(&der).unwrap();
+        Shown::new(Arc::new(CertifiedKey::new(vec![made.der().clone()], signing)))
+    });
     assert_ne!(*all[0], all[0].showing(&shown));
     assert_eq!(all[0].showing(&shown), again.showing(&shown));
+    assert_ne!(all[0].showing(&shown), all[0].showing(&other));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Datagrams: a session per client, replies from the address that was asked.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -255,6 +256,34 @@ async fn a_session_ends_when_nothing_moves_and_the_next_datagram_begins_another(
     assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
     assert_eq!(ask(&busy, "c").await.1, kept);
     assert_ne!(ask(&idle, "b").await.1, first, "it has a new socket");
+}
+
+#[tokio::test]
+async fn a_client_that_is_never_answered_keeps_its_session_while_it_sends() {
+    let silent = UdpSocket::bind("127.0.0.31:0").await.unwrap();
+    let limits = Limits { datagram_idle: Duration::from_secs(2), ..Limits::new(100) };
+    let rig = limited(limits, DrainSettings::default(), silent.local_addr().unwrap()).await;
+    let client = client(&rig).await;
+    let (mut ports, begun) = (BTreeSet::new(), Instant::now());
+    while begun.elapsed() < Duration::from_secs(5) {
+        // Refused until it is listened for.
+        let _ = client.send(b"x").await;
+        let heard = timeout(Duration::from_millis(100), silent.recv_from(&mut [0; 8])).await;
+        ports.extend(heard.ok().map(|heard| heard.unwrap().1.port()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(ports.len(), 1, "{ports:?}");
+}
+
+#[tokio::test]
+async fn at_the_bound_on_sessions_one_whose_endpoint_goes_moves_on() {
+    let ((one_address, _one), (two, _two)) = (server("one").await, server("two").await);
+    let limits = Limits { datagram_sessions: 1, ..Limits::new(100) };
+    let rig = limited(limits, DrainSettings::default(), one_address).await;
+    let client = client(&rig).await;
+    assert_eq!(ask(&client, "a").await.0, "one");
+    hold(&rig, one(two)).await;
+    assert_eq!(ask(&client, "b").await.0, "two");
 }
 
 #[tokio::test]

@@ -87,12 +87,39 @@ pub(super) fn check_route(route: Kind, name: &ObjectName, spec: &BackendSpec) ->
 
 #[cfg(test)]
 mod tests {
-    use super::fault_of_host;
+    use super::*;
+    use crate::snapshot::backend::BackendPort;
+
+    #[test]
+    fn what_is_spoken_is_what_the_protocol_says_and_routes_lead_to_what_can_serve_them() {
+        let (http1, http2) = (Some(BackendProtocol::Http1), Some(BackendProtocol::H2c));
+        for (written, spoken, routes) in [
+            (None, http1, [true, true, true]),
+            (Some("HTTP"), http1, [true, true, true]),
+            (Some("HTTP11"), http1, [true, false, true]),
+            (Some("MCP"), http1, [true, false, true]),
+            (Some("TCP"), http1, [false, false, true]),
+            (Some("HTTP2"), http2, [true, true, true]),
+            (Some("H2C"), http2, [true, true, true]),
+            (Some("h2c"), None, [true, true, true]),
+        ] {
+            let spec = BackendSpec {
+                kind: "ExternalHostname".into(),
+                port: BackendPort { port: 80 },
+                external_hostname: None,
+                protocol: written.map(str::to_owned),
+                tls: None,
+            };
+            assert_eq!(protocol(&spec).ok(), spoken, "{written:?}");
+            let leads = |route| check_route(route, &ObjectName::new("shop", "out"), &spec).is_ok();
+            assert_eq!([Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute].map(leads), routes, "{written:?}");
+            assert_eq!([Kind::TcpRoute, Kind::UdpRoute].map(leads), [true, false], "{written:?}");
+        }
+    }
 
     #[test]
     fn hosts_are_names_outside_the_cluster() {
-        for good in ["api.example.com", "a.b", "SVC.example.com", "mysvc.io", "xn--4ca.example", "1.example"]
-        {
+        for good in ["api.example.com", "a.b", "SVC.example.com", "a.mysvc", "xn--4ca.example", "1.example"] {
             assert_eq!(fault_of_host(good), None);
         }
         let inside = ["web.shop.svc.cluster.local", "cluster.local", "a.Cluster.Local", "web.shop.svc"];
