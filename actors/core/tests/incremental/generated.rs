@@ -50,6 +50,38 @@ pub(crate) fn edits(count: Range<usize>) -> impl Strategy<Value = Vec<Edit>> {
     prop::collection::vec(edit, count)
 }
 
+/// A Gateway of ours that takes routes of all namespaces, and a node with a proxy: what [`edits_outside`] happen around.
+pub(crate) fn ground() -> [Edit; 4] {
+    [Kind::GatewayClass, Kind::Gateway, Kind::Node, Kind::Proxy].map(|kind| Edit {
+        kind,
+        name: 0,
+        drawn: Some([0; 6]),
+        malformed: false,
+    })
+}
+
+/// Edits of XBackends, of what these have read, and of what leads to them.
+pub(crate) fn edits_outside(count: Range<usize>) -> impl Strategy<Value = Vec<Edit>> {
+    let kind = prop_oneof![
+        5 => Just(Kind::Backend),
+        4 => Just(Kind::HttpRoute),
+        2 => prop_oneof![Just(Kind::GrpcRoute), Just(Kind::TcpRoute)],
+        3 => prop_oneof![Just(Kind::Secret), Just(Kind::ConfigMap)],
+        2 => prop_oneof![Just(Kind::BackendTrafficPolicy), Just(Kind::ReferenceGrant)],
+    ];
+    let drawn = prop_oneof![1 => Just(None), 3 => any::<[u8; 6]>().prop_map(Some)];
+    let edit = (kind, 0..6u8, drawn, prop::bool::weighted(0.8)).prop_map(|(kind, name, drawn, leads)| {
+        let is_route = leads && kind == Kind::HttpRoute;
+        // From the Gateway to an XBackend beside it.
+        let towards = |[a, b, c, d, e, f]: [u8; 6]| {
+            if is_route { [0, b, c, 6 + d % 3, e, 0] } else { [a, b, c, d, e, f] }
+        };
+        let name = if leads { name / 2 * 2 } else { name };
+        Edit { kind, name, drawn: drawn.map(towards), malformed: false }
+    });
+    prop::collection::vec(edit, count)
+}
+
 impl Edit {
     /// Puts an object that can't be read.
     pub(crate) fn malformed(kind: Kind, name: u8) -> Self {
@@ -69,7 +101,7 @@ impl Edit {
             snapshot.remove(&self.reference());
             return;
         };
-        let mut object = self.body(drawn);
+        let mut object = pruned(self.body(drawn));
         object["metadata"] = self.metadata();
         if self.malformed {
             object["metadata"]["creationTimestamp"] = json!(5);
@@ -162,6 +194,19 @@ impl Edit {
 
 fn pick<T: Clone>(of: &[T], drawn: u8) -> T {
     of[usize::from(drawn) % of.len()].clone()
+}
+
+/// As the API server keeps an object: what is null is not there.
+fn pruned(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key, pruned(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(pruned).collect(),
+        other => other,
+    }
 }
 
 /// The group of XBackends.

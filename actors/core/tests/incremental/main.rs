@@ -9,7 +9,7 @@ use actors_core::status::StatusContent;
 use actors_core::status::fleet::{Fleet, finalise};
 use actors_core::status::merge::merge_status;
 use actors_core::translate::{Settings, Translation, Translator};
-use generated::{Edit, edits};
+use generated::{Edit, edits, edits_outside, ground};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proxy_config::backend::{BackendTls, Destination};
@@ -76,6 +76,21 @@ proptest! {
         edits.iter().for_each(|edit| _ = snapshot.remove(&edit.reference()));
         let left = translator.update(&snapshot);
         assert_equal(&left, &Translation::default())?;
+        prop_assert!(translator.is_empty(), "what was memorised is forgotten: {translator:#?}");
+    }
+
+    #[test]
+    fn hosts_outside_are_the_same_edit_by_edit_and_leave_nothing(steps in prop::collection::vec(edits_outside(1..4), 1..25)) {
+        let mut snapshot = Snapshot::default();
+        let mut translator = Translator::new(Settings::default());
+        let steps: Vec<_> = [ground().to_vec()].into_iter().chain(steps).collect();
+        for step in &steps {
+            step.iter().for_each(|edit| edit.apply(&mut snapshot));
+            snapshot.generation += 1;
+            assert_equal(&translator.update(&snapshot), &translated(&snapshot))?;
+        }
+        steps.iter().flatten().for_each(|edit| _ = snapshot.remove(&edit.reference()));
+        assert_equal(&translator.update(&snapshot), &Translation::default())?;
         prop_assert!(translator.is_empty(), "what was memorised is forgotten: {translator:#?}");
     }
 
