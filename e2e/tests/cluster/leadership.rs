@@ -86,7 +86,7 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
         let (sleeper, first_term) = (&testbed.controllers[old], term(testbed).await?);
 
         // A push that is in flight: written by the leader, held by its machine's kernel, which goes on sending it. A
-        // change right before keeps the connection fresh: a proxy closes one that is idle for 10 s.
+        // change right before keeps the connection fresh: a proxy closes one that is idle for 30 s.
         retransmit_every_second(sleeper)?;
         testbed.cluster.apply(&route(&[("blue", 0), ("green", 1)]))?;
         testbed.serves(0, "green").await?;

@@ -23,6 +23,9 @@ const CONNECTIONS: usize = 256;
 /// How long a head may take, counted from the end of the one before.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
+/// The same for controllers, which ask every few seconds: what one of them sent before it was lost may be long on its way.
+const CONTROLLERS_HEAD_WITHIN: Duration = Duration::from_secs(30);
+
 /// How long a connection of whoever may go on: it holds one of the few places.
 pub(super) const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
 
@@ -76,12 +79,12 @@ where
     }
 }
 
-/// Answers the requests of one connection, for as long as it asks.
+/// Answers the requests of a controller, for as long as it asks.
 pub(super) async fn answer<S>(stream: S, peer: SocketAddr, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    tell(peer, serve(stream, router).await);
+    tell(peer, serve(CONTROLLERS_HEAD_WITHIN, stream, router).await);
 }
 
 /// Answers for so long, then to the end of what is asked just then: who does not read its answers holds its
@@ -90,7 +93,7 @@ pub(super) async fn answer_for<S>(life: Duration, stream: S, peer: SocketAddr, r
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut connection = pin!(serve(stream, router));
+    let mut connection = pin!(serve(HEAD_WITHIN, stream, router));
     if let Ok(ended) = timeout(life, connection.as_mut()).await {
         return tell(peer, ended);
     }
@@ -101,13 +104,13 @@ where
     }
 }
 
-fn serve<S>(stream: S, router: Router) -> Connection<S>
+fn serve<S>(head_within: Duration, stream: S, router: Router) -> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // HTTP/1.1 alone: its timer runs from the first moment, so that silent connections can't take all places.
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+    server.timer(TokioTimer::new()).header_read_timeout(head_within);
     server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
 }
 
@@ -129,9 +132,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_ends_when_a_head_would_have_to_be_there() {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let (_client, stream) = tokio::io::duplex(1024);
-        let served = answer(stream, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), Router::new());
+        let served = answer_for(CONNECTION_WITHIN, stream, peer, Router::new());
         timeout(HEAD_WITHIN + Duration::from_secs(1), served).await.unwrap();
+        let (_controller, stream) = tokio::io::duplex(1024);
+        let served = answer(stream, peer, Router::new());
+        timeout(CONTROLLERS_HEAD_WITHIN + Duration::from_secs(1), served).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
