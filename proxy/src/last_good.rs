@@ -2,7 +2,7 @@
 //!
 //! Owns the state folder (0700): an append-only journal of what was put in force, and beside it a file of
 //! its own (0600) for private keys. Each record carries a checksum and the root hash that it leads to.
-//! At twice its size a journal is written anew under the next number; the one before is kept.
+//! At twice its size a journal is written anew beside it ([`rewriting`]), under the next number; the one before is kept.
 //! Called by `config_store`, which never fails because of it. Refuses to know what units mean.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 mod frame;
+mod rewriting;
+
+use rewriting::{DRAFT, Draft, Rewriting};
 
 /// A journal is not written anew before it has grown by this much, in bytes.
 const LEAST_GROWTH: u64 = 256 << 10;
@@ -88,8 +91,11 @@ pub struct LastGood {
     /// `None` until this process has written a journal of its own: it never appends to a file that
     /// another process may have left half written.
     open: Option<Open>,
+    /// The next one, while it is being written.
+    rewriting: Option<Rewriting>,
 }
 
+/// The two files of a journal.
 #[derive(Debug)]
 struct Open {
     journal: File,
@@ -109,12 +115,17 @@ impl LastGood {
         private_folder(folder).map_err(fail)?;
         let mut numbers = Vec::new();
         for entry in fs::read_dir(folder).map_err(fail)? {
-            numbers.extend(entry.map_err(fail)?.file_name().to_str().and_then(number_of));
+            let entry = entry.map_err(fail)?;
+            numbers.extend(entry.file_name().to_str().and_then(number_of));
+            if entry.path().extension().is_some_and(|end| end == DRAFT) {
+                // Of a process that has ended; one that has not begins anew.
+                let _ = fs::remove_file(entry.path());
+            }
         }
         numbers.sort_unstable_by(|a, b| b.cmp(a));
         let remembered = numbers.iter().find_map(|number| load(folder, *number));
         let number = numbers.first().copied().unwrap_or(0);
-        Ok((Self { folder: folder.to_owned(), number, open: None }, remembered))
+        Ok((Self { folder: folder.to_owned(), number, open: None, rewriting: None }, remembered))
     }
 
     /// Remembers a change; `units` is its result.
@@ -122,39 +133,46 @@ impl LastGood {
     /// # Errors
     /// Where it can't be written. The next call then writes everything anew.
     pub fn save(&mut self, units: &UnitSet, change: &Change<'_>) -> Result<(), LastGoodError> {
-        let grown = |open: &Open| open.size - open.base >= open.base.max(LEAST_GROWTH);
-        let open = self.open.take().filter(|open| !grown(open));
-        let saved = match open {
-            Some(mut open) => open.append(change, units.root()).map(|()| open),
-            None => self.rewrite(units, change),
+        self.append(units, change).map_err(|source| {
+            // What may lack this change must not be gone on with.
+            (self.open, self.rewriting) = (None, None);
+            LastGoodError::File { path: journal_path(&self.folder, self.number), source }
+        })
+    }
+
+    fn append(&mut self, units: &UnitSet, change: &Change<'_>) -> io::Result<()> {
+        if let Some(rewritten) = self.rewriting.take_if(|rewriting| rewriting.is_finished()) {
+            let draft = rewritten.finish()?;
+            self.open = Some(self.publish(draft)?);
+        }
+        let Some(mut open) = self.open.take() else {
+            let whole = Draft::write(&self.folder, units, change.version, change.at)?;
+            self.open = Some(self.publish(whole)?);
+            return Ok(());
         };
-        let open = saved.map_err(|source| LastGoodError::File {
-            path: journal_path(&self.folder, self.number),
-            source,
-        })?;
+        let record = Encoded::of(change, units.root())?;
+        open.append(&record)?;
+        match &mut self.rewriting {
+            Some(rewriting) => rewriting.add(record),
+            None if open.has_grown() => {
+                self.rewriting = Some(Rewriting::start(&self.folder, units, change)?);
+            }
+            None => {}
+        }
         self.open = Some(open);
         Ok(())
     }
 
-    /// Writes everything into the next journal. It appears whole or not at all, after its keys.
-    fn rewrite(&mut self, units: &UnitSet, change: &Change<'_>) -> io::Result<Open> {
-        let number = self.number + 1;
-        let whole: Vec<EncodedUnit> = units.iter().cloned().collect();
-        let mut keys = create(&keys_path(&self.folder, number))?;
-        let draft = self.folder.join("journal.draft");
-        let mut journal = create(&draft)?;
-        let change = Change { put: &whole, delete: &[], ..change.clone() };
-        let base = write(&mut journal, &mut keys, &change, units.root())?;
-        journal.sync_data()?;
-        keys.sync_data()?;
-        fs::rename(&draft, journal_path(&self.folder, number))?;
+    /// Gives a journal that is written its place: the next number. The one before the newest goes.
+    fn publish(&mut self, draft: Draft) -> io::Result<Open> {
+        let open = draft.publish(&self.folder, self.number + 1)?;
         if let Some(gone) = self.number.checked_sub(1).filter(|gone| *gone > 0) {
             // They may be gone already; a leftover costs space only until the next time.
             let _ = fs::remove_file(journal_path(&self.folder, gone));
             let _ = fs::remove_file(keys_path(&self.folder, gone));
         }
-        self.number = number;
-        Ok(Open { journal, keys, base, size: base })
+        self.number += 1;
+        Ok(open)
     }
 }
 
@@ -169,35 +187,44 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
 }
 
 impl Open {
-    fn append(&mut self, change: &Change<'_>, root: RootHash) -> io::Result<()> {
-        let (journal, keys) = (&mut self.journal, &mut self.keys);
-        self.size += write(journal, keys, change, root)?;
+    fn append(&mut self, record: &Encoded) -> io::Result<()> {
+        if !record.keys.is_empty() {
+            self.keys.write_all(&record.keys)?;
+        }
+        self.journal.write_all(&record.journal)?;
+        self.size += (record.keys.len() + record.journal.len()) as u64;
         Ok(())
+    }
+
+    fn has_grown(&self) -> bool {
+        self.size - self.base >= self.base.max(LEAST_GROWTH)
     }
 }
 
-/// Appends a record: the keys first, so that a record never names keys that are not there.
-fn write(journal: &mut File, keys: &mut File, change: &Change<'_>, root: RootHash) -> io::Result<u64> {
-    let Change { version, at, put, delete } = *change;
-    let is_key = |unit: &&EncodedUnit| unit.id.kind() == Some(UnitKind::Key);
-    let private: Vec<&EncodedUnit> = put.iter().filter(is_key).collect();
-    let record = Record {
-        version,
-        root,
-        at: at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        put: put.iter().filter(|unit| !is_key(unit)).cloned().collect(),
-        keys: private.iter().map(|unit| (unit.id.clone(), unit.hash)).collect(),
-        delete: delete.to_vec(),
-    };
-    let mut written = 0;
-    if !private.is_empty() {
-        let frame = frame::encode(&serde_json::to_vec(&private)?);
-        keys.write_all(&frame)?;
-        written += frame.len() as u64;
+/// A record as it is written: the keys first, so that a record never names keys that are not there.
+#[derive(Debug)]
+struct Encoded {
+    keys: Vec<u8>,
+    journal: Vec<u8>,
+}
+
+impl Encoded {
+    fn of(change: &Change<'_>, root: RootHash) -> io::Result<Self> {
+        let Change { version, at, put, delete } = *change;
+        let is_key = |unit: &&EncodedUnit| unit.id.kind() == Some(UnitKind::Key);
+        let private: Vec<&EncodedUnit> = put.iter().filter(is_key).collect();
+        let record = Record {
+            version,
+            root,
+            at: at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            put: put.iter().filter(|unit| !is_key(unit)).cloned().collect(),
+            keys: private.iter().map(|unit| (unit.id.clone(), unit.hash)).collect(),
+            delete: delete.to_vec(),
+        };
+        let framed = |payload: Vec<u8>| frame::encode(&payload);
+        let keys = if private.is_empty() { Vec::new() } else { framed(serde_json::to_vec(&private)?) };
+        Ok(Self { keys, journal: framed(serde_json::to_vec(&record)?) })
     }
-    let frame = frame::encode(&serde_json::to_vec(&record)?);
-    journal.write_all(&frame)?;
-    Ok(written + frame.len() as u64)
 }
 
 /// Replays a journal up to its first damage; `None` where no record of it can be used.

@@ -165,6 +165,29 @@ fn a_journal_is_written_anew_at_twice_its_size() {
 }
 
 #[test]
+fn what_is_saved_while_a_journal_is_written_anew_is_in_it() {
+    let mut rig = Rig::new();
+    let many: Vec<_> = (0..2000).map(|n| listener(&format!("l{n}"))).collect();
+    rig.save(&many, &[]);
+    let mut n = 0;
+    while !rig.files("journal").iter().any(|path| path.ends_with("0000000002.journal")) {
+        n += 1;
+        // Each of them is missed if it is left out.
+        rig.save(&[listener(&format!("m{n}")), key("k", &"x".repeat(4096))], &[]);
+    }
+    rig.save(&[listener("last")], &[]);
+    assert_eq!(rig.reopen().unwrap().units.root(), rig.units.root());
+}
+
+#[test]
+fn what_a_process_left_half_written_goes_when_the_next_one_starts() {
+    let rig = Rig::new();
+    fs::write(rig.folder.path().join("1.journal.draft"), "half").unwrap();
+    assert!(rig.reopen().is_none());
+    assert!(rig.files("").is_empty(), "{:?}", rig.files(""));
+}
+
+#[test]
 fn a_folder_that_can_not_be_used_is_an_error_that_names_it() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = LastGood::open(&file.path().join("state")).unwrap_err().to_string();

@@ -130,7 +130,7 @@ impl Acceptor {
                     info!(%address, "listening");
                     tell(&self.report, Bind::tcp(address), BindState::Bound);
                     pause = FIRST_REBIND_PAUSE;
-                    self.accept(&socket, address, &mut accepting).await;
+                    self.accept(socket, address, &mut accepting).await;
                 }
                 Err(error) => {
                     warn!(%address, %error, ?pause, "can't bind");
@@ -147,11 +147,12 @@ impl Acceptor {
 
     async fn accept(
         &self,
-        socket: &AsyncFd<TcpListener>,
+        socket: AsyncFd<TcpListener>,
         local: SocketAddr,
         accepting: &mut watch::Receiver<bool>,
     ) {
-        let _accepting = self.drain.accept_loop();
+        // In this order: at the end of a drain nothing of this process holds the socket any more.
+        let (_accepting, socket) = (self.drain.accept_loop(), socket);
         let mut turn = self.turns.follow();
         let mut random = SmallRng::from_os_rng();
         loop {
@@ -161,7 +162,7 @@ impl Acceptor {
                 // First, or a flood of connections would keep a drain from its end.
                 _ = accepting.wait_for(|accepting| !accepting) => break,
                 _ = turn.changed() => continue,
-                accepted = next(socket), if is_ours => accepted,
+                accepted = next(&socket), if is_ours => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => self.hand_over(stream, local, peer, random.next_u64()).await,

@@ -189,12 +189,12 @@ impl Talk {
         if event["kind"] == "Status" {
             return self.cleaned(event);
         }
-        let mut object = self.cleaned(&event["object"]);
+        let mut event = event.clone();
         if event["type"] == "BOOKMARK" {
-            // Its revision is some revision; which one is the server's affair.
-            object["metadata"]["resourceVersion"] = "some".into();
+            // Its revision is some revision; which one, and whether it is that of an object, is the server's affair.
+            event["object"]["metadata"]["resourceVersion"] = Value::Null;
         }
-        json!({"type": event["type"], "object": object})
+        json!({"type": event["type"], "object": self.cleaned(&event["object"])})
     }
 
     /// An answer without what differs from run to run, and without what we do not rely on.
