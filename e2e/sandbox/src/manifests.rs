@@ -40,6 +40,9 @@ pub enum ManifestError {
     },
 }
 
+/// How often an object is written again that has been changed between the reading and the writing.
+const CONFLICTS: u32 = 10;
+
 impl Sandbox {
     /// Installs the CRDs of a Gateway API channel.
     ///
@@ -64,7 +67,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Makes or replaces one object.
+    /// Makes or replaces one object; a controller that writes its status meanwhile is not in the way.
     ///
     /// # Errors
     /// When its kind is not served, or it is refused.
@@ -72,12 +75,19 @@ impl Sandbox {
         let collection = self.path_of(&object)?;
         let name = object::meta(&object, "name").to_owned();
         let one = format!("{collection}/{name}");
-        let (code, old) = self.send(Method::GET, &one, &Value::Null).await;
-        let (code, answer) = if code == 404 {
-            self.send(Method::POST, &collection, &object).await
-        } else {
-            object::set_revision(&mut object, object::revision(&old));
-            self.send(Method::PUT, &one, &object).await
+        let mut conflicts = 0;
+        let (code, answer) = loop {
+            let (code, old) = self.send(Method::GET, &one, &Value::Null).await;
+            let (code, answer) = if code == 404 {
+                self.send(Method::POST, &collection, &object).await
+            } else {
+                object::set_revision(&mut object, object::revision(&old));
+                self.send(Method::PUT, &one, &object).await
+            };
+            conflicts += u32::from(code == 409);
+            if code != 409 || conflicts > CONFLICTS {
+                break (code, answer);
+            }
         };
         if code >= 400 {
             return Err(ManifestError::Refused {
