@@ -168,6 +168,17 @@ fn what_follows_is_as_written() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Holds that a unit waits as soon as the Secret `shop/pair` can't be read, and not before.
+fn stays_while_the_pair_can_not_be_read(yaml: &str, unit: &UnitId) {
+    let mut held = snapshot(yaml);
+    let waiting = |held: &Snapshot| Translator::new(settings(yaml)).update(held).waiting.clone();
+    assert!(waiting(&held).is_empty());
+    let known = held.secrets[&ObjectName::new("shop", "pair")].clone();
+    let content = SecretContent::Unavailable("the API server does not answer".into());
+    held.put(Ok(Object::Secret(Arc::new(Secret { content, ..Secret::clone(&known) }))));
+    assert!(waiting(&held).contains(unit), "{:?}", waiting(&held));
+}
+
 #[test]
 fn a_listener_stays_as_it_is_while_what_its_gateway_shows_to_backends_can_not_be_read() {
     let yaml = "
@@ -185,14 +196,7 @@ metadata: {name: pair, namespace: shop}
 type: kubernetes.io/tls
 stringData: {tls.crt: \"${CERTIFICATE}\", tls.key: \"${KEY}\"}
 ";
-    let listener = UnitId::listener(&ObjectName::new("shop", "edge"), "http");
-    let mut held = snapshot(yaml);
-    let waiting = |held: &Snapshot| Translator::new(settings(yaml)).update(held).waiting.clone();
-    assert!(waiting(&held).is_empty());
-    let known = held.secrets[&ObjectName::new("shop", "pair")].clone();
-    let content = SecretContent::Unavailable("the API server does not answer".into());
-    held.put(Ok(Object::Secret(Arc::new(Secret { content, ..Secret::clone(&known) }))));
-    assert!(waiting(&held).contains(&listener), "{:?}", waiting(&held));
+    stays_while_the_pair_can_not_be_read(yaml, &UnitId::listener(&ObjectName::new("shop", "edge"), "http"));
 }
 
 #[test]
@@ -225,14 +229,10 @@ metadata: {name: pair, namespace: shop}
 type: kubernetes.io/tls
 stringData: {tls.crt: \"${CERTIFICATE}\", tls.key: \"${KEY}\"}
 ";
-    let backend = UnitId::external_backend("XBackend", &ObjectName::new("shop", "out"));
-    let mut held = snapshot(yaml);
-    let waiting = |held: &Snapshot| Translator::new(settings(yaml)).update(held).waiting.clone();
-    assert!(waiting(&held).is_empty());
-    let known = held.secrets[&ObjectName::new("shop", "pair")].clone();
-    let content = SecretContent::Unavailable("the API server does not answer".into());
-    held.put(Ok(Object::Secret(Arc::new(Secret { content, ..Secret::clone(&known) }))));
-    assert!(waiting(&held).contains(&backend), "{:?}", waiting(&held));
+    stays_while_the_pair_can_not_be_read(
+        yaml,
+        &UnitId::external_backend("XBackend", &ObjectName::new("shop", "out")),
+    );
 }
 
 #[test]

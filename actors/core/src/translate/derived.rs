@@ -23,7 +23,7 @@ use super::policies::PolicyView;
 use super::rivals::Rivals;
 use super::routes::RouteView;
 use super::traffic::TrafficView;
-use indexes::{count_down, differing, forget, replace};
+use indexes::{count_down, differing, forget, parts, recount_pairs, reindex, replace};
 
 /// By holder and listener: what is lost to another holder.
 pub(super) type Losers = BTreeMap<ObjectRef, BTreeMap<String, Conflict>>;
@@ -163,15 +163,8 @@ impl Derived {
     fn put_claims(&mut self, name: &ObjectRef, claims: Option<Claims>, effects: &mut Effects) {
         let Some((old, new)) = replace(&mut self.claims, name, claims) else { return };
         effects.keys.push(Key::Claims(name.clone()));
-        let ports =
-            |claims: &Option<Arc<Claims>>| claims.as_ref().map(|claims| claims.ports()).unwrap_or_default();
-        let (before, after) = (ports(&old), ports(&new));
-        for port in before.difference(&after) {
-            forget(&mut self.sharing, port, name);
-        }
-        for port in after.difference(&before) {
-            self.sharing.entry(*port).or_default().insert(name.clone());
-        }
+        let (before, after) = parts(&old, &new, Claims::ports);
+        reindex(&mut self.sharing, name, (&before, &after));
         effects.tasks.extend(before.union(&after).map(|port| Task::Port(*port)));
         let is_default = new.as_ref().is_some_and(|claims| claims.is_default);
         let changed = if is_default {
@@ -182,9 +175,8 @@ impl Derived {
         effects.keys.extend(changed.then_some(Key::DefaultGateways));
         // A Gateway that is gone, or is ours no longer, still has results to take back.
         effects.tasks.push(Task::Listeners(name.clone()));
-        let wanted =
-            |claims: &Option<Arc<Claims>>| claims.as_ref().map(|claims| claims.wanted()).unwrap_or_default();
-        self.count_wanted(&wanted(&old), &wanted(&new), effects);
+        let (before, after) = parts(&old, &new, Claims::wanted);
+        self.count_wanted(&before, &after, effects);
     }
 
     fn count_wanted(
@@ -193,16 +185,7 @@ impl Derived {
         after: &BTreeSet<(ObjectRef, Role)>,
         effects: &mut Effects,
     ) {
-        for (object, role) in before.difference(after) {
-            let roles = self.wanted.entry(object.clone()).or_default();
-            count_down(roles, role);
-            if roles.is_empty() {
-                self.wanted.remove(object);
-            }
-        }
-        for (object, role) in after.difference(before) {
-            *self.wanted.entry(object.clone()).or_default().entry(*role).or_default() += 1;
-        }
+        recount_pairs(&mut self.wanted, (before, after));
         let changed = before.symmetric_difference(after).map(|(object, _)| object.clone());
         effects.tasks.extend(changed.map(Task::Content));
     }
@@ -245,34 +228,16 @@ impl Derived {
 
     fn put_route(&mut self, name: &ObjectRef, view: Option<RouteView>, effects: &mut Effects) {
         let Some((old, new)) = replace(&mut self.routes, name, view) else { return };
-        let attached = |view: &Option<Arc<RouteView>>| {
-            view.as_ref().map(|view| view.attached.clone()).unwrap_or_default()
-        };
-        let (before, after) = (attached(&old), attached(&new));
-        for (holder, listener) in before.difference(&after) {
-            let counts = self.attached.entry(holder.clone()).or_default();
-            count_down(counts, listener);
-            if counts.is_empty() {
-                self.attached.remove(holder);
-            }
-        }
-        for (holder, listener) in after.difference(&before) {
-            *self.attached.entry(holder.clone()).or_default().entry(listener.clone()).or_default() += 1;
-        }
+        let (before, after) = parts(&old, &new, |view| view.attached.clone());
+        recount_pairs(&mut self.attached, (&before, &after));
         effects.tasks.extend(before.symmetric_difference(&after).map(|(holder, _)| status_of(holder)));
-        let backends = |view: &Option<Arc<RouteView>>| {
-            view.as_ref().map(|view| view.backends.clone()).unwrap_or_default()
-        };
-        let (before, after) = (backends(&old), backends(&new));
+        let (before, after) = parts(&old, &new, |view| view.backends.clone());
         self.count_backends(&before, &after, effects);
         effects.keys.extend(self.rivals.replace(name, old.as_deref(), new.as_deref()));
-        let paths =
-            |view: &Option<Arc<RouteView>>| view.as_ref().map(|view| view.paths()).unwrap_or_default();
-        self.count_ancestors(&paths(&old), &paths(&new), effects);
-        let destinations = |view: &Option<Arc<RouteView>>| {
-            view.as_ref().map(|view| view.destinations.clone()).unwrap_or_default()
-        };
-        self.count_destinations(&destinations(&old), &destinations(&new), effects);
+        let (before, after) = parts(&old, &new, RouteView::paths);
+        self.count_ancestors(&before, &after, effects);
+        let (before, after) = parts(&old, &new, |view| view.destinations.clone());
+        self.count_destinations(&before, &after, effects);
     }
 
     fn count_ancestors(
@@ -281,16 +246,7 @@ impl Derived {
         after: &BTreeSet<(ObjectRef, ObjectName)>,
         effects: &mut Effects,
     ) {
-        for (backend, gateway) in before.difference(after) {
-            let gateways = self.ancestors.entry(backend.clone()).or_default();
-            count_down(gateways, gateway);
-            if gateways.is_empty() {
-                self.ancestors.remove(backend);
-            }
-        }
-        for (backend, gateway) in after.difference(before) {
-            *self.ancestors.entry(backend.clone()).or_default().entry(gateway.clone()).or_default() += 1;
-        }
+        recount_pairs(&mut self.ancestors, (before, after));
         for (backend, _) in before.symmetric_difference(after) {
             if backend.kind == Kind::Backend {
                 effects.tasks.push(Task::External(backend.name.clone()));

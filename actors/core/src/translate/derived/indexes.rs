@@ -24,6 +24,16 @@ pub(super) fn replace<K: Ord + Clone, T: PartialEq>(
     Some((old, new))
 }
 
+/// A part of the old and of the new value; nothing where there is no value.
+pub(super) fn parts<T, P: Default>(
+    old: &Option<Arc<T>>,
+    new: &Option<Arc<T>>,
+    part: impl Fn(&T) -> P,
+) -> (P, P) {
+    let of = |value: &Option<Arc<T>>| value.as_deref().map(&part).unwrap_or_default();
+    (of(old), of(new))
+}
+
 /// Counts one less; a count of nothing is not kept.
 pub(super) fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
@@ -34,6 +44,36 @@ pub(super) fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
     }
 }
 
+/// Counts what a set has gained and lost.
+pub(super) fn recount<K: Ord + Clone>(
+    counts: &mut BTreeMap<K, u32>,
+    (before, after): (&BTreeSet<K>, &BTreeSet<K>),
+) {
+    for key in before.difference(after) {
+        count_down(counts, key);
+    }
+    for key in after.difference(before) {
+        *counts.entry(key.clone()).or_default() += 1;
+    }
+}
+
+/// Counts, under the first of each pair, what a set of pairs has gained and lost.
+pub(super) fn recount_pairs<K: Ord + Clone, V: Ord + Clone>(
+    counts: &mut BTreeMap<K, BTreeMap<V, u32>>,
+    (before, after): (&BTreeSet<(K, V)>, &BTreeSet<(K, V)>),
+) {
+    for (key, value) in before.difference(after) {
+        let under = counts.entry(key.clone()).or_default();
+        count_down(under, value);
+        if under.is_empty() {
+            counts.remove(key);
+        }
+    }
+    for (key, value) in after.difference(before) {
+        *counts.entry(key.clone()).or_default().entry(value.clone()).or_default() += 1;
+    }
+}
+
 /// Takes a member out of an index.
 pub(super) fn forget<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, member: &V) {
     if let Some(members) = index.get_mut(key) {
@@ -41,6 +81,20 @@ pub(super) fn forget<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: 
         if members.is_empty() {
             index.remove(key);
         }
+    }
+}
+
+/// Moves a member of an index from the keys that it was under to those that it is under.
+pub(super) fn reindex<K: Ord + Clone, V: Ord + Clone>(
+    index: &mut BTreeMap<K, BTreeSet<V>>,
+    member: &V,
+    (before, after): (&BTreeSet<K>, &BTreeSet<K>),
+) {
+    for key in before.difference(after) {
+        forget(index, key, member);
+    }
+    for key in after.difference(before) {
+        index.entry(key.clone()).or_default().insert(member.clone());
     }
 }
 

@@ -1,13 +1,12 @@
 //! The results of policies and XBackends, and which policies are for a backend.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use proxy_config::name::ObjectName;
 
 use crate::snapshot::meta::ObjectRef;
 
-use super::indexes::{count_down, forget, replace};
+use super::indexes::{parts, recount, reindex, replace};
 use super::{Derived, Effects, Key, PolicyView, Role, Task, TrafficView};
 
 impl Derived {
@@ -15,20 +14,11 @@ impl Derived {
     pub(super) fn put_policy(&mut self, name: &ObjectName, view: Option<PolicyView>, effects: &mut Effects) {
         effects.tasks.push(Task::PolicyStatus(name.clone()));
         let Some((old, new)) = replace(&mut self.policies, name, view) else { return };
-        let services =
-            |view: &Option<Arc<PolicyView>>| view.as_ref().map(|view| view.services()).unwrap_or_default();
-        let (before, after) = (services(&old), services(&new));
-        for service in before.difference(&after) {
-            forget(&mut self.targeting, service, name);
-        }
-        for service in after.difference(&before) {
-            self.targeting.entry(service.clone()).or_default().insert(name.clone());
-        }
+        let (before, after) = parts(&old, &new, PolicyView::services);
+        reindex(&mut self.targeting, name, (&before, &after));
         effects.keys.extend(before.union(&after).cloned().map(Key::Policies));
-        let wanted = |view: &Option<Arc<PolicyView>>| {
-            view.as_ref().map(|view| view.wanted.clone()).unwrap_or_default()
-        };
-        self.count_wanted(&wanted(&old), &wanted(&new), effects);
+        let (before, after) = parts(&old, &new, |view| view.wanted.clone());
+        self.count_wanted(&before, &after, effects);
     }
 
     /// Replaces what follows from an XBackendTrafficPolicy.
@@ -40,16 +30,8 @@ impl Derived {
     ) {
         effects.tasks.push(Task::TrafficStatus(name.clone()));
         let Some((old, new)) = replace(&mut self.traffic, name, view) else { return };
-        let targets = |view: &Option<Arc<TrafficView>>| -> BTreeSet<ObjectRef> {
-            view.as_ref().map(|view| view.targets.clone()).unwrap_or_default()
-        };
-        let (before, after) = (targets(&old), targets(&new));
-        for backend in before.difference(&after) {
-            forget(&mut self.shaping, backend, name);
-        }
-        for backend in after.difference(&before) {
-            self.shaping.entry(backend.clone()).or_default().insert(name.clone());
-        }
+        let (before, after) = parts(&old, &new, |view| view.targets.clone());
+        reindex(&mut self.shaping, name, (&before, &after));
         effects.keys.extend(before.union(&after).cloned().map(Key::Traffic));
     }
 
@@ -60,12 +42,7 @@ impl Derived {
         after: &BTreeSet<ObjectName>,
         effects: &mut Effects,
     ) {
-        for name in before.difference(after) {
-            count_down(&mut self.destinations, name);
-        }
-        for name in after.difference(before) {
-            *self.destinations.entry(name.clone()).or_default() += 1;
-        }
+        recount(&mut self.destinations, (before, after));
         effects.tasks.extend(before.symmetric_difference(after).cloned().map(Task::External));
     }
 
@@ -77,7 +54,7 @@ impl Derived {
         effects: &mut Effects,
     ) {
         let Some((old, new)) = replace(&mut self.externals, name, wanted) else { return };
-        let wanted = |wanted: Option<Arc<BTreeSet<_>>>| wanted.as_deref().cloned().unwrap_or_default();
-        self.count_wanted(&wanted(old), &wanted(new), effects);
+        let (before, after) = parts(&old, &new, BTreeSet::clone);
+        self.count_wanted(&before, &after, effects);
     }
 }
