@@ -22,12 +22,13 @@ use crate::origin::Origin;
 use crate::rig::{PATIENCE, Rig, Site, name};
 
 const HOST: &str = "api.example";
-const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 31));
-const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 35));
+pub const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 31));
+pub const SECOND: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 35));
 /// Nothing listens there.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 36));
 
-fn settings(server: &NameServer) -> ResolverSettings {
+/// Of a proxy that asks this name server, and takes loopback addresses from it.
+pub fn settings(server: &NameServer) -> ResolverSettings {
     ResolverSettings { servers: vec![server.address], loopback_destinations: true }
 }
 

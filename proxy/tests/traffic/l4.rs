@@ -1,4 +1,5 @@
-//! Streams that are not HTTP, through a whole proxy: TCP routes here, TLS routes in [`tls`], datagrams in [`udp`].
+//! Streams that are not HTTP, through a whole proxy: TCP routes here, TLS routes in [`tls`], hosts outside the
+//! cluster in [`external`], datagrams in [`udp`].
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::rig::{PATIENCE, Rig, name};
 use crate::server::listen;
 
+mod external;
 mod policies;
 mod tls;
 mod udp;
@@ -35,7 +37,11 @@ struct Server {
 
 impl Server {
     async fn start(name: &'static str) -> Self {
-        let (address, task) = listen("127.0.0.31:0", move |mut stream| async move {
+        Self::at(([127, 0, 0, 31], 0).into(), name).await
+    }
+
+    async fn at(address: SocketAddr, name: &'static str) -> Self {
+        let (address, task) = listen(address, move |mut stream| async move {
             let _ = stream.write_all(format!("{name}\n").as_bytes()).await;
             let (mut read, mut write) = stream.split();
             let _ = tokio::io::copy(&mut read, &mut write).await;

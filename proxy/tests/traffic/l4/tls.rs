@@ -1,5 +1,6 @@
 //! TLS listeners: by server name to a backend that ends TLS, or ended here.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use proxy_config::backend::BackendProtocol;
@@ -23,7 +24,14 @@ use crate::server::listen;
 use crate::tls::{Trust, subject};
 
 /// A server that ends TLS itself and then says its name.
-async fn secure_server(subject: &'static str) -> (std::net::SocketAddr, AbortOnDropHandle<()>) {
+pub(super) async fn secure_server(subject: &'static str) -> (SocketAddr, AbortOnDropHandle<()>) {
+    secure_server_at(([127, 0, 0, 31], 0).into(), subject).await
+}
+
+pub(super) async fn secure_server_at(
+    address: SocketAddr,
+    subject: &'static str,
+) -> (SocketAddr, AbortOnDropHandle<()>) {
     let made = rcgen::generate_simple_self_signed([subject.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -33,7 +41,7 @@ async fn secure_server(subject: &'static str) -> (std::net::SocketAddr, AbortOnD
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    listen("127.0.0.31:0", move |stream| {
+    listen(address, move |stream| {
         let acceptor = acceptor.clone();
         async move {
             if let Ok(mut stream) = acceptor.accept(stream).await {
@@ -68,7 +76,8 @@ pub(super) async fn asked(rig: &Rig, sni: &str) -> Option<(String, String)> {
     Some((subject, timeout(PATIENCE, line(&mut stream)).await.expect("it speaks")))
 }
 
-fn answer(name: &str) -> Option<(String, String)> {
+/// What [`asked`] finds of a server that ends TLS itself.
+pub(super) fn answer(name: &str) -> Option<(String, String)> {
     Some((format!("DNSName({name})"), name.to_owned()))
 }
 
