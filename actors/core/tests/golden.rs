@@ -16,7 +16,9 @@ use actors_core::status::fleet::{Acked, Fleet, ProxyState, finalise};
 use actors_core::status::merge::merge_status;
 use actors_core::translate::{AddressSource, Settings, Translation, Translator};
 use jiff::Timestamp;
+use proxy_config::backend::{Destination, ExternalHost};
 use proxy_config::name::{ObjectName, UnitId};
+use proxy_config::route::Target;
 use proxy_config::unit::Unit;
 use serde_json::{Value, json};
 
@@ -250,4 +252,44 @@ spec: {type: ExternalHostname, externalHostname: {hostname: out.example.com}, po
         json!({ "controllerName": Settings::default().controller_name, "parentRef": {}, "conditions": [] });
     let merged = merge_status(status, &json!({ "parents": [ours] }), Timestamp::UNIX_EPOCH);
     assert_eq!(merged, Some(json!({ "parents": [] })));
+}
+
+/// The unit of this id among those that follow.
+fn unit(yaml: &str, id: &UnitId) -> Unit {
+    let translation = Translator::new(settings(yaml)).update(&snapshot(yaml));
+    let unit = translation.units.get(id).expect("proxies are told of it");
+    unit.decode().expect("our own units can be read")
+}
+
+#[test]
+fn tls_that_is_passed_on_leads_to_a_host_outside_the_cluster() {
+    let yaml = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec:
+  gatewayClassName: portreeve
+  listeners: [{name: pass, port: 443, protocol: TLS, tls: {mode: Passthrough}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: out, namespace: shop, generation: 1}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [db.example.com]
+  rules: [{backendRefs: [{group: gateway.networking.x-k8s.io, kind: XBackend, name: out}]}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {name: out, namespace: shop, generation: 1}
+spec: {type: ExternalHostname, externalHostname: {hostname: db.example.com}, port: {port: 5432}, protocol: TCP}
+";
+    let name = ObjectName::new("shop", "out");
+    let id = UnitId::external_backend("XBackend", &name);
+    let Unit::L4Route(route) = unit(yaml, &UnitId::route("TLSRoute", &name)) else { panic!("a route") };
+    let targets: Vec<_> = route.backends.into_iter().map(|backend| backend.target).collect();
+    assert_eq!(targets, [Target::Backend(id.clone())]);
+    let Unit::Backend(backend) = unit(yaml, &id) else { panic!("a backend") };
+    let host = ExternalHost { hostname: "db.example.com".to_owned(), port: 5432 };
+    assert_eq!((backend.destination, backend.tls), (Destination::External(host), None));
 }
