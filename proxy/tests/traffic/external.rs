@@ -9,6 +9,8 @@ use proxy::handover::turn::Turn;
 use proxy::listen::drain::DrainSettings;
 use proxy::metrics::text::render;
 use proxy::resolver::ResolverSettings;
+use proxy::resolver::dns::lookup;
+use proxy::resolver::standing::{Answer, Family};
 use proxy_config::backend::{BackendProtocol, BackendTls, BackendVerification, ExternalHost, Subject};
 use proxy_config::name::UnitId;
 use supervisor::Fault;
@@ -172,6 +174,19 @@ async fn what_is_known_of_a_name_outlives_the_config_store_and_nothing_else_is_a
     timeout(PATIENCE, compiled).await.expect("all is compiled anew");
     for _ in 0..8 {
         assert_eq!(status(&rig).await, "200");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_lives_for_no_longer_than_any_alias_on_the_way_to_it() {
+    let server = NameServer::start().await;
+    for [host, alias, addresses] in [[20, 300, 60], [300, 20, 60], [300, 60, 20]] {
+        server.say(HOST, Says::Alias("first.example", host));
+        server.say("first.example", Says::Alias("second.example", alias));
+        server.say("second.example", Says::These(vec![FIRST], addresses));
+        let ask = lookup(&[server.address]);
+        let v4 = Family::Found(vec![FIRST], Duration::from_secs(20));
+        assert_eq!(ask(HOST.into()).await, Answer { v4, v6: Family::None });
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA};
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,6 +19,8 @@ use crate::rig::PATIENCE;
 pub enum Says {
     /// These addresses, for so many seconds.
     These(Vec<IpAddr>, u32),
+    /// That it is another name for this one, for so many seconds, and what is said of that one.
+    Alias(&'static str, u32),
     /// That it can't say.
     Failure,
     /// Nothing at all.
@@ -82,8 +84,14 @@ fn answer(question: &[u8], zone: &mut Zone) -> Option<Vec<u8>> {
     *zone.asked.entry(name.clone()).or_default() += 1;
     message.metadata.message_type = MessageType::Response;
     message.metadata.recursion_available = true;
-    match zone.says.get(&name) {
-        None => message.metadata.response_code = ResponseCode::NXDomain,
+    let (mut owner, mut says) = (query.name().clone(), zone.says.get(&name));
+    while let Some(Says::Alias(of, life)) = says {
+        let of_name = Name::from_ascii(of).unwrap();
+        message.add_answer(Record::from_rdata(owner, *life, RData::CNAME(CNAME(of_name.clone()))));
+        (owner, says) = (of_name, zone.says.get(*of));
+    }
+    match says {
+        None | Some(Says::Alias(..)) => message.metadata.response_code = ResponseCode::NXDomain,
         Some(Says::Failure) => message.metadata.response_code = ResponseCode::ServFail,
         Some(Says::Nothing) => return None,
         Some(Says::These(addresses, life)) => {
@@ -93,7 +101,7 @@ fn answer(question: &[u8], zone: &mut Zone) -> Option<Vec<u8>> {
                     (RecordType::AAAA, IpAddr::V6(address)) => RData::AAAA(AAAA(*address)),
                     _ => continue,
                 };
-                message.add_answer(Record::from_rdata(query.name().clone(), *life, data));
+                message.add_answer(Record::from_rdata(owner.clone(), *life, data));
             }
         }
     }
