@@ -22,7 +22,11 @@ use crate::rig::{PATIENCE, Rig};
 
 /// A server that answers each datagram with its name, the client's port as it sees it, and what came.
 async fn server(name: &'static str) -> (SocketAddr, AbortOnDropHandle<()>) {
-    let socket = UdpSocket::bind("127.0.0.31:0").await.unwrap();
+    server_at("127.0.0.31:0", name).await
+}
+
+async fn server_at(address: &str, name: &'static str) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let socket = UdpSocket::bind(address).await.unwrap();
     let address = socket.local_addr().unwrap();
     let task = tokio::spawn(async move {
         let mut datagram = vec![0; 64 << 10];
@@ -85,6 +89,23 @@ async fn each_client_has_a_session_of_its_own() {
     let text = render(rig.proxy.metrics());
     assert!(text.contains("outcome=\"forwarded\"} 2"), "{text}");
     assert!(text.contains("portreeve_streams{route=\"TCPRoute/test/route\"} 2"), "{text}");
+}
+
+#[tokio::test]
+async fn over_ipv6_a_session_is_answered_from_the_address_that_was_asked() {
+    let client = UdpSocket::bind("[::1]:0").await.unwrap();
+    let ((six, _six), (four, _four)) = (server_at("[::1]:0", "IPv6").await, server("IPv4").await);
+    // Last: nothing else here may be given its port.
+    let local = UdpSocket::bind("[::1]:0").await.unwrap().local_addr().unwrap();
+    // It hears that address alone.
+    client.connect(local).await.unwrap();
+    let rig = Rig::start(1).await;
+    for (endpoint, family) in [(six, "IPv6"), (four, "IPv4")] {
+        put(&rig, one(endpoint).into_iter().chain([encoded(listener("udp", local, Protocol::Udp))])).await;
+        let (name, port, text) = ask(&client, "a").await;
+        assert_eq!((&*name, &*text), (family, "a"));
+        assert_eq!(ask(&client, "b").await.1, port, "a session keeps its socket");
+    }
 }
 
 #[tokio::test]
