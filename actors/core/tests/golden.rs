@@ -293,3 +293,38 @@ spec: {type: ExternalHostname, externalHostname: {hostname: db.example.com}, por
     let host = ExternalHost { hostname: "db.example.com".to_owned(), port: 5432 };
     assert_eq!((backend.destination, backend.tls), (Destination::External(host), None));
 }
+
+#[test]
+fn sessions_of_a_service_and_an_xbackend_of_one_name_are_told_apart() {
+    let yaml = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: all, namespace: shop, generation: 1}
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{backendRefs: [{name: web, port: 80}, {group: gateway.networking.x-k8s.io, kind: XBackend, name: web}]}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {name: web, namespace: shop, generation: 1}
+spec: {type: ExternalHostname, externalHostname: {hostname: web.example.com}, port: {port: 80}}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: both, namespace: shop, generation: 1}
+spec:
+  targetRefs: [{group: \"\", kind: Service, name: web}, {group: gateway.networking.x-k8s.io, kind: XBackend, name: web}]
+  sessionPersistence: {}
+";
+    let session = |id: UnitId| {
+        let Unit::Backend(backend) = unit(yaml, &id) else { panic!("a backend") };
+        backend.traffic.and_then(|traffic| traffic.session).expect("its policy says so").name
+    };
+    let web = ObjectName::new("shop", "web");
+    assert_ne!(session(UnitId::backend(&web, 80)), session(UnitId::external_backend("XBackend", &web)));
+}
