@@ -328,3 +328,38 @@ spec:
     let web = ObjectName::new("shop", "web");
     assert_ne!(session(UnitId::backend(&web, 80)), session(UnitId::external_backend("XBackend", &web)));
 }
+
+#[test]
+fn more_than_all_requests_can_not_be_mirrored_however_that_is_written() {
+    let yaml = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: mirrors, namespace: shop, generation: 1}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, percent: 100}}]
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 3, denominator: 3}}}]
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 3, denominator: 2}}}]
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 101}}}]
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 0, denominator: 0}}}]
+  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, percent: 1, fraction: {numerator: 1}}}]
+";
+    let id = UnitId::route("HTTPRoute", &ObjectName::new("shop", "mirrors"));
+    let Unit::Route(route) = unit(yaml, &id) else { panic!("a route") };
+    let invalid: Vec<_> = route.rules.iter().map(|rule| rule.invalid.as_deref()).collect();
+    let expected = [
+        None,
+        None,
+        Some("filters[0].requestMirror.fraction: 3 of 2 requests can't be copied"),
+        Some("filters[0].requestMirror.fraction: 101 of 100 requests can't be copied"),
+        Some("filters[0].requestMirror.fraction: 0 of 0 requests can't be copied"),
+        Some("filters[0].requestMirror.percent and fraction exclude each other"),
+    ];
+    assert_eq!(invalid, expected);
+}
