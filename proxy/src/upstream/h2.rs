@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,8 +69,10 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct Multiplexed {
     open: Mutex<Vec<Shared>>,
-    /// Held by the one that dials, so that the others wait for its connection.
-    dialling: tokio::sync::Mutex<()>,
+    /// Held by the one that dials, so that the others wait for its connection: how the last dial failed.
+    dialling: tokio::sync::Mutex<Option<OpenError>>,
+    /// Dials that failed.
+    failures: AtomicU64,
 }
 
 impl Multiplexed {
@@ -140,12 +143,31 @@ fn translated(endpoint: Ready, counted: Arc<()>) -> Exchange {
     Exchange { stream: near, aside, translator }
 }
 
+/// A connection, and whether it was there before. All who wait for one dial share its outcome: an endpoint that
+/// never answers would else be dialled by one after the other, and the last wait for all of them.
 async fn dial(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<(Shared, bool), OpenError> {
     let multiplexed = endpoint.multiplexed();
-    let _dialling = multiplexed.dialling.lock().await;
+    let failures = multiplexed.failures.load(Ordering::Acquire);
+    let mut last_failure = multiplexed.dialling.lock().await;
     if let Some(shared) = multiplexed.pick() {
         return Ok((shared, true));
     }
+    if let Some(failure) = &*last_failure
+        && multiplexed.failures.load(Ordering::Acquire) != failures
+    {
+        return Err(failure.repeated());
+    }
+    match connect(endpoint, pool).await {
+        Ok(shared) => Ok((shared, false)),
+        Err(failure) => {
+            *last_failure = Some(failure.repeated());
+            multiplexed.failures.fetch_add(1, Ordering::Release);
+            Err(failure)
+        }
+    }
+}
+
+async fn connect(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<Shared, OpenError> {
     let (stream, share) = pool.dial(endpoint, Some(Inside::Http2)).await?;
     let received = Rc::<Cell<u64>>::default();
     let stream = Counted::new(stream, received.clone());
@@ -164,6 +186,52 @@ async fn dial(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<(Shared, bool), O
         driven.await;
         drop(share);
     });
-    multiplexed.open().push(shared.clone());
-    Ok((shared, false))
+    endpoint.multiplexed().open().push(shared.clone());
+    Ok(shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+
+    use socket2::{Domain, Socket, Type};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::upstream::budget::Budget;
+    use crate::upstream::pool::CONNECT_TIMEOUT;
+    use crate::upstream::registry::{EndpointKey, Registry};
+
+    /// A listener that answers no more connections, as its queue is full, with those that fill it.
+    fn black_hole() -> (Socket, Vec<TcpStream>) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(1).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+        let queued: Vec<_> = (0..16).map_while(connect).collect();
+        assert!(queued.len() < 16, "the queue is full");
+        (listener, queued)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_for_a_dial_share_its_failure_and_later_ones_dial_anew() {
+        let (listener, _queued) = black_hole();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let endpoint = Registry::default().endpoint(EndpointKey { address, tls: None });
+        let pool = Pool::new(1, Budget::new(10));
+        let during = async {
+            sleep(CONNECT_TIMEOUT / 2).await;
+            open(&endpoint, &pool).await
+        };
+        let begun = Instant::now();
+        let (first, second, third) = tokio::join!(open(&endpoint, &pool), open(&endpoint, &pool), during);
+        assert!(begun.elapsed() < CONNECT_TIMEOUT * 3 / 2, "{:?}", begun.elapsed());
+        for outcome in [first, second, third] {
+            assert!(matches!(outcome, Err(OpenError::Connect(_))), "{outcome:?}");
+        }
+        let begun = Instant::now();
+        assert!(matches!(open(&endpoint, &pool).await, Err(OpenError::Connect(_))));
+        assert!(begun.elapsed() >= CONNECT_TIMEOUT, "{:?}", begun.elapsed());
+    }
 }

@@ -61,6 +61,18 @@ pub enum OpenError {
     Exhausted,
 }
 
+impl OpenError {
+    /// The same, for another who waited for the same connection.
+    pub(super) fn repeated(&self) -> Self {
+        let same = |error: &io::Error| io::Error::from(error.kind());
+        match self {
+            Self::Connect(error) => Self::Connect(same(error)),
+            Self::Tls(error) => Self::Tls(same(error)),
+            Self::Exhausted => Self::Exhausted,
+        }
+    }
+}
+
 /// A connection that is made, and the right to it.
 type Held = (Link, Share);
 
