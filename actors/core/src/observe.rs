@@ -37,10 +37,19 @@ pub struct Malformed {
     pub field: Box<str>,
     /// What is wrong there.
     pub reason: Box<str>,
-    /// The GatewayClass that a Gateway names, or the controller that a GatewayClass names.
+    /// What it names, as far as that could be read.
+    pub named: Box<Named>,
+}
+
+/// What an object that could not be read names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The GatewayClass of a Gateway, or the controller of a GatewayClass.
     pub owner: Option<Box<str>>,
     /// The parents of a route, or the one of a ListenerSet.
     pub parents: Vec<ParentRef>,
+    /// The hostnames of a route; `None`: they can't be read.
+    pub hostnames: Option<Vec<String>>,
 }
 
 impl Malformed {
@@ -57,8 +66,13 @@ impl Malformed {
         let parents = raw.pointer("/spec/parentRefs").and_then(Value::as_array).into_iter().flatten();
         let parents = parents.chain(raw.pointer("/spec/parentRef"));
         let parents = parents.filter_map(|parent| ParentRef::deserialize(parent).ok()).collect();
+        let hostnames = match raw.pointer("/spec/hostnames") {
+            Some(hostnames) => Deserialize::deserialize(hostnames).ok(),
+            None => Some(Vec::new()),
+        };
         let reference = ObjectRef::new(kind, meta.name.clone());
-        Self { reference, meta, field: field.into(), reason: reason.into(), owner, parents }
+        let named = Box::new(Named { owner, parents, hostnames });
+        Self { reference, meta, field: field.into(), reason: reason.into(), named }
     }
 
     /// Field and reason in one sentence.
@@ -158,7 +172,8 @@ impl From<RawMetadata> for Meta {
     }
 }
 
-/// Name and identity alone, from metadata that as a whole can't be read.
+/// Name, identity and age alone, from metadata that as a whole can't be read. What has no age that can be read
+/// takes nothing from what is older.
 fn lenient_metadata(metadata: &Value) -> RawMetadata {
     RawMetadata::deserialize(metadata).unwrap_or_else(|_| {
         let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -168,6 +183,7 @@ fn lenient_metadata(metadata: &Value) -> RawMetadata {
             uid: text("uid"),
             resource_version: text("resourceVersion"),
             generation: metadata.get("generation").and_then(Value::as_i64).unwrap_or_default(),
+            creation_timestamp: text("creationTimestamp").parse::<Timestamp>().ok().or(Some(Timestamp::MAX)),
             ..RawMetadata::default()
         }
     })

@@ -363,3 +363,40 @@ spec:
     ];
     assert_eq!(invalid, expected);
 }
+
+#[test]
+fn a_route_that_can_not_be_read_or_served_gives_its_hostname_to_no_rival() {
+    let younger = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: younger, namespace: shop, generation: 1, creationTimestamp: \"2026-01-02T00:00:00Z\"}
+spec: {parentRefs: [{name: edge}], hostnames: [a.example.com], rules: [{}]}
+";
+    let older = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: older, namespace: shop, generation: 1, creationTimestamp: \"2026-01-01T00:00:00Z\"}
+spec: {parentRefs: [{name: edge}], hostnames: [a.example.com], rules: RULES}
+";
+    let with = |rules: &str| format!("{younger}{}", older.replace("RULES", rules));
+    let no_expression = "[{matches: [{path: {type: RegularExpression, value: \"(\"}}]}]";
+    let steps: [(String, &[&str]); 5] = [
+        (with("[{}]"), &["route/HTTPRoute/shop/older"]),
+        (with("nonsense"), &[]),
+        (with(no_expression), &[]),
+        (with("[{}]"), &["route/HTTPRoute/shop/older"]),
+        (younger.to_owned(), &["route/GRPCRoute/shop/younger"]),
+    ];
+    let mut translator = Translator::new(settings(younger));
+    for (yaml, served) in steps {
+        let translation = translator.update(&snapshot(&yaml));
+        let units = translation.units.iter().map(|unit| unit.id.to_string());
+        let routes: Vec<_> = units.filter(|unit| unit.starts_with("route/")).collect();
+        assert_eq!(routes, served, "{yaml}");
+    }
+}

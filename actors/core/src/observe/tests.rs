@@ -134,17 +134,26 @@ fn a_fault_names_the_field() {
 }
 
 #[test]
-fn an_object_that_can_not_be_read_keeps_its_name_its_class_and_its_parents() {
+fn an_object_that_can_not_be_read_keeps_its_name_its_class_its_parents_and_its_hostnames() {
     let raw = json!({
         "metadata": { "name": "n", "namespace": "ns", "uid": "u", "generation": 2, "labels": 5 },
-        "spec": { "gatewayClassName": "us", "parentRefs": [{ "name": "a" }, { "name": [] }, { "name": "b" }] },
+        "spec": {
+            "gatewayClassName": "us",
+            "parentRefs": [{ "name": "a" }, { "name": [] }, { "name": "b" }],
+            "hostnames": ["a.example"],
+        },
     });
     let gateway = observe(Kind::Gateway, &raw).expect_err("labels are a map");
-    assert_eq!((gateway.owner.as_deref(), gateway.meta.generation, &*gateway.meta.uid), (Some("us"), 2, "u"));
+    assert_eq!(
+        (gateway.named.owner.as_deref(), gateway.meta.generation, &*gateway.meta.uid),
+        (Some("us"), 2, "u")
+    );
     let route = observe(Kind::HttpRoute, &raw).expect_err("labels are a map");
     assert_eq!(route.reference.to_string(), "HTTPRoute ns/n");
-    let parents: Vec<_> = route.parents.iter().map(|parent| &*parent.name).collect();
+    let parents: Vec<_> = route.named.parents.iter().map(|parent| &*parent.name).collect();
     assert_eq!(parents, ["a", "b"]);
+    assert_eq!(route.named.hostnames.as_deref(), Some(&["a.example".to_owned()][..]));
+    assert_eq!(route.meta.created, Timestamp::MAX.as_second(), "without an age it takes nothing from others");
 }
 
 #[test]

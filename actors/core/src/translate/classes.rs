@@ -29,7 +29,7 @@ pub(super) fn translate(reader: &Reader<'_>, name: &ObjectName) -> (Derivation, 
     let ours = |controller: &str| controller == reader.settings.controller_name;
     let (meta, provider) = match reader.gateway_class(name) {
         Lookup::Found(class) if ours(&class.controller) => (&class.meta, provider(reader, class)),
-        Lookup::Malformed(malformed) if malformed.owner.as_deref().is_some_and(ours) => {
+        Lookup::Malformed(malformed) if malformed.named.owner.as_deref().is_some_and(ours) => {
             (&*malformed.meta, Err(Fault::new("InvalidParameters", malformed.message())))
         }
         _ => return (Derivation::Class(None), Emission::default()),

@@ -164,7 +164,7 @@ impl Derived {
         let Some((old, new)) = replace(&mut self.claims, name, claims) else { return };
         effects.keys.push(Key::Claims(name.clone()));
         let (before, after) = parts(&old, &new, Claims::ports);
-        reindex(&mut self.sharing, name, (&before, &after));
+        reindex(&mut self.sharing, name, &before, &after);
         effects.tasks.extend(before.union(&after).map(|port| Task::Port(*port)));
         let is_default = new.as_ref().is_some_and(|claims| claims.is_default);
         let changed = if is_default {
@@ -185,7 +185,7 @@ impl Derived {
         after: &BTreeSet<(ObjectRef, Role)>,
         effects: &mut Effects,
     ) {
-        recount_pairs(&mut self.wanted, (before, after));
+        recount_pairs(&mut self.wanted, before, after);
         let changed = before.symmetric_difference(after).map(|(object, _)| object.clone());
         effects.tasks.extend(changed.map(Task::Content));
     }
@@ -229,7 +229,7 @@ impl Derived {
     fn put_route(&mut self, name: &ObjectRef, view: Option<RouteView>, effects: &mut Effects) {
         let Some((old, new)) = replace(&mut self.routes, name, view) else { return };
         let (before, after) = parts(&old, &new, |view| view.attached.clone());
-        recount_pairs(&mut self.attached, (&before, &after));
+        recount_pairs(&mut self.attached, &before, &after);
         effects.tasks.extend(before.symmetric_difference(&after).map(|(holder, _)| status_of(holder)));
         let (before, after) = parts(&old, &new, |view| view.backends.clone());
         self.count_backends(&before, &after, effects);
@@ -246,7 +246,7 @@ impl Derived {
         after: &BTreeSet<(ObjectRef, ObjectName)>,
         effects: &mut Effects,
     ) {
-        recount_pairs(&mut self.ancestors, (before, after));
+        recount_pairs(&mut self.ancestors, before, after);
         for (backend, _) in before.symmetric_difference(after) {
             if backend.kind == Kind::Backend {
                 effects.tasks.push(Task::External(backend.name.clone()));

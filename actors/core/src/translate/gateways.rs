@@ -22,7 +22,7 @@ pub(super) fn claim(reader: &Reader<'_>, name: &ObjectName) -> Derivation {
         Lookup::Missing => None,
         Lookup::Malformed(malformed) => {
             let class =
-                malformed.owner.as_deref().and_then(|class| reader.class(&ObjectName::new("", class)));
+                malformed.named.owner.as_deref().and_then(|class| reader.class(&ObjectName::new("", class)));
             class.map(|_| {
                 let fault =
                     Fault::new("Invalid", format!("the Gateway can't be read: {}", malformed.message()));

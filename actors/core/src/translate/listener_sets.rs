@@ -21,7 +21,11 @@ pub(super) fn claim(reader: &Reader<'_>, name: &ObjectName) -> Derivation {
         Lookup::Missing => None,
         Lookup::Malformed(malformed) => {
             let message = format!("the ListenerSet can't be read: {}", malformed.message());
-            malformed.parents.first().and_then(|parent| failed(reader, &malformed.meta, parent, &message))
+            malformed
+                .named
+                .parents
+                .first()
+                .and_then(|parent| failed(reader, &malformed.meta, parent, &message))
         }
         Lookup::Found(set) => claim_found(reader, set),
     };

@@ -4,6 +4,8 @@
 //! Source: GRPCRoute.spec.hostnames: of two routes, one of each kind, whose hostnames intersect on a listener,
 //! the older is accepted, then the one whose `namespace/name` sorts first. Each route looks at the older ones of
 //! the other kind alone, so that running again those that look at a change comes to an end, always the same.
+//! One that can't be served, or not even be read, is looked at all the same: what is wrong with it changes nothing
+//! for the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +22,8 @@ pub(super) type ListenerName = (ObjectRef, String);
 /// Where a route stands among others: the older first.
 type Rank = (i64, ObjectRef);
 
-/// The HTTPRoutes and GRPCRoutes that each listener took, with the hostnames that they share with it; an empty
-/// set stands for all that the listener serves.
+/// The HTTPRoutes and GRPCRoutes that each listener took, or would have, with the hostnames that they share with
+/// it; an empty set stands for all that the listener serves.
 #[derive(Debug, Default)]
 pub(super) struct Rivals(BTreeMap<(ListenerName, Kind), BTreeMap<Rank, BTreeSet<HostPattern>>>);
 

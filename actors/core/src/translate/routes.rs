@@ -7,6 +7,7 @@ use proxy_config::name::{HostPattern, ObjectName, UnitId};
 use proxy_config::route::RouteUnit;
 use proxy_config::unit::{EncodedUnit, Unit};
 
+use crate::observe::Malformed;
 use crate::snapshot::http_route::ParentRef;
 use crate::snapshot::meta::{Kind, Meta, ObjectRef};
 use crate::status::{Condition, DesiredStatus, ParentStatus, StatusContent};
@@ -22,11 +23,12 @@ use super::rules::{self, Rules};
 use super::{Problem, grpc, hostnames, l4};
 
 /// What other tasks need of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RouteView {
     /// The listeners that took it: their holder and their name.
     pub(super) attached: BTreeSet<(ObjectRef, String)>,
-    /// Those of them that must be told from others of another kind, with the hostnames shared.
+    /// Those that must be told from others of another kind, with the hostnames shared: the ones that would have
+    /// taken a route that can't be served, too.
     pub(super) hosts: BTreeMap<(ObjectRef, String), BTreeSet<HostPattern>>,
     /// The route's creation time in seconds since 1970.
     pub(super) created: i64,
@@ -110,12 +112,29 @@ pub(super) fn translate(reader: &Reader<'_>, route: &ObjectRef) -> (Derivation, 
         None => (Derivation::Route(None), Emission::default()),
         Some(Err(malformed)) => {
             let fault = format!("the {} can't be read: {}", route.kind, malformed.message());
-            let mut failed = failed(reader, route.kind, &malformed.meta, &malformed.parents, &fault);
-            failed.1.problems.push(Problem::malformed(malformed));
-            failed
+            let (_, mut emission) =
+                failed(reader, route.kind, &malformed.meta, &malformed.named.parents, &fault);
+            emission.problems.push(Problem::malformed(malformed));
+            (Derivation::Route(held(reader, route, malformed)), emission)
         }
         Some(Ok(written)) => translate_found(reader, written),
     }
+}
+
+/// What is left of a route that can't be read: the hostnames that it has, which no rival gets for that.
+fn held(reader: &Reader<'_>, route: &ObjectRef, malformed: &Malformed) -> Option<RouteView> {
+    rival_of(route.kind)?;
+    let hostnames = hostnames(malformed.named.hostnames.as_deref()?).ok()?;
+    let created = malformed.meta.created;
+    let mut attached = Attached::default();
+    for parent in &malformed.named.parents {
+        let Some((holder, attachable)) = holder_of(reader, &route.name.namespace, parent) else { continue };
+        let take = Taking { reader, route, created, holder: &holder, parent };
+        // Where it is refused, it has nothing there.
+        let _ = take.attach(attachable, &hostnames, &mut attached);
+    }
+    let hosts = attached.hosts();
+    (!hosts.is_empty()).then(|| RouteView { hosts, created, ..RouteView::default() })
 }
 
 /// A route that can't be translated at all.
@@ -146,15 +165,13 @@ fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Em
     let (mut parents, mut gateways) = (Vec::new(), BTreeSet::new());
     for parent in &parents_of(reader, written) {
         let Some((holder, attachable)) = holder_of(reader, &meta.name.namespace, parent) else { continue };
-        let accepted = match (&hostnames, unusable) {
-            (Ok(hostnames), None) => {
-                let take = Taking { reader, route: &route, created: meta.created, holder: &holder, parent };
-                let taken = take.attach(attachable, hostnames, &mut attached);
-                gateways.extend(taken.is_ok().then(|| attachable.gateway.clone()));
-                taken
-            }
-            (_, fault) => Err(fault.cloned().expect("hostnames that can't be used are a fault")),
+        let take = Taking { reader, route: &route, created: meta.created, holder: &holder, parent };
+        let taken = match &hostnames {
+            Ok(hostnames) => take.attach(attachable, hostnames, &mut attached),
+            Err(fault) => Err(fault.clone()),
         };
+        let accepted = unusable.cloned().map_or(taken, Err);
+        gateways.extend(accepted.is_ok().then(|| attachable.gateway.clone()));
         let conditions = conditions(&rules, accepted.as_ref().err());
         parents.push(ParentStatus { parent: parent.clone(), conditions });
     }
@@ -162,10 +179,13 @@ fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Em
     if !parents.is_empty() {
         emission.problems = problems(&rules, hostnames.as_ref().err(), &parents);
     }
+    let hosts = if rival_of(written.kind()).is_some() { attached.hosts() } else { BTreeMap::new() };
+    // What can't be served is attached to nothing, and keeps its hostnames from rivals all the same.
+    let attached = if unusable.is_some() { Attached::default() } else { attached };
     let is_attached = !attached.is_empty();
     let view = RouteView {
         attached: attached.listeners(),
-        hosts: if rival_of(written.kind()).is_some() { attached.hosts() } else { BTreeMap::new() },
+        hosts,
         created: meta.created,
         gateways,
         backends: if is_attached { rules.backends.clone() } else { BTreeSet::new() },

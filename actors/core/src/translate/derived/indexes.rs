@@ -47,7 +47,8 @@ pub(super) fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
 /// Counts what a set has gained and lost.
 pub(super) fn recount<K: Ord + Clone>(
     counts: &mut BTreeMap<K, u32>,
-    (before, after): (&BTreeSet<K>, &BTreeSet<K>),
+    before: &BTreeSet<K>,
+    after: &BTreeSet<K>,
 ) {
     for key in before.difference(after) {
         count_down(counts, key);
@@ -60,7 +61,8 @@ pub(super) fn recount<K: Ord + Clone>(
 /// Counts, under the first of each pair, what a set of pairs has gained and lost.
 pub(super) fn recount_pairs<K: Ord + Clone, V: Ord + Clone>(
     counts: &mut BTreeMap<K, BTreeMap<V, u32>>,
-    (before, after): (&BTreeSet<(K, V)>, &BTreeSet<(K, V)>),
+    before: &BTreeSet<(K, V)>,
+    after: &BTreeSet<(K, V)>,
 ) {
     for (key, value) in before.difference(after) {
         let under = counts.entry(key.clone()).or_default();
@@ -88,7 +90,8 @@ pub(super) fn forget<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: 
 pub(super) fn reindex<K: Ord + Clone, V: Ord + Clone>(
     index: &mut BTreeMap<K, BTreeSet<V>>,
     member: &V,
-    (before, after): (&BTreeSet<K>, &BTreeSet<K>),
+    before: &BTreeSet<K>,
+    after: &BTreeSet<K>,
 ) {
     for key in before.difference(after) {
         forget(index, key, member);

@@ -15,7 +15,7 @@ impl Derived {
         effects.tasks.push(Task::PolicyStatus(name.clone()));
         let Some((old, new)) = replace(&mut self.policies, name, view) else { return };
         let (before, after) = parts(&old, &new, PolicyView::services);
-        reindex(&mut self.targeting, name, (&before, &after));
+        reindex(&mut self.targeting, name, &before, &after);
         effects.keys.extend(before.union(&after).cloned().map(Key::Policies));
         let (before, after) = parts(&old, &new, |view| view.wanted.clone());
         self.count_wanted(&before, &after, effects);
@@ -31,7 +31,7 @@ impl Derived {
         effects.tasks.push(Task::TrafficStatus(name.clone()));
         let Some((old, new)) = replace(&mut self.traffic, name, view) else { return };
         let (before, after) = parts(&old, &new, |view| view.targets.clone());
-        reindex(&mut self.shaping, name, (&before, &after));
+        reindex(&mut self.shaping, name, &before, &after);
         effects.keys.extend(before.union(&after).cloned().map(Key::Traffic));
     }
 
@@ -42,7 +42,7 @@ impl Derived {
         after: &BTreeSet<ObjectName>,
         effects: &mut Effects,
     ) {
-        recount(&mut self.destinations, (before, after));
+        recount(&mut self.destinations, before, after);
         effects.tasks.extend(before.symmetric_difference(after).cloned().map(Task::External));
     }
 
