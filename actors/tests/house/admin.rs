@@ -91,6 +91,29 @@ async fn anybody_may_read_health_metrics_and_the_tree_but_no_configuration() {
 }
 
 #[tokio::test]
+async fn metrics_say_who_leads_what_proxies_hold_when_certificates_end_and_what_waits() {
+    let stage = Stage::new(1).await;
+    let controller = with_a_secret(&stage).await;
+    let text = || controller.edges.metrics.render(&controller.running.live.snapshot());
+    until("an acknowledgement", || text().contains("portreeve_controller_proxy_acked_generation{")).await;
+    let metrics = get(controller.status.unwrap(), "/metrics").await.body;
+    for series in [
+        "portreeve_controller_leader 1\n",
+        "portreeve_controller_leader_term 1\n",
+        "portreeve_controller_translate_seconds_count ",
+        "portreeve_controller_pushes_total{",
+        "portreeve_controller_proxy_acked_generation{",
+        "portreeve_controller_certificate_expires_in_seconds{",
+        "portreeve_controller_identity_expires_in_seconds ",
+        "portreeve_controller_mailbox_depth{",
+        "portreeve_controller_mailbox_oldest_seconds{",
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
+    controller.running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn who_shows_a_controllers_certificate_reads_the_configuration_without_its_keys() {
     let stage = Stage::new(1).await;
     let controller = with_a_secret(&stage).await;

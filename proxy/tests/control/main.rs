@@ -225,6 +225,13 @@ async fn the_status_port_shows_health_and_the_live_tree() {
     ] {
         assert!(metrics.lines().any(|shown| shown == line), "{line} is not in\n{metrics}");
     }
+    for series in [
+        "portreeve_mailbox_depth{actor=\"config-store\"} ",
+        "portreeve_mailbox_oldest_seconds{actor=\"config-store\"} ",
+        "portreeve_message_seconds_total{actor=\"config-store\",message=\"Apply\"} ",
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
     assert_eq!(rig.status("/config").await.0, 404, "no configuration without a certificate");
     rig.stop().await;
 }
