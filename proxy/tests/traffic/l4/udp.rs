@@ -332,14 +332,16 @@ async fn clients_beyond_the_bound_on_sessions_are_dropped_and_counted_and_the_ot
 async fn a_drain_serves_the_sessions_that_are_open_until_they_are_silent_and_begins_none() {
     let (address, _server) = server("one").await;
     let drain = DrainSettings { accept_for: Duration::ZERO, ..DrainSettings::default() };
-    let rig = limited(Limits::new(100), drain, address).await;
+    let rig = limited(Limits::new(4000), drain, address).await;
     let open = client(&rig).await;
     let (_, port, _) = ask(&open, "a").await;
     let proxy = rig.proxy.clone();
     let drained = tokio::spawn(async move { proxy.drain().await.unwrap() });
-    let begun = Instant::now();
+    // Fewer than the limits on clients let in: those would be silent too.
+    let mut begun = 0;
     while !is_silent(&client(&rig).await, "new").await {
-        assert!(begun.elapsed() < PATIENCE, "it goes on to begin sessions");
+        begun += 1;
+        assert!(begun < 500, "it goes on to begin sessions");
     }
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1500) {
