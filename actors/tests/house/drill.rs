@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
+use actors::push::authority::Authority;
+use actors::push::credentials::{SECRET, Trust};
+use actors::push::identity::file;
 use actors::tree::{self, Controller};
 use proxy_config::name::{ObjectName, UnitId};
+use serde_json::json;
 use supervisor::{ChildState, Fault, NodeState};
 
 use crate::election::leader;
@@ -28,9 +32,11 @@ impl House {
     async fn new() -> Self {
         let stage = Stage::new(2).await;
         stage.apply(GROUND).await;
+        stage.apply(&secret_of(&stage.authority)).await;
         let mut controllers = Vec::new();
         for name in ["a", "b"] {
             let mut settings = stage.candidate(name);
+            settings.trust = Trust::Secret(settings.client.clone(), "default".to_owned());
             settings.status_bind = Some(LOCAL);
             settings.admin_bind = Some(LOCAL);
             controllers.push(tree::run(settings).await.unwrap());
@@ -100,6 +106,13 @@ impl House {
     }
 }
 
+/// The Secret that controllers share where proxies are Pods.
+fn secret_of(authority: &Authority) -> String {
+    let data = json!({ file::CHAIN: authority.certificates(), file::KEY: authority.key_pem() });
+    let metadata = json!({ "name": SECRET, "namespace": "default" });
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data }).to_string()
+}
+
 fn all_up(node: &NodeState) -> bool {
     match node.state {
         ChildState::Running => node.children.iter().all(all_up),
@@ -118,6 +131,7 @@ async fn every_actor_of_the_leader_is_struck(fault: Fault, reason: &str) {
         "observe/watches/httproutes",
         "observe/translator",
         "leadership/lease-leader",
+        "leadership/serve/trust-bundle",
         "leadership/serve/push/proxy-clients/edge-0",
     ] {
         assert!(shown.iter().any(|shown| shown == path), "{path} is not in {shown:?}");

@@ -35,7 +35,7 @@ fn all_up(node: &NodeState) -> bool {
 /// Strikes each actor, one after the other: whichever there are, so that a new one is covered by itself.
 async fn every_actor_is_struck(fault: Fault, reason: &str) {
     let (blue, green) = (Origin::named("blue").await, Origin::named("green").await);
-    let mut rig = Rig::start().await;
+    let mut rig = Rig::enrolled().await;
     let mut controller = rig.controller();
     let world = || World::new(rig.port).route("/", &blue);
     acked(controller.push(&world().units(), 1).await);
@@ -44,7 +44,7 @@ async fn every_actor_is_struck(fault: Fault, reason: &str) {
     traffic.flows().await;
     let drill = rig.proxy().drill();
     let paths = drill.paths();
-    for name in ["admin", "config-store", "workers", "listeners"] {
+    for name in ["admin", "enroller", "config-store", "workers", "listeners"] {
         assert!(paths.contains(&vec![name.to_owned()]), "{paths:?}");
     }
     for (generation, path) in (2..).zip(&paths) {

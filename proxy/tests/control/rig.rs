@@ -1,7 +1,7 @@
 //! A proxy as the command runs it, a controller that pushes to it, and origins.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use proxy::admin::identity::TlsSource;
+use proxy::enrolment::Enrolment;
 use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::settings::Settings;
@@ -78,13 +79,30 @@ pub(crate) struct Rig {
     pub(crate) authority: Authority,
     pub(crate) port: u16,
     folder: tempfile::TempDir,
+    tls: TlsSource,
 }
 
 impl Rig {
     pub(crate) async fn start() -> Self {
+        Self::with(TlsSource::Files).await
+    }
+
+    /// One that keeps its identity good by itself, as in a Pod.
+    pub(crate) async fn enrolled() -> Self {
+        let enrolment = |folder: PathBuf| Enrolment {
+            controllers: Vec::new(),
+            token: folder.join("token"),
+            authorities: folder.join("ca.crt"),
+            folder,
+        };
+        Self::with(|folder| TlsSource::Enrolled(enrolment(folder))).await
+    }
+
+    async fn with(tls: impl FnOnce(PathBuf) -> TlsSource) -> Self {
         let port = std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap().port();
-        let mut rig =
-            Self { proxy: None, authority: Authority::new(), port, folder: tempfile::tempdir().unwrap() };
+        let folder = tempfile::tempdir().unwrap();
+        let tls = tls(folder.path().join("tls"));
+        let mut rig = Self { proxy: None, authority: Authority::new(), port, folder, tls };
         rig.write_identity(&rig.authority);
         rig.restart().await;
         rig
@@ -97,7 +115,7 @@ impl Rig {
             admin_bind: ANY,
             status_bind: ANY,
             status_socket: None,
-            tls: TlsSource::Files(self.folder.path().join("tls")),
+            tls: self.tls.clone(),
             state_dir: Some(self.folder.path().join("state")),
             workers: 2,
             limits: Limits::new(1000),
