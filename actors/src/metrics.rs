@@ -2,6 +2,8 @@
 //! Called by every actor, each through its own method; the admin actor shows them.
 //! Refuses to know: what the numbers mean. Labels are bounded: kinds, outcomes, proxies that exist.
 
+mod actors;
+
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -34,10 +36,6 @@ pub struct Metrics {
     events: IntCounterVec,
     certificates: GaugeVec,
     identity: Gauge,
-    mailbox_depth: IntGaugeVec,
-    mailbox_age: GaugeVec,
-    mailbox_seconds: GaugeVec,
-    mailbox_messages: IntGaugeVec,
 }
 
 impl Metrics {
@@ -65,14 +63,6 @@ impl Metrics {
                 "identity_expires_in_seconds",
                 "Until this controller's own certificate ends.",
             ),
-            mailbox_depth: gauges("mailbox_depth", "Messages that wait.", &["actor"]),
-            mailbox_age: float_gauges("mailbox_oldest_seconds", "Age of the oldest message.", &["actor"]),
-            mailbox_seconds: float_gauges(
-                "mailbox_handle_seconds_total",
-                "Time spent on messages.",
-                &["actor", "message"],
-            ),
-            mailbox_messages: gauges("mailbox_messages_total", "Messages handled.", &["actor", "message"]),
             registry,
         };
         all.register();
@@ -80,7 +70,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let all: [Box<dyn Collector>; 17] = [
+        let all: [Box<dyn Collector>; 13] = [
             Box::new(self.watch_failures.clone()),
             Box::new(self.snapshot.clone()),
             Box::new(self.translation.clone()),
@@ -94,10 +84,6 @@ impl Metrics {
             Box::new(self.events.clone()),
             Box::new(self.certificates.clone()),
             Box::new(self.identity.clone()),
-            Box::new(self.mailbox_depth.clone()),
-            Box::new(self.mailbox_age.clone()),
-            Box::new(self.mailbox_seconds.clone()),
-            Box::new(self.mailbox_messages.clone()),
         ];
         for collector in all {
             self.registry.register(collector).expect("the names above differ and the registry is new");
@@ -172,41 +158,15 @@ impl Metrics {
         self.identity.set(seconds);
     }
 
-    /// How many statuses were written with an outcome.
-    pub fn status_writes(&self, kind: &str, outcome: &str) -> u64 {
-        self.status_writes.with_label_values(&[kind, outcome]).get()
-    }
-
-    /// The text of all metrics, with the mailboxes as the tree shows them.
+    /// The text of all metrics, with the actors as the tree shows them.
     pub fn render(&self, tree: &supervisor::NodeState) -> String {
-        self.mailbox_depth.reset();
-        self.mailbox_age.reset();
-        self.mailbox_seconds.reset();
-        self.mailbox_messages.reset();
-        self.mailboxes("", tree);
+        let mut families = self.registry.gather();
+        families.extend(actors::families(tree));
         let mut text = Vec::new();
         TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
-            .expect("writing to memory fails only for families without a name or metric, which gather omits");
+            .encode(&families, &mut text)
+            .expect("writing to memory fails only for families without a name or metric, which are left out");
         String::from_utf8_lossy(&text).into_owned()
-    }
-
-    fn mailboxes(&self, above: &str, node: &supervisor::NodeState) {
-        let path = if above.is_empty() { node.name.to_string() } else { format!("{above}/{}", node.name) };
-        if let Some(mailbox) = &node.mailbox {
-            self.mailbox_depth.with_label_values(&[&path]).set(signed(mailbox.depth as u64));
-            let age = mailbox.oldest_ms.map_or(0.0, |ms| Duration::from_millis(ms).as_secs_f64());
-            self.mailbox_age.with_label_values(&[&path]).set(age);
-            for (message, handled) in &mailbox.handled {
-                let labels: [&str; 2] = [&path, message];
-                self.mailbox_messages.with_label_values(&labels).set(signed(handled.count));
-                let seconds = Duration::from_micros(handled.total_us).as_secs_f64();
-                self.mailbox_seconds.with_label_values(&labels).set(seconds);
-            }
-        }
-        for child in &node.children {
-            self.mailboxes(&path, child);
-        }
     }
 }
 

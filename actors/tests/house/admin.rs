@@ -107,6 +107,9 @@ async fn metrics_say_who_leads_what_proxies_hold_when_certificates_end_and_what_
         "portreeve_controller_identity_expires_in_seconds ",
         "portreeve_controller_mailbox_depth{",
         "portreeve_controller_mailbox_oldest_seconds{",
+        "portreeve_controller_actor_restarts_total{actor=\"observe/translator\"} 0\n",
+        "# TYPE portreeve_controller_messages_total counter\n",
+        "# TYPE portreeve_controller_message_seconds_total counter\n",
     ] {
         assert!(metrics.contains(series), "{series} is not in\n{metrics}");
     }
