@@ -4,7 +4,7 @@
 //! A pair's name says the behaviour. To write the outputs anew: `UPDATE_GOLDEN=1 cargo test -p actors-core
 //! --test golden`, then read the difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -295,7 +295,7 @@ spec: {type: ExternalHostname, externalHostname: {hostname: db.example.com}, por
 }
 
 #[test]
-fn sessions_of_a_service_and_an_xbackend_of_one_name_are_told_apart() {
+fn sessions_of_the_ports_of_a_service_and_of_an_xbackend_of_one_name_are_told_apart() {
     let yaml = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -307,7 +307,16 @@ kind: HTTPRoute
 metadata: {name: all, namespace: shop, generation: 1}
 spec:
   parentRefs: [{name: edge}]
-  rules: [{backendRefs: [{name: web, port: 80}, {group: gateway.networking.x-k8s.io, kind: XBackend, name: web}]}]
+  rules:
+  - backendRefs:
+    - {name: web, port: 80}
+    - {name: web, port: 81}
+    - {group: gateway.networking.x-k8s.io, kind: XBackend, name: web}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {ports: [{name: http, port: 80}, {name: other, port: 81}]}
 ---
 apiVersion: gateway.networking.x-k8s.io/v1alpha1
 kind: XBackend
@@ -326,7 +335,10 @@ spec:
         backend.traffic.and_then(|traffic| traffic.session).expect("its policy says so").name
     };
     let web = ObjectName::new("shop", "web");
-    assert_ne!(session(UnitId::backend(&web, 80)), session(UnitId::external_backend("XBackend", &web)));
+    let ids =
+        [UnitId::backend(&web, 80), UnitId::backend(&web, 81), UnitId::external_backend("XBackend", &web)];
+    let names: BTreeSet<_> = ids.map(session).into_iter().collect();
+    assert_eq!(names.len(), 3, "{names:?}");
 }
 
 #[test]

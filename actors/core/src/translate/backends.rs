@@ -178,7 +178,8 @@ pub(super) fn emit_backend(reader: &Reader<'_>, port: &BackendPort) -> Emission 
         traffic: if port.udp {
             None
         } else {
-            traffic::of_backend(reader, &ObjectRef::new(Kind::Service, port.service.clone()))
+            let service = ObjectRef::new(Kind::Service, port.service.clone());
+            traffic::of_backend(reader, &service, &port.unit_id())
         },
     };
     emission.units.push(EncodedUnit::new(port.unit_id(), &Unit::Backend(unit)));

@@ -123,7 +123,8 @@ fn translate_found(
     let is_used = host.is_some() && (tls.unread.is_some() || (protocol.is_ok() && tls.terms.is_ok()));
     let wanted = tls.wanted(is_used);
     if let Some(host) = host {
-        emission.waiting.extend(tls.unread.is_some().then(|| unit_id(name)));
+        let id = unit_id(name);
+        emission.waiting.extend(tls.unread.is_some().then(|| id.clone()));
         let terms = protocol.as_ref().map_err(|fault| fault.message.clone()).and(tls.terms);
         let invalid = |message| Some(BackendTls::Invalid(format!("XBackend {name}: {message}")));
         let tls = terms.map_or_else(invalid, |terms| terms.map(BackendTls::Verified));
@@ -131,9 +132,9 @@ fn translate_found(
             destination: Destination::External(host),
             protocol: protocol.unwrap_or_default(),
             tls,
-            traffic: traffic::of_backend(reader, &ObjectRef::new(Kind::Backend, name.clone())),
+            traffic: traffic::of_backend(reader, &ObjectRef::new(Kind::Backend, name.clone()), &id),
         };
-        emission.units.push(EncodedUnit::new(unit_id(name), &Unit::Backend(unit)));
+        emission.units.push(EncodedUnit::new(id, &Unit::Backend(unit)));
     }
     (Derivation::External(Some(wanted)), emission)
 }

@@ -20,7 +20,6 @@ use super::conditions::Fault;
 use super::derived::Result as Derivation;
 use super::durations;
 use super::emission::Emission;
-use super::external;
 use super::policy_status;
 use super::reader::{Lookup, Reader};
 use super::rule_extras;
@@ -117,17 +116,12 @@ fn standing<'a>(reader: &Reader<'a>, backend: &ObjectRef) -> Option<&'a TrafficV
     reader.traffic_policies(backend).min_by(|one, other| one.rank().cmp(&other.rank()))
 }
 
-/// What holds for all traffic to a Service or XBackend.
-pub(super) fn of_backend(reader: &Reader<'_>, backend: &ObjectRef) -> Option<BackendTraffic> {
+/// What holds for all traffic to a Service or XBackend, by the unit of a port of it.
+pub(super) fn of_backend(reader: &Reader<'_>, backend: &ObjectRef, unit: &UnitId) -> Option<BackendTraffic> {
     let terms = standing(reader, backend)?.terms.as_ref().ok()?;
     let session = terms.session.as_ref().and_then(|session| {
-        // Two backends of one policy must not read each other's cookies.
-        let id = match backend.kind {
-            Kind::Backend => external::unit_id(&backend.name),
-            _ => UnitId::backend(&backend.name, 0),
-        };
-        let name = rule_extras::session_name(&id, "");
-        rule_extras::session(session, name).ok()
+        // Two backends of one policy must not read each other's cookies, nor two ports of one Service.
+        rule_extras::session(session, rule_extras::session_name(unit, "")).ok()
     });
     let traffic = BackendTraffic { retries: terms.retries, session };
     (traffic != BackendTraffic::default()).then_some(traffic)
