@@ -189,41 +189,52 @@ pub(crate) const OWN_ADDRESSES: &[Key] = &[Key::many(
 /// The flag of `own-addresses` that changes nothing.
 pub(crate) const CHECK: &str = "check";
 
+/// What it all is.
+const ABOUT: &str = "The edge of a Kubernetes cluster without a cloud load balancer: proxies on the nodes serve what\n\
+                     Gateways and routes say, controllers tell them.";
+
 /// The whole command line.
 pub(crate) fn command() -> Command {
     let command = Command::new("portreeve")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The edge of a Kubernetes cluster without a cloud load balancer")
-        .long_about(
-            "The edge of a Kubernetes cluster without a cloud load balancer: proxies on the nodes serve what\n\
-             Gateways and routes say, controllers tell them. Try `portreeve demo` first: it needs nothing.",
-        )
+        .long_about(ABOUT)
         .subcommand_required(true)
         .arg_required_else_help(true);
-    let command = if cfg!(feature = "demo") { command.subcommand(demo()) } else { command };
+    // Both need the Kubernetes API in memory, which an image of Portreeve lacks.
+    let command = if cfg!(feature = "demo") {
+        let about = format!("{ABOUT} Try `portreeve demo` first: it needs nothing.");
+        command.long_about(about).subcommand(demo()).subcommand(standalone())
+    } else {
+        command
+    };
     command
         .subcommand(arguments(
-            Command::new("standalone")
-                .about("Serve manifests from files, without Kubernetes")
-                .after_help("Files are watched. What is wrong in one is named by file, object and field; the rest goes on."),
-            STANDALONE,
-        ))
-        .subcommand(arguments(
-            Command::new("controller").about("Watch a cluster, tell the proxies; several replicas elect a leader"),
+            Command::new("controller")
+                .about("Watch a cluster, tell the proxies; several replicas elect a leader"),
             CONTROLLER,
         ))
         .subcommand(arguments(Command::new("proxy").about("Serve traffic as the controllers say"), PROXY))
         .subcommand(probe())
         .subcommand(arguments(
-            Command::new("certificates").about("Issue the identities of controllers and proxies outside of a cluster"),
+            Command::new("certificates")
+                .about("Issue the identities of controllers and proxies outside of a cluster"),
             CERTIFICATES,
         ))
         .subcommand(own_addresses())
         .subcommand(
-            Command::new("completion")
-                .about("Print a shell's completion script")
-                .arg(Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell))),
+            Command::new("completion").about("Print a shell's completion script").arg(
+                Arg::new("shell").required(true).value_parser(clap::value_parser!(clap_complete::Shell)),
+            ),
         )
+}
+
+fn standalone() -> Command {
+    let command =
+        Command::new("standalone").about("Serve manifests from files, without Kubernetes").after_help(
+            "Files are watched. What is wrong in one is named by file, object and field; the rest goes on.",
+        );
+    arguments(command, STANDALONE)
 }
 
 fn probe() -> Command {
