@@ -89,6 +89,7 @@ async fn helm_installs_what_serves_on_every_node_and_takes_all_of_it_away() {
 async fn serves_at_the_nodes(site: &Site) -> Result<()> {
     let cluster = &site.cluster;
     site.installation.install(&[])?;
+    refuses_a_second_release(site)?;
     let everything = [manifests::backend("blue", 2), manifests::edge(), manifests::route(&[("blue", 1)])];
     cluster.apply(&everything.concat())?;
     for node in cluster.nodes() {
@@ -226,6 +227,17 @@ fn refuses_wrong_values(site: &Site) -> Result<()> {
         let message = refused(values)?;
         ensure!(message.contains(said), "{values}: {message}");
     }
+    Ok(())
+}
+
+/// In a namespace and for a class of its own.
+fn refuses_a_second_release(site: &Site) -> Result<()> {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/portreeve");
+    let class = "gatewayClass.name=second";
+    let second = ["install", "second", chart, "--namespace", "elsewhere", "--set", class];
+    let error = site.installation.helm(&second).err().context("a second release was taken")?;
+    let message = format!("{error:#}");
+    ensure!(message.contains("ClusterRole \"portreeve-controller\""), "{message}");
     Ok(())
 }
 
