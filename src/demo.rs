@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ArgMatches;
+use tracing_subscriber::EnvFilter;
 
 use self::report::Report;
 use self::tour::Tour;
@@ -25,7 +26,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let once = matches.get_flag("once");
     let json = matches.get_one::<String>("output").is_some_and(|format| format == "json");
     // What processes log would bury the story; losses on the way are part of it.
-    logging::start(Format::Text, "off")?;
+    logging::start(Format::Text, EnvFilter::new("off"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let held = runtime.block_on(demonstrate(once, json))?;
     runtime.shutdown_timeout(Duration::from_secs(1));

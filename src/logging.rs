@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +27,10 @@ impl FromStr for Format {
     }
 }
 
-/// Starts writing events; `filter` is a list such as `info,proxy=debug`. The runtime's own spans are left
-/// out: an actor's loop is one span for all its life.
-pub(crate) fn start(format: Format, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::builder().parse(format!("{filter},ractor=warn"))?;
+/// Starts writing the events that the filter lets through. The runtime's own spans are left out: an actor's
+/// loop is one span for all its life.
+pub(crate) fn start(format: Format, filter: EnvFilter) -> Result<(), ParseError> {
+    let filter = filter.add_directive("ractor=warn".parse()?);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let builder = builder.with_ansi(std::io::stderr().is_terminal());
     match format {

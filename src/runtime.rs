@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::logging::{self, Format};
 use crate::settings::Values;
 
 /// Reads how a process logs; problems are kept with the others.
-pub(crate) fn logging(values: &mut Values) -> (Option<String>, Option<Format>) {
+pub(crate) fn logging(values: &mut Values) -> (Option<EnvFilter>, Option<Format>) {
     (values.get("log"), values.get("log-format"))
 }
 
@@ -19,10 +20,10 @@ pub(crate) fn logging(values: &mut Values) -> (Option<String>, Option<Format>) {
 /// # Errors
 /// What the process ended with.
 pub(crate) fn run(
-    (filter, format): (Option<String>, Option<Format>),
+    (filter, format): (Option<EnvFilter>, Option<Format>),
     process: impl Future<Output = Result<ExitCode>>,
 ) -> Result<ExitCode> {
-    logging::start(format.unwrap_or(Format::Text), &filter.unwrap_or_else(|| "info".to_owned()))?;
+    logging::start(format.unwrap_or(Format::Text), filter.unwrap_or_else(|| EnvFilter::new("info")))?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(process)
 }
 

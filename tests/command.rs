@@ -61,6 +61,14 @@ fn all_mistakes_in_settings_are_said_at_once() {
 }
 
 #[test]
+fn a_filter_of_the_log_that_is_none_is_a_mistake_in_settings() {
+    let mut command = portreeve(&["controller", "--name", "c"]);
+    let (code, _, err) = output(command.env("PORTREEVE_LOG", "info,proxy=loud"));
+    assert_eq!(code, 64, "{err}");
+    assert!(err.contains("log: \"info,proxy=loud\": "), "{err}");
+}
+
+#[test]
 fn a_resync_without_a_pause_is_refused() {
     let mut command = portreeve(&["controller", "--name", "c"]);
     let (code, _, err) = output(command.env("RECONCILE_INTERVAL_MS", "0"));
