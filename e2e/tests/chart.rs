@@ -217,6 +217,7 @@ fn refuses_wrong_values(site: &Site) -> Result<()> {
         ("controller.replicas=many", "replicas"),
         ("addressProvider.type=cloud", "type"),
         ("proxi.workers=1", "proxi"),
+        ("proxy.terminationGracePeriodSeconds=null", "terminationGracePeriodSeconds"),
         ("addressProvider.type=pool", "addressProvider/pool/cidrs"),
         (
             "addressProvider.type=pool,addressProvider.pool.cidrs={192.0.2.256/24}",
