@@ -2,6 +2,7 @@
 //! that is kept beside them. Run again before they expire: running processes re-read what changed.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -20,13 +21,20 @@ const CHAIN: &str = "ca.crt";
 /// Its private key.
 const KEY: &str = "ca.key";
 
+/// What may be said of how long an identity is valid: an authority lives for ten years, and is succeeded in its last one.
+const HOURS: RangeInclusive<u64> = 1..=365 * 24;
+
 /// Issues the controller's identity and one for each proxy that is named.
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let mut values = Values::read(matches, cli::CERTIFICATES);
     let folder: Option<PathBuf> = values.require("tls-dir");
     let hours: Option<u64> = values.get("hours");
     let proxies: Vec<String> = values.all("proxy");
-    let (folder, hours) = values.into_problems().into_result((folder, hours))?;
+    let mut problems = values.into_problems();
+    if hours.is_some_and(|hours| !HOURS.contains(&hours)) {
+        problems.add("hours", format_args!("must be {} to {}, a year", HOURS.start(), HOURS.end()));
+    }
+    let (folder, hours) = problems.into_result((folder, hours))?;
     let (folder, hours) = (folder.unwrap_or_default(), hours.unwrap_or_default());
     let now = SystemTime::now();
     let life = Duration::from_secs(hours * 3600);

@@ -42,8 +42,8 @@ const WORKERS: Key = Key::one(
     "workers",
     "PORTREEVE_WORKERS",
     "N",
-    None,
-    "Threads that serve traffic [default: one per usable core]",
+    Some("0"),
+    "Threads that serve traffic; 0: one per usable core",
 );
 
 /// The settings of `portreeve controller`.
@@ -157,7 +157,13 @@ pub(crate) const PROBE: &[Key] = &[STATUS_SOCKET];
 /// The settings of `portreeve standalone`.
 pub(crate) const STANDALONE: &[Key] = &[
     Key::many("file", "PORTREEVE_FILES", "PATH", "A manifest or a folder of manifests; may be repeated"),
-    Key::one("address", "PORTREEVE_ADDRESS", "IP", None, "The address of Gateways that name none"),
+    Key::one(
+        "address",
+        "PORTREEVE_ADDRESS",
+        "IP",
+        Some("127.0.0.1"),
+        "The address of Gateways that name none",
+    ),
     STATUS_BIND,
     STATE_DIR,
     WORKERS,
@@ -175,7 +181,13 @@ pub(crate) const CERTIFICATES: &[Key] = &[
         "Where the CA is kept and one folder per identity is written",
     ),
     Key::many("proxy", "PORTREEVE_PROXIES", "NAME", "A proxy to issue for; may be repeated"),
-    Key::one("hours", "PORTREEVE_CERTIFICATE_HOURS", "HOURS", Some("24"), "How long what is issued is valid"),
+    Key::one(
+        "hours",
+        "PORTREEVE_CERTIFICATE_HOURS",
+        "HOURS",
+        Some("24"),
+        "How long what is issued is valid, at most a year",
+    ),
 ];
 
 /// The settings of `portreeve own-addresses`.

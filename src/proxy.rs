@@ -36,7 +36,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
     let port: Option<u16> = values.get("admin-port");
     let status_bind: Option<SocketAddr> = values.get("status-bind");
     let (state_dir, status_socket) = (values.get("state-dir"), values.get("status-socket"));
-    let workers = values.get("workers");
+    let workers: Option<usize> = values.get("workers");
     let tls = tls.and_then(|folder| tls_source(&mut values, folder));
     let read = identity.zip(node_address).zip(tls).zip(port).zip(status_bind);
     let Some(((((identity, node_address), tls), port), status_bind)) =
@@ -52,7 +52,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
         status_socket,
         tls,
         state_dir,
-        workers: workers.unwrap_or_else(default_workers),
+        workers: workers.filter(|workers| *workers > 0).unwrap_or_else(default_workers),
         limits: Limits::new(connection_budget()),
         drain: DrainSettings::default(),
         resolver: proxy::resolver::ResolverSettings::default(),

@@ -55,7 +55,8 @@ fn wanted(mut values: Values) -> Result<Wanted, Problems> {
     let files: Vec<PathBuf> = values.all("file");
     let address = values.get("address");
     let status: Option<SocketAddr> = values.get("status-bind");
-    let (state_dir, workers) = (values.get("state-dir"), values.get("workers"));
+    let state_dir = values.get("state-dir");
+    let workers: Option<usize> = values.get("workers");
     let mut problems = values.into_problems();
     if files.is_empty() {
         problems.add("file", "is needed: give --file PATH, a manifest or a folder of them");
@@ -65,7 +66,7 @@ fn wanted(mut values: Values) -> Result<Wanted, Problems> {
         address: address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         status: status.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into()),
         state_dir,
-        workers: workers.unwrap_or_else(default_workers),
+        workers: workers.filter(|workers| *workers > 0).unwrap_or_else(default_workers),
     })
 }
 

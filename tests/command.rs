@@ -69,6 +69,18 @@ fn a_filter_of_the_log_that_is_none_is_a_mistake_in_settings() {
 }
 
 #[test]
+fn certificates_that_would_have_ended_or_never_end_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    for hours in ["0", "18446744073709551615"] {
+        let (code, _, err) = output(&mut portreeve(&["certificates", "--tls-dir", path, "--hours", hours]));
+        assert_eq!(code, 64, "{err}");
+        assert!(err.contains("hours: must be 1 to 8760"), "{err}");
+    }
+    assert_eq!(std::fs::read_dir(path).unwrap().count(), 0, "nothing was issued");
+}
+
+#[test]
 fn a_resync_without_a_pause_is_refused() {
     let mut command = portreeve(&["controller", "--name", "c"]);
     let (code, _, err) = output(command.env("RECONCILE_INTERVAL_MS", "0"));
