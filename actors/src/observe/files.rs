@@ -24,7 +24,7 @@ use crate::task::{Task, report};
 
 pub mod manifest;
 
-use manifest::{Document, Fault};
+use manifest::{Document, Fault, Scan};
 
 /// How often files are looked at: by their contents, since neither times nor notifications can be relied
 /// on with mounts and with editors that replace files.
@@ -170,23 +170,21 @@ impl Memory {
     /// What the files hold; `None` where nothing has changed.
     async fn read(&mut self, args: &Args) -> Option<Reading> {
         let paths = args.paths.clone();
-        let scanned = tokio::task::spawn_blocking(move || manifest::scan(&paths)).await;
-        let (files, mut faults) = scanned.unwrap_or_default();
+        let scan = tokio::task::spawn_blocking(move || Scan::new(&paths)).await.ok()?;
         let mut contents = Sha256::new();
-        for (path, text) in &files {
+        for (path, text) in &scan.texts {
             contents.update(path.as_os_str().as_encoded_bytes());
             contents.update([0]);
             contents.update(text.as_bytes());
             contents.update([0]);
         }
-        faults.iter().for_each(|fault| contents.update(fault.to_string()));
+        scan.faults.iter().for_each(|fault| contents.update(fault.to_string()));
         let contents = contents.finalize().into();
         if self.contents.replace(contents) == Some(contents) {
             return None;
         }
-        let mut reading = Reading::default();
-        reading.faults.append(&mut faults);
-        for (path, text) in &files {
+        let mut reading = Reading { faults: scan.faults.clone(), ..Reading::default() };
+        for (path, text) in &scan.texts {
             match manifest::parse(path, text) {
                 Ok((documents, mut faults)) => {
                     reading.faults.append(&mut faults);
@@ -196,7 +194,7 @@ impl Memory {
                 Err(fault) => reading.faults.push(fault),
             }
         }
-        self.documents.retain(|path, _| files.contains_key(path));
+        self.documents.retain(|path, _| scan.has(path));
         self.admit(args, &mut reading).await;
         Some(reading)
     }

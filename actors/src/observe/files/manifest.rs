@@ -1,7 +1,7 @@
 //! Owns: finding manifests and taking them apart into objects.
 //! Called by the reader of files. Refuses to know what becomes of the objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -60,22 +60,50 @@ pub struct Document {
     pub object: Value,
 }
 
-/// The texts of all files, by path, and what could not be read.
-pub fn scan(paths: &[PathBuf]) -> (BTreeMap<PathBuf, String>, Vec<Fault>) {
-    let (mut texts, mut faults) = (BTreeMap::new(), Vec::new());
-    for path in paths {
-        let files = if path.is_dir() { list(path) } else { Ok(vec![path.clone()]) };
-        for file in files.unwrap_or_else(|error| {
-            faults.push(Fault::of_file(path, format!("the folder can't be read: {error}")));
-            Vec::new()
-        }) {
-            match read(&file) {
-                Ok(text) => drop(texts.insert(file, text)),
-                Err(error) => faults.push(Fault::of_file(&file, format!("can't be read: {error}"))),
+/// What the files and folders that are read look like.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// The texts of files, by path.
+    pub texts: BTreeMap<PathBuf, String>,
+    /// Files and folders that are there, but could not be read.
+    unread: BTreeSet<PathBuf>,
+    /// What could not be read.
+    pub faults: Vec<Fault>,
+}
+
+impl Scan {
+    /// Looks at files, and at folders for the manifests in them.
+    pub fn new(paths: &[PathBuf]) -> Self {
+        let mut scan = Self::default();
+        for path in paths {
+            let files = if path.is_dir() { list(path) } else { Ok(vec![path.clone()]) };
+            match files {
+                Ok(files) => files.into_iter().for_each(|file| scan.read(file)),
+                Err(error) => scan.failed(path, &error, "the folder can't be read"),
             }
         }
+        scan
     }
-    (texts, faults)
+
+    /// Whether a file is there, as far as can be seen.
+    pub fn has(&self, file: &Path) -> bool {
+        let unread = |path: &Path| self.unread.contains(path);
+        self.texts.contains_key(file) || unread(file) || file.parent().is_some_and(unread)
+    }
+
+    fn read(&mut self, file: PathBuf) {
+        match read(&file) {
+            Ok(text) => drop(self.texts.insert(file, text)),
+            Err(error) => self.failed(&file, &error, "can't be read"),
+        }
+    }
+
+    fn failed(&mut self, path: &Path, error: &io::Error, what: &str) {
+        self.faults.push(Fault::of_file(path, format!("{what}: {error}")));
+        if error.kind() != io::ErrorKind::NotFound {
+            self.unread.insert(path.to_owned());
+        }
+    }
 }
 
 fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {

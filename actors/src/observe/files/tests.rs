@@ -75,17 +75,19 @@ async fn what_gateway_api_tries_out_is_read_from_files_too() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_yaml_goes_on_with_what_it_held() {
+async fn a_file_that_can_not_be_read_or_is_no_yaml_goes_on_with_what_it_held() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
     let args = args(folder.path());
     let mut memory = Memory::default();
     std::fs::write(&file, GATEWAY).unwrap();
     read(&mut memory, &args).await.unwrap();
-    std::fs::write(&file, "kind: [").unwrap();
-    let (objects, faults) = read(&mut memory, &args).await.unwrap();
-    assert_eq!(objects, ["Gateway default/edge"]);
-    assert_eq!(faults.len(), 1);
+    for spoiled in [&b"kind: ["[..], b"\xff\xfe"] {
+        std::fs::write(&file, spoiled).unwrap();
+        let (objects, faults) = read(&mut memory, &args).await.unwrap();
+        assert_eq!(objects, ["Gateway default/edge"], "{faults:?}");
+        assert_eq!(faults.len(), 1, "{faults:?}");
+    }
     std::fs::remove_file(&file).unwrap();
     let (objects, faults) = read(&mut memory, &args).await.unwrap();
     assert!(objects.is_empty() && faults.is_empty(), "{objects:?} {faults:?}");
