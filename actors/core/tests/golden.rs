@@ -412,3 +412,33 @@ spec: {parentRefs: [{name: edge}], hostnames: [a.example.com], rules: RULES}
         assert_eq!(routes, served, "{yaml}");
     }
 }
+
+#[test]
+fn a_gateway_that_names_all_nodes_goes_on_while_the_proxy_of_one_is_not_ready() {
+    let yaml = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec:
+  gatewayClassName: portreeve
+  addresses: [{value: 10.0.0.1}, {value: 10.0.0.2}]
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-b}
+status: {addresses: [{type: InternalIP, address: 10.0.0.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: proxy-b, namespace: portreeve, uid: uid-b}
+spec: {nodeName: node-b}
+status: {hostIP: 10.0.0.2, conditions: [{type: Ready, status: \"False\"}]}
+";
+    let id = UnitId::listener(&ObjectName::new("shop", "edge"), "http");
+    let is_served =
+        |yaml: &str| Translator::new(settings(yaml)).update(&snapshot(yaml)).units.get(&id).is_some();
+    assert!(is_served(yaml));
+    assert!(!is_served(&yaml.replace("{value: 10.0.0.1}, ", "")), "a node that serves is not named");
+    assert!(!is_served(&yaml.replace("{value: 10.0.0.1}, ", "{value: 10.0.0.1}, {value: 192.0.2.1}, ")));
+}

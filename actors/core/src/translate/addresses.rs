@@ -99,7 +99,7 @@ impl Provider {
     pub(super) fn assign(&self, reader: &Reader<'_>, gateway: &Gateway) -> Result<Assigned, Refused> {
         let asked = read(&gateway.spec.addresses).map_err(Refused::Unsupported)?;
         let assigned = match self {
-            Self::Node => node(&asked, || reader.node_addresses()),
+            Self::Node => node(&asked, reader),
             Self::Pool(_) => reader.allocation(&gateway.meta.name).map(|addresses| Assigned {
                 addresses: addresses.iter().copied().map(Address::Ip).collect(),
             }),
@@ -168,16 +168,19 @@ fn read(asked: &[GatewayAddress]) -> Result<Asked, Fault> {
     Ok(read)
 }
 
-fn node<'a>(asked: &Asked, nodes: impl FnOnce() -> &'a [IpAddr]) -> Result<Assigned, Fault> {
-    if !asked.named.is_empty() {
-        let named: BTreeSet<_> = asked.named.iter().collect();
-        if !named.into_iter().eq(nodes()) {
-            let message = "the address provider `node` serves on the addresses of all nodes that run a proxy, \
-                           and on no others: leave spec.addresses empty";
-            return Err(Fault::new("AddressNotUsable", message));
-        }
+/// All nodes are to be named, also those whose proxy is not ready for a while: one that restarts takes nothing from
+/// the others.
+fn node(asked: &Asked, reader: &Reader<'_>) -> Result<Assigned, Fault> {
+    let names_them_all = || {
+        asked.named.iter().all(|address| reader.is_of_a_node(*address))
+            && reader.node_addresses().iter().all(|address| asked.named.contains(address))
+    };
+    if asked.named.is_empty() || names_them_all() {
+        return Ok(Assigned { addresses: vec![Address::Node] });
     }
-    Ok(Assigned { addresses: vec![Address::Node] })
+    let message = "the address provider `node` serves on the addresses of all nodes that run a proxy, \
+                   and on no others: leave spec.addresses empty";
+    Err(Fault::new("AddressNotUsable", message))
 }
 
 fn as_written(asked: &Asked, default: IpAddr) -> Result<Assigned, Fault> {
