@@ -9,7 +9,7 @@ use proxy_config::unit::{EncodedUnit, Unit};
 
 use crate::observe::Malformed;
 use crate::snapshot::http_route::ParentRef;
-use crate::snapshot::meta::{Kind, Meta, ObjectRef};
+use crate::snapshot::meta::{GATEWAY_GROUP, Kind, Meta, ObjectRef};
 use crate::status::{Condition, DesiredStatus, ParentStatus, StatusContent};
 
 use super::attach::{Attached, HOSTNAME_TAKEN, Taking, holder_of};
@@ -204,7 +204,10 @@ fn parents_of(reader: &Reader<'_>, written: Written<'_>) -> Vec<ParentRef> {
     let mut parents = written.parents().to_vec();
     if written.wants_defaults() {
         let namespace = &*written.meta().name.namespace;
-        let named: BTreeSet<_> = parents.iter().map(|parent| parent.target(namespace)).collect();
+        // A ListenerSet or a Service may well be called as a Gateway is.
+        let is_gateway = |parent: &&ParentRef| parent.group == GATEWAY_GROUP && parent.kind == "Gateway";
+        let named = parents.iter().filter(is_gateway).map(|parent| parent.target(namespace));
+        let named: BTreeSet<_> = named.collect();
         let defaults = reader.default_gateways().filter(|gateway| !named.contains(gateway));
         parents.extend(defaults.map(ParentRef::gateway));
     }
