@@ -57,7 +57,7 @@ pub fn merge_status(desired: &DesiredStatus, current: &Value, now: Timestamp) ->
         }
         StatusContent::Route { controller, parents } => {
             let entries = parents.iter().map(|one| (parent_ref(&one.parent), &*one.conditions));
-            let lists = Entries { list: "parents", reference: "parentRef", limit: usize::MAX };
+            let lists = Entries { list: "parents", reference: "parentRef", limit: MAX_PARENTS };
             merge.put_entries(&mut status, controller, &lists, entries);
         }
     }
@@ -192,7 +192,8 @@ struct Entries {
 
 /// How many ancestors a status holds at most. Source: the CRD, `status.ancestors`.
 const MAX_ANCESTORS: usize = 16;
-/// How many parents the status of an XBackend holds at most. Source: the CRD, `status.parents`.
+/// How many parents the status of a route or an XBackend holds at most: one with more is refused as a whole. A route
+/// may have more that asks for default Gateways. Source: the CRDs, `status.parents`.
 const MAX_PARENTS: usize = 32;
 
 fn ancestor_ref(gateway: &ObjectName) -> Value {

@@ -158,6 +158,17 @@ fn entries_of_other_controllers_stay_and_ours_are_those_desired() {
 }
 
 #[test]
+fn a_route_of_more_parents_than_its_status_holds_says_what_fits() {
+    let names: Vec<_> = (0..40).map(|index| format!("g{index}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let theirs = json!({ "controllerName": "them.dev/x", "parentRef": {}, "conditions": [] });
+    let written = merge(&route(&names), &json!({ "parents": [theirs] })).expect("a change");
+    let parents = written["parents"].as_array().expect("a list");
+    assert_eq!((parents.len(), &parents[0]), (32, &theirs));
+    assert_eq!(merge(&route(&names), &written), None);
+}
+
+#[test]
 fn a_route_that_is_not_ours_is_left_alone() {
     assert_eq!(merge(&route(&[]), &Value::Null), None);
     assert_eq!(merge(&route(&[]), &json!({ "parents": [] })), None);
