@@ -177,7 +177,7 @@ fn translate_found(reader: &Reader<'_>, written: Written<'_>) -> (Derivation, Em
     }
     let mut emission = Emission::of(route);
     if !parents.is_empty() {
-        emission.problems = problems(&rules, hostnames.as_ref().err(), &parents);
+        emission.problems = problems(&rules, hostnames.as_ref().err(), written, &parents);
     }
     let hosts = if rival_of(written.kind()).is_some() { attached.hosts() } else { BTreeMap::new() };
     // What can't be served is attached to nothing, and keeps its hostnames from rivals all the same.
@@ -237,22 +237,33 @@ fn status(reader: &Reader<'_>, meta: &Meta, parents: Vec<ParentStatus>) -> Optio
     Some(DesiredStatus::new(meta, StatusContent::Route { controller, parents }))
 }
 
-fn problems(rules: &Rules, hostnames: Option<&Fault>, parents: &[ParentStatus]) -> Vec<Problem> {
+fn problems(
+    rules: &Rules,
+    hostnames: Option<&Fault>,
+    written: Written<'_>,
+    parents: &[ParentStatus],
+) -> Vec<Problem> {
     let mut problems = rules.problems.clone();
     problems.extend(hostnames.map(|fault| Problem::of("", fault)));
-    for (index, parent) in parents.iter().enumerate() {
+    for parent in parents {
         let accepted = parent.conditions.iter().find(|condition| condition.kind == ACCEPTED);
         let refused = accepted.filter(|condition| {
             ["NoMatchingParent", "NotAllowedByListeners", "NoMatchingListenerHostname", HOSTNAME_TAKEN]
                 .contains(&condition.reason)
         });
         problems.extend(refused.map(|condition| Problem {
-            field: format!("spec.parentRefs[{index}]"),
+            field: field_of(written, &parent.parent),
             reason: condition.reason,
             message: condition.message.clone(),
         }));
     }
     problems
+}
+
+/// Where a parent is written: not all that a route names are ours, and a default Gateway is not named.
+fn field_of(written: Written<'_>, parent: &ParentRef) -> String {
+    let index = written.parents().iter().position(|named| named == parent);
+    index.map_or_else(|| "spec.useDefaultGateways".into(), |index| format!("spec.parentRefs[{index}]"))
 }
 
 fn conditions(rules: &Rules, refused: Option<&Fault>) -> Vec<Condition> {
