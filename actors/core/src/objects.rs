@@ -94,7 +94,8 @@ fn change(wanted: Option<&Arc<GatewayService>>, standing: Option<&Arc<Service>>)
     match (wanted, made) {
         (Some(wanted), None) => Some(Change::Apply(wanted.clone())),
         (Some(wanted), Some(Some(made))) if made != wanted => Some(Change::Apply(wanted.clone())),
-        (None, Some(Some(_))) => Some(Change::Delete),
+        // Labels alone may be a copy's: what we made has an owner.
+        (None, Some(Some(made))) if !made.owner.is_empty() => Some(Change::Delete),
         (Some(_) | None, Some(_)) | (None, None) => None,
     }
 }
@@ -151,13 +152,22 @@ mod tests {
         let wanted = Services::unit(name.clone(), Arc::new(service.clone()));
         let good = standing(&name, json!(service.labels));
         assert_eq!(plan(&wanted, &good.services), []);
-        let mut labels = json!(service.labels);
+        let service_labels = json!(service.labels);
+        let mut labels = service_labels.clone();
         labels["a"] = json!("other");
         let apply = [(name.clone(), Change::Apply(Arc::new(service)))];
         assert_eq!(plan(&wanted, &standing(&name, labels).services), apply);
         assert_eq!(plan(&wanted, &Store::new()), apply);
         assert_eq!(plan(&wanted, &standing(&name, json!({ "theirs": "" })).services), []);
         assert_eq!(plan(&Services::new(), &good.services), [(name, Change::Delete)]);
+        let copy = json!({ "name": "copy", "namespace": "shop", "labels": service_labels });
+        let mut copied = Snapshot::default();
+        copied.put(observe(Kind::Service, &json!({ "metadata": copy, "spec": {} })));
+        assert_eq!(
+            plan(&Services::new(), &copied.services),
+            [],
+            "labels that were copied make it none of ours"
+        );
     }
 
     #[test]

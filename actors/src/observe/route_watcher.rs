@@ -81,8 +81,9 @@ impl State {
     fn publish(&mut self, myself: &ActorRef<Msg>) {
         self.changes.borrow_and_update();
         self.args.resync.borrow_and_update();
+        // Counted before it is taken: who reads the count, and asks for a later one, gets none that was taken before.
+        let generation = self.args.generation.fetch_add(1, Ordering::AcqRel) + 1;
         if let Some(mut snapshot) = self.args.stores.snapshot() {
-            let generation = self.args.generation.fetch_add(1, Ordering::Relaxed) + 1;
             snapshot.generation = generation;
             self.args.metrics.snapshot(generation);
             tracing::debug!(generation, "a new snapshot");

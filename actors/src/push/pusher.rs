@@ -137,7 +137,7 @@ impl Actor for Pusher {
 impl State {
     /// From now on: what is translated from a snapshot that is taken from now on.
     fn begin(&mut self, myself: &ActorRef<Msg>) {
-        self.after = Some(self.args.generation.load(Ordering::Relaxed));
+        self.after = Some(self.args.generation.load(Ordering::Acquire));
         if self.args.route_watcher.send(route_watcher::Msg::Changed).is_err() {
             // It is being restarted, and will join anew by itself.
             tracing::debug!("the join of the stores is restarting");
