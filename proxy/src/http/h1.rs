@@ -201,6 +201,8 @@ where
         };
         self.timer.clear(Limit::Request);
         self.timer.clear(Limit::Attempt);
+        // It may still run where the exchange failed before all of the content had come.
+        self.timer.clear(Limit::Body);
         self.record(&outcome, routed.as_ref(), begun);
         match outcome.reason {
             Some(Reason::ClientGone | Reason::ResponseCut) => return false,

@@ -7,7 +7,7 @@ use http::Method;
 use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
 use proxy::metrics::text;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -15,6 +15,7 @@ use crate::http1::{Answer, Client};
 use crate::http2;
 use crate::origin::Origin;
 use crate::rig::{PATIENCE, Rig, Site};
+use crate::server::listen;
 
 async fn limited(limits: Limits, origins: &[&Origin]) -> (Rig, Site) {
     let rig = Rig::limited(1, limits, DrainSettings::default()).await;
@@ -174,6 +175,33 @@ async fn content_that_trickles_is_refused_and_content_that_keeps_the_pace_is_not
     let mut client = Client::connect(rig.http).await.unwrap();
     let answer = trickle(&mut client, head, 400, 30).await.unwrap();
     assert!(answer.is_ok(), "{answer:?}");
+}
+
+/// Reads a head; ends the connection if that is a POST's, else answers.
+async fn hears_no_post_out(mut stream: TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { return };
+        head.push(byte);
+    }
+    if !head.starts_with(b"POST ") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_time_for_content_of_a_request_that_failed_is_not_the_next_ones() {
+    let (address, _server) = listen("127.0.0.31:0", hears_no_post_out).await;
+    let rig = Rig::limited(1, hasty(), DrainSettings::default()).await;
+    rig.hold(&Site::new(&rig, address)).await;
+    let mut client = Client::connect(rig.http).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\n";
+    let answer = client.ask(head.as_bytes()).await.unwrap();
+    assert!(answer.head.starts_with("HTTP/1.1 502 "), "{answer:?}");
+    assert_eq!(answer.field("connection"), None);
+    client.stream.write_all(b"hi").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(client.get("/").await.expect("the connection goes on").is_ok());
 }
 
 #[tokio::test]
