@@ -27,11 +27,16 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// What a worker has that listens on 127.0.0.1:1 and has no routes.
 fn context() -> Rc<Context> {
+    context_of(Vec::new())
+}
+
+/// The same, of which the listener `web` has these routes, with all that they need.
+pub(in crate::http) fn context_of(mut units: Vec<EncodedUnit>) -> Rc<Context> {
     let seats = Arc::new(Seats::new(1));
     let load = seats.iter().next().unwrap().load().clone();
     let (id, listener) = listener("web", 1, None);
     let mut compiler = Compiler::new([127, 0, 0, 1].into(), Arc::default(), Metrics::new(1));
-    let units = [EncodedUnit::new(id, &listener)];
+    units.push(EncodedUnit::new(id, &listener));
     let table = compiler.apply(&units, [], Version::default(), UnitSet::default().root());
     let table = Arc::new(ArcSwap::new(table));
     let shared =

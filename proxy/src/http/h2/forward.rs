@@ -343,7 +343,16 @@ impl<'a> Forwarding<'a> {
             }
         }
         self.pace.stop(&self.timer);
+        self.wait_for_response();
         Ok(())
+    }
+
+    /// Once the request is sent, a rule's own timeouts take the place of the proxy's.
+    fn wait_for_response(&self) {
+        let timeouts = self.job.routed.rule().timeouts;
+        if timeouts.request.is_some() || timeouts.backend_request.is_some() {
+            self.timer.clear(Limit::Idle);
+        }
     }
 
     /// As HTTP/1 does; the messages of a gRPC stream come whenever there are any.
