@@ -1,9 +1,11 @@
 //! TLS that ends here: who may speak it, with which certificate, and how long a handshake may take.
 //!
 //! Owns the keys of the session tickets (one set per process, so that a swap of the configuration does not
-//! end resumption; where clients are validated each rule has its own), the rustls configuration and the limit on handshakes that run at once. Called by a
+//! end resumption; where clients are validated each rule has its own) and the rustls configuration. Called by a
 //! worker for a connection of an HTTPS port. The certificate is looked up in the table of the moment of
-//! the handshake, through [`Certificates`]. Refuses to know HTTP, but for the names in ALPN.
+//! the handshake, through [`Certificates`]. How many run at once is bounded with the connections, and not besides:
+//! most of a handshake is waiting for its client, and those who never answer would take the place of all others.
+//! Refuses to know HTTP, but for the names in ALPN.
 
 use std::fmt;
 use std::io;
@@ -18,7 +20,6 @@ use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, version};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -55,18 +56,16 @@ pub struct Terms {
     pub clients: Option<Arc<Clients>>,
 }
 
-/// Limits on handshakes.
+/// How long handshakes take.
 #[derive(Clone, Copy, Debug)]
 pub struct TlsSettings {
     /// From the accept to the end of the handshake.
     pub handshake_timeout: Duration,
-    /// Handshakes of one process at a time; more wait within their timeout.
-    pub max_handshakes: usize,
 }
 
 impl Default for TlsSettings {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(5), max_handshakes: 512 }
+        Self { handshake_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -79,7 +78,7 @@ pub enum HandshakeError {
         /// The name that the client sent.
         name: Option<String>,
     },
-    /// The client was too slow, or too many others were at it.
+    /// The client was too slow.
     #[error("the handshake did not end in time")]
     TimedOut,
     /// The client resumed a session, but would not be let in today.
@@ -118,7 +117,6 @@ pub enum Spoken {
 pub struct Tls {
     certificates: Arc<dyn Certificates>,
     base: ServerConfig,
-    handshakes: Semaphore,
     timeout: Duration,
 }
 
@@ -136,12 +134,7 @@ impl Tls {
     pub fn new(certificates: Arc<dyn Certificates>, settings: TlsSettings) -> Result<Self, rustls::Error> {
         let tickets = aws_lc_rs::Ticketer::new()?;
         let base = server_config(tickets, None)?;
-        Ok(Self {
-            certificates,
-            base,
-            handshakes: Semaphore::new(settings.max_handshakes),
-            timeout: settings.handshake_timeout,
-        })
+        Ok(Self { certificates, base, timeout: settings.handshake_timeout })
     }
 
     /// When the handshake of a connection that was accepted at `accepted` must have ended.
@@ -172,8 +165,6 @@ impl Tls {
     {
         let acceptor = LazyConfigAcceptor::new(Acceptor::default(), stream);
         let mut start = acceptor.await.map_err(HandshakeError::Failed)?;
-        // Only who has sent a ClientHello takes a place: the silent ones can't keep others waiting.
-        let _one_of_few = self.handshakes.acquire().await.expect("the semaphore is never closed");
         let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
         let Some(terms) = self.certificates.terms(local, sni.as_deref()) else {
             // The connection ends either way, so a client that is gone already does not matter.

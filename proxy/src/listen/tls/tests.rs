@@ -1,4 +1,4 @@
-//! Handshakes: which certificate, how long, how many.
+//! Handshakes: which certificate, how long.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -205,14 +205,35 @@ async fn sessions_are_resumed_over_a_change_of_certificates_but_not_for_a_name_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_client_is_cut_off_and_those_who_wait_for_a_turn_too() {
-    let rig = Rig::new(TlsSettings { max_handshakes: 1, ..TlsSettings::default() });
-    let local = "127.0.0.1:443".parse().unwrap();
+async fn a_silent_client_is_cut_off() {
+    let rig = Rig::new(TlsSettings::default());
     let begun = Instant::now();
-    let ((_near, silent), (_other, waiting)) = (duplex(64), duplex(64));
-    let (first, second) =
-        tokio::join!(rig.tls.accept(silent, local, begun), rig.tls.accept(waiting, local, begun));
-    assert!(matches!(first, Err(HandshakeError::TimedOut)));
-    assert!(matches!(second, Err(HandshakeError::TimedOut)));
+    let (_near, silent) = duplex(64);
+    let outcome = rig.tls.accept(silent, "127.0.0.1:443".parse().unwrap(), begun).await;
+    assert!(matches!(outcome, Err(HandshakeError::TimedOut)));
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_stop_after_their_first_message_keep_nobody_waiting() {
+    let rig = Rig::new(TlsSettings::default());
+    rig.certificates.put(Some("shop.example.com"), "shop.example.com");
+    let config = Arc::new(client(BOTH, &[]));
+    let name = ServerName::try_from("shop.example.com").unwrap();
+    let mut hello = Vec::<u8>::new();
+    rustls::ClientConnection::new(config.clone(), name).unwrap().write_tls(&mut hello).unwrap();
+    let (mut ends, mut handshakes) = (Vec::new(), Vec::new());
+    for _ in 0..1000 {
+        let (mut near, far) = duplex(64 * 1024);
+        near.write_all(&hello).await.unwrap();
+        ends.push(near);
+        handshakes.push(rig.tls.accept(far, "127.0.0.1:443".parse().unwrap(), Instant::now()));
+    }
+    let mut stopped = std::pin::pin!(futures_util::future::join_all(handshakes));
+    timeout_at(Instant::now() + Duration::from_secs(1), stopped.as_mut()).await.unwrap_err();
+    tokio::select! {
+        biased;
+        _ = stopped => panic!("the others had to end first"),
+        connected = rig.connect(&config, "shop.example.com") => drop(connected.unwrap()),
+    }
 }
