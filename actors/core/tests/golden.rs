@@ -170,6 +170,17 @@ fn what_follows_is_as_written() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// These objects, and a Gateway of one listener.
+fn beside_a_gateway(objects: &str) -> String {
+    let gateway = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop, generation: 1}
+spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---";
+    [gateway, objects].concat()
+}
+
 /// Holds that a unit waits as soon as the Secret `shop/pair` can't be read, and not before.
 fn stays_while_the_pair_can_not_be_read(yaml: &str, unit: &UnitId) {
     let mut held = snapshot(yaml);
@@ -203,12 +214,8 @@ stringData: {tls.crt: \"${CERTIFICATE}\", tls.key: \"${KEY}\"}
 
 #[test]
 fn a_backend_stays_as_it_is_while_what_it_is_shown_can_not_be_read() {
-    let yaml = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge, namespace: shop, generation: 1}
-spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
----
+    let yaml = &beside_a_gateway(
+        "
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: out, namespace: shop, generation: 1}
@@ -230,7 +237,8 @@ kind: Secret
 metadata: {name: pair, namespace: shop}
 type: kubernetes.io/tls
 stringData: {tls.crt: \"${CERTIFICATE}\", tls.key: \"${KEY}\"}
-";
+",
+    );
     stays_while_the_pair_can_not_be_read(
         yaml,
         &UnitId::external_backend("XBackend", &ObjectName::new("shop", "out")),
@@ -296,12 +304,7 @@ spec: {type: ExternalHostname, externalHostname: {hostname: db.example.com}, por
 
 #[test]
 fn sessions_of_the_ports_of_a_service_and_of_an_xbackend_of_one_name_are_told_apart() {
-    let yaml = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge, namespace: shop, generation: 1}
-spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
----
+    let yaml = &beside_a_gateway("
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: all, namespace: shop, generation: 1}
@@ -329,7 +332,7 @@ metadata: {name: both, namespace: shop, generation: 1}
 spec:
   targetRefs: [{group: \"\", kind: Service, name: web}, {group: gateway.networking.x-k8s.io, kind: XBackend, name: web}]
   sessionPersistence: {}
-";
+");
     let session = |id: UnitId| {
         let Unit::Backend(backend) = unit(yaml, &id) else { panic!("a backend") };
         backend.traffic.and_then(|traffic| traffic.session).expect("its policy says so").name
@@ -343,12 +346,7 @@ spec:
 
 #[test]
 fn more_than_all_requests_can_not_be_mirrored_however_that_is_written() {
-    let yaml = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge, namespace: shop, generation: 1}
-spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
----
+    let yaml = &beside_a_gateway("
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: mirrors, namespace: shop, generation: 1}
@@ -361,7 +359,7 @@ spec:
   - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 101}}}]
   - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 0, denominator: 0}}}]
   - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, percent: 1, fraction: {numerator: 1}}}]
-";
+");
     let id = UnitId::route("HTTPRoute", &ObjectName::new("shop", "mirrors"));
     let Unit::Route(route) = unit(yaml, &id) else { panic!("a route") };
     let invalid: Vec<_> = route.rules.iter().map(|rule| rule.invalid.as_deref()).collect();
@@ -378,17 +376,14 @@ spec:
 
 #[test]
 fn a_route_that_can_not_be_read_or_served_gives_its_hostname_to_no_rival() {
-    let younger = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: edge, namespace: shop, generation: 1}
-spec: {gatewayClassName: portreeve, listeners: [{name: http, port: 80, protocol: HTTP}]}
----
+    let younger = &beside_a_gateway(
+        "
 apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
 metadata: {name: younger, namespace: shop, generation: 1, creationTimestamp: \"2026-01-02T00:00:00Z\"}
 spec: {parentRefs: [{name: edge}], hostnames: [a.example.com], rules: [{}]}
-";
+",
+    );
     let older = "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
