@@ -2,7 +2,7 @@
 //!
 //! A connection has one [`Timer`]; it sets deadlines by storing a number. One task per worker looks at
 //! all of them every [`TICK`], and wakes those whose time is over. Deadlines are late by up to two ticks,
-//! never early. Called by the codecs; knows nothing of what is timed.
+//! and never early; only those beyond [`SHORT`] may be, by what the worker was busy for when they were set. Called by the codecs; knows nothing of what is timed.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -13,6 +13,10 @@ use tokio::time::Instant;
 
 /// How often deadlines are looked at.
 pub const TICK: Duration = Duration::from_millis(50);
+
+/// Deadlines below this are counted from the clock, others from the last tick: a worker may have been busy for much
+/// longer than a tick since then.
+const SHORT: Duration = Duration::from_secs(5);
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -186,8 +190,9 @@ pub struct Timer {
 impl Timer {
     /// Sets a deadline from now on.
     pub fn set(&self, limit: Limit, after: Duration) {
+        let now = if after < SHORT { self.inner.update() } else { self.inner.now.get() };
         let after = u64::try_from((after + TICK).as_millis()).unwrap_or(NEVER);
-        self.entry.set(limit, self.inner.now.get().saturating_add(after));
+        self.entry.set(limit, now.saturating_add(after));
     }
 
     /// Puts a deadline off, to no more than so much from now on.
@@ -274,6 +279,21 @@ mod tests {
     fn check_elapsed(since: Instant, want: Duration) {
         let elapsed = since.elapsed();
         assert!(elapsed >= want && elapsed <= want + 2 * TICK, "{elapsed:?}");
+    }
+
+    /// In real time: the runtime's own can't be stopped while its clock goes on.
+    #[tokio::test]
+    async fn a_short_deadline_is_not_early_where_the_worker_was_busy_before() {
+        let test = async {
+            let timers = Timers::default();
+            let timer = timers.timer();
+            std::thread::sleep(4 * TICK);
+            let begun = std::time::Instant::now();
+            timer.set(Limit::Attempt, 2 * TICK);
+            assert_eq!(expired(&timer).await, Limit::Attempt);
+            assert!(begun.elapsed() >= 2 * TICK, "{:?}", begun.elapsed());
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test(start_paused = true)]
