@@ -94,6 +94,25 @@ async fn a_file_that_can_not_be_read_or_is_no_yaml_goes_on_with_what_it_held() {
 }
 
 #[tokio::test]
+async fn a_folder_that_can_not_be_read_goes_on_with_what_it_held() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("manifests");
+    let args = args(&folder);
+    let mut memory = Memory::default();
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("a.yaml"), GATEWAY).unwrap();
+    read(&mut memory, &args).await.unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    // A link that leads to itself: something is there, and nobody can read it.
+    std::os::unix::fs::symlink(&folder, &folder).unwrap();
+    let (objects, faults) = read(&mut memory, &args).await.unwrap();
+    assert_eq!((objects, faults.len()), (vec!["Gateway default/edge".to_owned()], 1));
+    std::fs::remove_file(&folder).unwrap();
+    let (objects, _) = read(&mut memory, &args).await.unwrap();
+    assert_eq!(objects, [""; 0], "it is gone");
+}
+
+#[tokio::test]
 async fn a_change_is_a_new_generation_and_a_name_stands_once() {
     let folder = tempfile::tempdir().unwrap();
     let args = args(folder.path());
