@@ -10,12 +10,11 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use tokio::task::spawn_local;
-use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pool::{Connection, OpenError, Pool};
@@ -31,8 +30,6 @@ use keep::Counted;
 
 /// Connections to one endpoint.
 pub const MAX_CONNECTIONS: usize = 2;
-/// How long an endpoint may take to let another stream begin.
-const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a response that an endpoint may send before they are taken.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// The same, over all streams of a connection.
@@ -106,7 +103,7 @@ impl Multiplexed {
 /// A way to an endpoint for one exchange.
 ///
 /// # Errors
-/// Where no connection can be made, or none takes another stream in time.
+/// Where no connection can be made.
 pub(super) async fn open(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<Connection, OpenError> {
     let multiplexed = endpoint.multiplexed();
     loop {
@@ -115,8 +112,8 @@ pub(super) async fn open(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<Connec
             None => dial(endpoint, pool).await?,
         };
         let Shared { sender, made, exchanges } = shared;
-        let ready = timeout(READY_TIMEOUT, sender.ready()).await;
-        match ready.map_err(io::Error::from)? {
+        // At once: whether it takes streams at all. One too many for now begins when another ends.
+        match sender.ready().await {
             Ok(sender) => {
                 let scheme = if endpoint.tls().is_some() { "https" } else { "http" };
                 let stream = Stream::Exchange(translated(Ready { sender, made, scheme }, exchanges));
@@ -193,6 +190,7 @@ async fn connect(endpoint: &Arc<Endpoint>, pool: &Pool) -> Result<Shared, OpenEr
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
 
     use socket2::{Domain, Socket, Type};
     use tokio::time::{Instant, sleep};

@@ -107,7 +107,8 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
         }
         "/test.Echo/Repeat" => repeat_messages(body, respond, repeat.unwrap_or(1)).await,
         "/test.Echo/Fail" => fail(&mut respond),
-        "/ws" => {
+        "/ws-refused-once" if asked == 1 => respond.send_reset(h2::Reason::REFUSED_STREAM),
+        "/ws" | "/ws-refused-once" => {
             let mut stream = respond.send_response(head(200), false).unwrap();
             echo(&mut body, &mut stream).await;
             stream.send_data(Bytes::new(), true).unwrap();
@@ -312,8 +313,8 @@ async fn a_request_that_the_backend_refuses_unseen_is_sent_again_whatever_its_me
     assert_eq!(origin.seen.heads.lock().unwrap().len(), 2);
 }
 
-fn websocket() -> Request<()> {
-    let mut head = request(Method::CONNECT, "/ws");
+fn websocket(path: &str) -> Request<()> {
+    let mut head = request(Method::CONNECT, path);
     head.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     head.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
     head
@@ -325,7 +326,7 @@ async fn a_websocket_of_http2_is_one_of_http2_to_the_backend() {
     let rig = rig(&origin).await;
     let client = Client::connect(&rig).await;
     client.get("/").await.check(200, b"ok");
-    let (response, mut stream) = client.send(websocket(), false).await;
+    let (response, mut stream) = client.send(websocket("/ws"), false).await;
     let (head, mut body) = timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
     assert_eq!(head.status, 200);
     for field in ["upgrade", "connection", "sec-websocket-accept"] {
@@ -341,6 +342,19 @@ async fn a_websocket_of_http2_is_one_of_http2_to_the_backend() {
     assert_eq!(heads[1].method(), Method::CONNECT);
     assert_eq!(heads[1].extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
     assert!(!heads[1].headers().contains_key("sec-websocket-key"));
+}
+
+#[tokio::test]
+async fn a_websocket_that_the_backend_refuses_unseen_is_asked_for_again() {
+    let origin = Origin::of_websockets().await;
+    let rig = rig(&origin).await;
+    let client = Client::connect(&rig).await;
+    let (response, mut stream) = client.send(websocket("/ws-refused-once"), false).await;
+    let (head, mut body) = timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
+    assert_eq!(head.status, 200);
+    stream.send_data("hello".into(), false).unwrap();
+    assert_eq!(timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap(), "hello");
+    assert_eq!(origin.seen.heads.lock().unwrap().len(), 2);
 }
 
 const UPGRADE: &[u8] =
@@ -383,7 +397,7 @@ async fn a_websocket_to_a_backend_that_takes_none_is_refused() {
     let rig = rig(&origin).await;
     let client = Client::connect(&rig).await;
     client.get("/").await.check(200, b"ok");
-    let (response, _stream) = client.send(websocket(), false).await;
+    let (response, _stream) = client.send(websocket("/ws"), false).await;
     assert_eq!(timeout(PATIENCE, response).await.unwrap().unwrap().status(), 501);
     let mut one = http1::Client::connect(rig.http).await.unwrap();
     assert!(one.ask(UPGRADE).await.unwrap().head.starts_with("HTTP/1.1 501 "));

@@ -49,10 +49,7 @@ pub(super) async fn exchange(codec: DuplexStream, mut endpoint: Ready, aside: &A
         let is_head = told.request.method() == Method::HEAD;
         let mut content = BodyReader::new(told.framing);
         let begun = endpoint.sender.send_request(told.request, content.is_done());
-        let (response, stream) = begun.map_err(|error| {
-            aside.is_unprocessed.store(true, Relaxed);
-            io::Error::other(error)
-        })?;
+        let (response, stream) = begun.map_err(|error| unsent(error, aside))?;
         let sending = send(&mut from, (stream, &mut content), read);
         let receiving = receive(response, is_head, &mut to, aside);
         let mut receiving = std::pin::pin!(receiving);
@@ -184,8 +181,14 @@ async fn receive(
     pass(response, is_head, to, aside).await
 }
 
+/// The request was not even sent.
+pub(super) fn unsent(error: h2::Error, aside: &Aside) -> io::Error {
+    aside.is_unprocessed.store(true, Relaxed);
+    io::Error::other(error)
+}
+
 /// RFC 9113 section 8.7: a stream that is refused, or beyond the last that GOAWAY names, was not looked at.
-fn failed(error: h2::Error, aside: &Aside) -> io::Error {
+pub(super) fn failed(error: h2::Error, aside: &Aside) -> io::Error {
     let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     if error.is_remote() && (is_refused || error.is_go_away()) {
         aside.is_unprocessed.store(true, Relaxed);

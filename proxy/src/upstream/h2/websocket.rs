@@ -45,8 +45,8 @@ pub(super) async fn carry(
     request.extensions_mut().insert(Protocol::from_static("websocket"));
     request.headers_mut().remove("sec-websocket-key");
     let begun = endpoint.sender.send_request(request, false);
-    let (response, stream) = begun.map_err(io::Error::other)?;
-    let response = response.await.map_err(io::Error::other)?;
+    let (response, stream) = begun.map_err(|error| translate::unsent(error, aside))?;
+    let response = response.await.map_err(|error| translate::failed(error, aside))?;
     if !response.status().is_success() {
         return translate::pass(response, false, to, aside).await;
     }
