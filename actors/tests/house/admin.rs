@@ -302,6 +302,7 @@ async fn a_followers_page_names_the_leader() {
     assert_eq!(of_the_follower["leader"], of_the_leader["leader"]);
     let name = ["a_", "b_"][leading];
     assert!(of_the_follower["leader"].as_str().unwrap().starts_with(name), "{of_the_follower}");
+    until("the follower's translation", || follows.edges.translation.borrow().is_some()).await;
     assert_eq!(get(follows.status.unwrap(), "/readyz").await.status, 200, "a follower is ready");
     for controller in &controllers {
         controller.running.stop().await.unwrap();

@@ -95,6 +95,14 @@ pub struct Timeouts {
     pub backend_request: Option<Duration>,
 }
 
+impl Timeouts {
+    /// Whether they take the place of the proxy's own limit on how long nothing may move: where nothing is limited, and
+    /// where the whole exchange is, once the request is sent.
+    pub fn replace_idle(&self, is_sent: bool) -> bool {
+        self.request.is_some_and(|limit| limit.is_zero() || is_sent)
+    }
+}
+
 /// What routing says of a request.
 #[derive(Clone, Debug)]
 pub struct Routed {

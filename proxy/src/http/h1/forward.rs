@@ -297,6 +297,15 @@ where
         Ok(())
     }
 
+    /// Something has moved: how long nothing may counts from now on, unless the rule's own limits take its place.
+    pub(super) fn moved(&self) {
+        let timer = &self.connection.timer;
+        match self.job.timeouts().replace_idle(self.is_sent) {
+            true => timer.clear(Limit::Idle),
+            false => timer.set(Limit::Idle, IDLE_TIMEOUT),
+        }
+    }
+
     /// Once the request is sent, a rule's own timeouts take the place of the proxy's.
     fn wait_for_response(&self) {
         let timeouts = self.job.timeouts();
@@ -335,7 +344,7 @@ where
         let polled = self.sending.poll(cx, client, stream);
         if self.sending.moved() != before {
             self.exchange.sent();
-            self.connection.timer.set(Limit::Idle, IDLE_TIMEOUT);
+            self.moved();
         }
         if self.sending.is_ended() {
             self.exchange.request_received();

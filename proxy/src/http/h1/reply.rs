@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::buffer::ReadBuffer;
 use super::forward::{Forwarding, Upstream};
 use super::pump::{Pump, PumpError};
-use super::{IDLE_TIMEOUT, Outcome, rarely};
+use super::{Outcome, rarely};
 use crate::http::body::{BodyReader, BodyWriter};
 use crate::http::exchange::{Failure, Next, Received};
 use crate::http::head::{Head, Response};
@@ -108,7 +108,7 @@ where
         let from = (&mut upstream.stream, &mut upstream.buffer);
         let polled = receiving.poll(cx, from, &mut self.connection.stream);
         if receiving.moved() != before {
-            self.connection.timer.set(Limit::Idle, IDLE_TIMEOUT);
+            self.moved();
         }
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),

@@ -1,16 +1,20 @@
 //! HTTP/1 connections on a worker, without a socket.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use proxy_config::route::PathMatch;
 use proxy_config::set::UnitSet;
-use proxy_config::unit::EncodedUnit;
+use proxy_config::unit::{EncodedUnit, Unit};
 use proxy_config::wire::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpListener;
 use tokio::task::LocalSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::idle::LAST_CALL;
 use super::*;
@@ -21,7 +25,7 @@ use crate::listen::drain::Drain;
 use crate::listen::handoff::Seats;
 use crate::metrics::Metrics;
 use crate::table::compile::Compiler;
-use crate::table::compile::tests::world::listener;
+use crate::table::compile::tests::world::{backend, endpoints, listener, route, rule};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -62,6 +66,57 @@ fn client_with(context: &Rc<Context>, window: usize) -> DuplexStream {
 
 pub(in crate::http) async fn locally<F: Future>(test: impl FnOnce(Rc<Context>) -> F) -> F::Output {
     LocalSet::new().run_until(async { test(context()).await }).await
+}
+
+/// A route to one endpoint, of which answers may take so long.
+pub(in crate::http) fn route_to(endpoint: SocketAddr, request: Duration) -> Vec<EncodedUnit> {
+    let mut rule = rule(PathMatch::Prefix("/".to_owned()), Some("cart"));
+    rule.timeouts.request = Some(u64::try_from(request.as_millis()).unwrap());
+    let (slice_id, Unit::Endpoints(mut slice)) = endpoints("cart", "1", &[1]) else { unreachable!() };
+    slice.endpoints[0].address = endpoint.ip();
+    slice.ports[0].port = endpoint.port();
+    let slice = (slice_id, Unit::Endpoints(slice));
+    let units = [route("r", 0, &["web"], &[], vec![rule]), backend("cart"), slice];
+    units.into_iter().map(|(id, unit)| EncodedUnit::new(id, &unit)).collect()
+}
+
+/// An endpoint that waits before it answers one connection, and then before the second half of the content.
+pub(in crate::http) async fn answers_slowly(
+    within: Duration,
+    before: Duration,
+) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0, "a request");
+        sleep(before).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+        sleep(within).await;
+        stream.write_all(b"cd").await.unwrap();
+        sleep(IDLE_TIMEOUT).await;
+    });
+    (address, AbortOnDropHandle::new(served))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_takes_as_long_as_the_rule_says_and_may_be_quiet_meanwhile() {
+    let test = async {
+        let long = IDLE_TIMEOUT * 3 / 2;
+        for (within, before) in [(Duration::ZERO, long), (long, Duration::ZERO)] {
+            for request in [Duration::ZERO, 2 * IDLE_TIMEOUT] {
+                let (address, _server) = answers_slowly(within, before).await;
+                let mut client = client(&context_of(route_to(address, request)));
+                client.write_all(REQUEST).await.unwrap();
+                let mut got = Vec::new();
+                while !got.ends_with(b"abcd") {
+                    got.push(client.read_u8().await.unwrap());
+                }
+                assert!(got.starts_with(b"HTTP/1.1 200 "), "{got:?}");
+            }
+        }
+    };
+    LocalSet::new().run_until(test).await;
 }
 
 async fn read_to_end(client: &mut DuplexStream) -> String {

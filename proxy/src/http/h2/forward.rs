@@ -160,7 +160,7 @@ pub(super) fn limit(timer: &Timer, limit: Limit, timeout: Option<Duration>) {
 impl<'a> Forwarding<'a> {
     async fn run(&mut self, head: &mut Head) -> Outcome {
         let timeouts = self.job.routed.rule().timeouts;
-        self.timer.set(Limit::Idle, IDLE_TIMEOUT);
+        self.moved();
         let backend = Arc::clone(&self.job.target.backend);
         let bound = self.job.target.bound().cloned();
         let mut attempts = Attempts::new(self.job.routed, &backend, bound.as_ref());
@@ -322,7 +322,7 @@ impl<'a> Forwarding<'a> {
         let polled = self.sending.poll(cx, stream);
         if self.sending.moved() != before {
             self.exchange.sent();
-            self.timer.set(Limit::Idle, IDLE_TIMEOUT);
+            self.moved();
         }
         if self.sending.is_ended() {
             self.exchange.request_received();
@@ -345,6 +345,14 @@ impl<'a> Forwarding<'a> {
         self.pace.stop(&self.timer);
         self.wait_for_response();
         Ok(())
+    }
+
+    /// Something has moved: how long nothing may counts from now on, unless the rule's own limits take its place.
+    pub(super) fn moved(&self) {
+        match self.job.routed.rule().timeouts.replace_idle(self.is_sent) {
+            true => self.timer.clear(Limit::Idle),
+            false => self.timer.set(Limit::Idle, IDLE_TIMEOUT),
+        }
     }
 
     /// Once the request is sent, a rule's own timeouts take the place of the proxy's.

@@ -16,7 +16,6 @@ use super::render;
 use super::stream::{Outcome, answer};
 use crate::http::body::BodyReader;
 use crate::http::exchange::{Failure, Next, Received};
-use crate::http::h1::IDLE_TIMEOUT;
 use crate::http::h1::buffer::ReadBuffer;
 use crate::http::head::{Head, Response};
 use crate::http::respond::Reason;
@@ -91,7 +90,7 @@ impl<'a> Forwarding<'a> {
         let before = receiving.moved();
         let polled = receiving.poll(cx, (&mut upstream.stream, &mut upstream.buffer), to);
         if receiving.moved() != before {
-            self.timer.set(Limit::Idle, IDLE_TIMEOUT);
+            self.moved();
         }
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),

@@ -1,19 +1,14 @@
 //! HTTP/2 connections on a worker, without a socket: how they live and end.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use proxy_config::route::PathMatch;
-use proxy_config::unit::{EncodedUnit, Unit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::http::h1::IDLE_TIMEOUT;
-use crate::http::h1::tests::{context_of, locally};
-use crate::table::compile::tests::world::{backend, endpoints, route, rule};
+use crate::http::h1::tests::{answers_slowly, context_of, locally, route_to};
 
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -226,37 +221,42 @@ async fn a_call_without_a_route_is_unimplemented() {
     .await;
 }
 
-/// A route to one endpoint, of which answers may take so many milliseconds.
-fn route_to(endpoint: SocketAddr, request: u64) -> Vec<EncodedUnit> {
-    let mut rule = rule(PathMatch::Prefix("/".to_owned()), Some("cart"));
-    rule.timeouts.request = Some(request);
-    let (slice_id, Unit::Endpoints(mut slice)) = endpoints("cart", "1", &[1]) else { unreachable!() };
-    slice.endpoints[0].address = endpoint.ip();
-    slice.ports[0].port = endpoint.port();
-    let slice = (slice_id, Unit::Endpoints(slice));
-    let units = [route("r", 0, &["web"], &[], vec![rule]), backend("cart"), slice];
-    units.into_iter().map(|(id, unit)| EncodedUnit::new(id, &unit)).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_waited_for_as_long_as_the_rule_says() {
     let test = async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let context = context_of(route_to(listener.local_addr().unwrap(), 120_000));
-        tokio::task::spawn_local(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            sleep(IDLE_TIMEOUT * 3 / 2).await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-            sleep(IDLE_TIMEOUT).await;
-        });
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        tokio::task::spawn_local(async move { serve(theirs, peer(), &context).await });
-        let (requests, connection) = h2::client::handshake(ours).await.unwrap();
-        let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::task::spawn_local(connection));
-        let mut ready = requests.ready().await.unwrap();
-        let request = http::Request::get("http://a/").body(()).unwrap();
-        let response = ready.send_request(request, true).unwrap().0.await.unwrap();
+        let (address, _server) = answers_slowly(Duration::ZERO, IDLE_TIMEOUT * 3 / 2).await;
+        let context = context_of(route_to(address, Duration::from_secs(120)));
+        let response = ask(&context).await;
         assert_eq!(response.status(), 200);
     };
     LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_may_be_quiet_for_as_long_as_the_rule_says() {
+    let test = async {
+        for request in [Duration::ZERO, Duration::from_secs(120)] {
+            let (address, _server) = answers_slowly(IDLE_TIMEOUT * 3 / 2, Duration::ZERO).await;
+            let context = context_of(route_to(address, request));
+            let mut body = ask(&context).await.into_body();
+            for part in ["ab", "cd"] {
+                let data = body.data().await.unwrap().unwrap();
+                assert_eq!(data, part);
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+        }
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// The answer to a request on a connection of its own.
+async fn ask(context: &Rc<Context>) -> http::Response<h2::RecvStream> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let context = context.clone();
+    tokio::task::spawn_local(async move { serve(theirs, peer(), &context).await });
+    let (requests, connection) = h2::client::handshake(ours).await.unwrap();
+    tokio::task::spawn_local(connection);
+    let mut ready = requests.ready().await.unwrap();
+    let request = http::Request::get("http://a/").body(()).unwrap();
+    ready.send_request(request, true).unwrap().0.await.unwrap()
 }
