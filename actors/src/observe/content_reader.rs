@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use imbl::OrdSet;
 use imbl::ordset::DiffItem;
 use kube::Client;
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, DynamicObject, GetParams};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
@@ -293,7 +293,9 @@ fn serves(held: &Snapshot, object: &ObjectRef) -> bool {
 async fn read(client: Client, object: ObjectRef, version: ObjectVersion) -> Answer {
     let resource = Resource::of(object.kind).api_resource();
     let api: Api<DynamicObject> = Api::namespaced_with(client, &object.name.namespace, &resource);
-    let content = match tokio::time::timeout(DEADLINE, api.get(&object.name.name)).await {
+    // No older than what the watch has shown, which the API server knows without a read of its storage.
+    let least = GetParams::at(&version.resource_version);
+    let content = match tokio::time::timeout(DEADLINE, api.get_with(&object.name.name, &least)).await {
         Ok(Ok(found)) => content(object.kind, &found).map_err(Failure::Unknown),
         Ok(Err(error)) if is_refusal(&error) => Err(Failure::Refused(chain(&error))),
         Ok(Err(error)) => Err(Failure::Unknown(chain(&error))),

@@ -129,6 +129,26 @@ async fn only_a_secret_that_is_named_is_read_and_again_when_it_changes() {
     controller.running.stop().await.unwrap();
 }
 
+/// API servers may answer from what they remember.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_is_no_older_than_what_was_seen() {
+    let stage = Stage::new(0).await;
+    for manifest in [GROUND, HTTPS, &secret("cert")] {
+        stage.apply(manifest).await;
+    }
+    let settings = stage.settings("c");
+    let gets = Matcher::resource("secrets").verb(Verb::Get);
+    let late = Faults::none().with(gets, How::Always, Fault::StaleRead { revisions: 1 });
+    stage.sandbox.set_faults("c", late);
+    let controller = actors::tree::run(settings).await.unwrap();
+    until("the certificate", || certificate(&controller).is_some()).await;
+    let before = certificate(&controller);
+    stage.apply(&secret("cert")).await;
+    until("the new certificate", || certificate(&controller) != before).await;
+    assert!(certificate(&controller).is_some());
+    controller.running.stop().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_may_not_be_read_holds_up_nothing_for_long_and_is_tried_again() {
     let stage = Stage::new(0).await;

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    api::{GetParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
 };
 use sandbox::{Fault, Faults, How, Matcher, Options, Sandbox, Verb};
 use serde_json::json;
@@ -106,6 +106,8 @@ async fn a_stale_read_is_of_an_older_revision() {
     assert_eq!(names, ["a"]);
     assert_eq!(listed.metadata.resource_version.unwrap(), (sandbox.revision() - 1).to_string());
     assert!(stale.get_opt("b").await.unwrap().is_none());
+    let least = GetParams::at(&sandbox.revision().to_string());
+    assert!(stale.get_with("b", &least).await.is_ok(), "it is never older than what is asked for");
 }
 
 #[tokio::test(start_paused = true)]

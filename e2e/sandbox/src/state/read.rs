@@ -39,9 +39,11 @@ impl Page {
 }
 
 impl State {
-    /// GET of one object; `stale` reads it as it was at an older revision.
+    /// GET of one object; `stale` reads it as it was at an older revision, but at none before the one that is asked for.
     pub(crate) fn get(&self, on: &Subject, call: &Call, stale: Option<u64>) -> Result<Done, Refusal> {
-        self.not_too_large(call.number("resourceVersion")?)?;
+        let asked = call.number("resourceVersion")?;
+        self.not_too_large(asked)?;
+        let stale = stale.map(|revision| revision.max(asked.unwrap_or(0)));
         let found = match stale.and_then(|revision| self.store.at(&on.kind.key, revision).ok()) {
             Some(then) => then.get(&on.key()).cloned(),
             None => self.store.get(&on.kind.key, &on.key()).cloned(),

@@ -38,6 +38,7 @@ pub(crate) async fn reading(talk: &mut Talk) {
         talk.get(&format!("{all}?{bad}")).await;
     }
     talk.get(&format!("{all}/item-0?resourceVersion={last}")).await;
+    talk.get(&format!("{all}/item-9?resourceVersion={last}")).await;
     talk.note("metadata alone, and a custom kind's list");
     talk.get(&format!("{all}?note=metadata-only")).await;
     let widgets = talk.path(WIDGETS, "widgets");
