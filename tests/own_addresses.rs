@@ -59,7 +59,7 @@ impl Node {
         command
     }
 
-    /// One that has made these ranges local.
+    /// One that has made these ranges local, and has taken away what was left over.
     fn own(&self, ranges: &[&str]) -> Owner {
         let ranges: Vec<_> = ranges.iter().flat_map(|range| ["--range", *range]).collect();
         let mut child = self.portreeve(&ranges).stdout(Stdio::piped()).spawn().expect("it runs");
@@ -67,6 +67,11 @@ impl Node {
         let owned = said.by_ref().lines().take(ranges.len() / 2);
         let owned: Vec<_> = owned.map(|line| line.expect("it is text")).collect();
         assert!(owned.iter().all(|line| line.ends_with("this node's own")), "{owned:?}");
+        let end = Instant::now() + Duration::from_secs(10);
+        // It looks for what is left over after it has said so: who is killed before that would be one that has left it.
+        while !sleeps(&child) {
+            assert!(Instant::now() < end, "it does not come to wait for its end");
+        }
         self.check(&ranges, true);
         Owner { child, _said: said }
     }
@@ -90,6 +95,12 @@ impl Drop for Node {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Whether a process sleeps (proc_pid_stat(5)): a run does once it has nothing to do but to wait for its end.
+fn sleeps(process: &Child) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).expect("it runs");
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
 }
 
 /// A run that has made its ranges local.
