@@ -337,7 +337,7 @@ async fn a_restart_waits_even_for_what_a_kill_cannot_interrupt() {
     let running = run(tree).await.unwrap();
     gate.send_replace(Gate::Open(2));
     let mut again = false;
-    for _ in 0..200 {
+    for _ in 0..1_000 {
         tokio::time::sleep(10 * MS).await;
         again = made(&world) == "deepdeep";
         if again {
