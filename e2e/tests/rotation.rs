@@ -28,9 +28,9 @@ mod shop;
 /// An authority gets a successor 12 s before its end, which signs 6 s after that.
 const LIVES: Lives = Lives { authority: Duration::from_secs(24), leaf: Duration::from_secs(3) };
 /// The one that there is ends so long after the start: it was made by an earlier life of the cluster.
-const LEFT: Duration = Duration::from_secs(14);
+const LEFT: Duration = Duration::from_secs(18);
 /// Until the old one has ended, and a little more.
-const LONG_ENOUGH: Duration = Duration::from_secs(17);
+const LONG_ENOUGH: Duration = Duration::from_secs(21);
 const NAMESPACE: &str = "portreeve-system";
 const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 77, 1), Ipv4Addr::new(127, 0, 77, 2)];
 const PORT: u16 = 18_080;
@@ -69,11 +69,11 @@ fn reissue(sandbox: &Sandbox, edges: &[Edge]) -> AbortOnDropHandle<()> {
     let client = sandbox.client_with("issuer", Faults::none());
     AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
-            sleep(Duration::from_secs(1)).await;
             let authority = load(&client, NAMESPACE).await.unwrap().unwrap();
             for (name, sender) in &senders {
                 sender.send_replace(shop::issue(&authority, name, LIVES.leaf));
             }
+            sleep(Duration::from_secs(1)).await;
         }
     }))
 }
