@@ -167,10 +167,12 @@ async fn a_succession_of_the_authority_fails_no_push_and_no_request() {
     let (announced, handed_over) = ((true, true, true), (false, false, true));
     assert_eq!(steps[..3], [(true, false, true), announced, handed_over], "the old one signs, another waits");
     assert!(steps[3..].iter().any(|(_, _, trusts_old)| !trusts_old), "the old one has ended: {steps:?}");
-    for (node, (tally, _)) in NODES.into_iter().zip(&loads) {
+    for (node, (tally, _)) in NODES.into_iter().zip(&mut loads) {
         serves(node, turn).await;
+        let seen = tally.wait_for(|(count, newest)| *count > 500 && newest + 5 > turn);
+        let seen = timeout(Duration::from_secs(10), seen).await.is_ok_and(|seen| seen.is_ok());
         let (count, newest) = *tally.borrow();
-        assert!(count > 500 && newest + 5 > turn, "{count} requests, at turn {newest} of {turn}");
+        assert!(seen, "{count} requests, at turn {newest} of {turn}");
     }
     for controller in &controllers {
         let text = controller.edges.metrics.render(&controller.running.live.snapshot());
