@@ -15,8 +15,10 @@ mod settings;
 #[cfg(feature = "demo")]
 mod standalone;
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::ArgMatches;
 
 /// A mistake in arguments or settings (EX_USAGE of sysexits.h).
@@ -52,8 +54,13 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("own-addresses", matches)) => own_addresses::run(matches),
         Some(("completion", matches)) => {
             let shell: &clap_complete::Shell = matches.get_one("shell").expect("clap requires it");
-            clap_complete::generate(*shell, &mut cli::command(), "portreeve", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut cli::command(), "portreeve", &mut script);
+            match std::io::stdout().write_all(&script) {
+                // Who reads it may have seen enough.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("print the script"),
+                _ => Ok(ExitCode::SUCCESS),
+            }
         }
         other => unreachable!("clap refuses {other:?}"),
     }

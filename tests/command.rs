@@ -1,7 +1,7 @@
 //! The command as a person or a script meets it: help, exit codes, settings, certificates.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn portreeve(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portreeve"));
@@ -108,6 +108,15 @@ fn completion_is_a_script_for_the_shell() {
     let (code, out, _) = output(&mut portreeve(&["completion", "bash"]));
     assert_eq!(code, 0);
     assert!(out.contains("complete") && out.contains("standalone"));
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_error() {
+    let mut child =
+        portreeve(&["completion", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 fn identity(folder: &Path, name: &str) -> String {

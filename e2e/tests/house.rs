@@ -87,6 +87,19 @@ fn no_room_imports_what_it_must_not_know() {
 }
 
 #[test]
+fn the_chart_installs_the_version_that_it_lies_beside() {
+    let metadata = metadata();
+    let mut packages = metadata["packages"].as_array().expect("packages").iter();
+    let package = packages.find(|package| text(package, "name") == "portreeve").expect("portreeve");
+    let chart = root().join("helm/portreeve/Chart.yaml");
+    let chart = std::fs::read_to_string(chart).expect("Chart.yaml is there");
+    for key in ["version", "appVersion"] {
+        let line = format!("{key}: {}", text(package, "version"));
+        assert!(chart.lines().any(|known| known == line), "Chart.yaml lacks the line `{line}`");
+    }
+}
+
+#[test]
 fn the_lock_holds_one_kubernetes_and_one_cryptography() {
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is kept");
     let versions = lock.matches("name = \"k8s-openapi\"\n").count();

@@ -5,7 +5,7 @@ use proxy_config::resilience::{Retry, SessionCarrier, SessionPersistence};
 use proxy_config::route::{AuthProtocol, Cors, ExternalAuth, Mirror};
 use proxy_config::unit::ContentHash;
 
-use crate::snapshot::rule_extras;
+use crate::snapshot::rule_extras::{self, Fraction};
 
 use super::backends::{self, Scope};
 use super::conditions::Fault;
@@ -26,14 +26,16 @@ pub(super) fn mirror(
     written: &rule_extras::RequestMirror,
     all: &mut Rules,
 ) -> Result<Mirror, String> {
-    let (numerator, denominator) = match (written.percent, written.fraction) {
+    let (share, numerator, denominator) = match (written.percent, written.fraction) {
         (Some(_), Some(_)) => return Err("percent and fraction exclude each other".into()),
-        (Some(percent), None) => (percent, 100),
-        (None, Some(fraction)) => (fraction.numerator, fraction.denominator),
-        (None, None) => (1, 1),
+        (Some(percent), None) => ("percent", percent, 100),
+        (None, share) => {
+            let share = share.unwrap_or(Fraction { numerator: 1, denominator: 1 });
+            ("fraction", share.numerator, share.denominator)
+        }
     };
     if denominator == 0 || numerator > denominator {
-        return Err(format!("fraction: {numerator} of {denominator} requests can't be copied"));
+        return Err(format!("{share}: {numerator} of {denominator} requests can't be copied"));
     }
     let field = format!("{field}.requestMirror.backendRef");
     let target = backends::target(scope, &field, &written.backend_ref, all);
