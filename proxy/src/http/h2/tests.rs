@@ -221,7 +221,7 @@ async fn a_call_without_a_route_is_unimplemented() {
     .await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_answer_is_waited_for_as_long_as_the_rule_says() {
     let test = async {
         let (address, _server) = answers_slowly(Duration::ZERO, IDLE_TIMEOUT * 3 / 2).await;
@@ -232,7 +232,7 @@ async fn an_answer_is_waited_for_as_long_as_the_rule_says() {
     LocalSet::new().run_until(test).await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_answer_may_be_quiet_for_as_long_as_the_rule_says() {
     let test = async {
         for request in [Duration::ZERO, Duration::from_secs(120)] {
