@@ -142,10 +142,14 @@ async fn a_listener_that_is_full_for_one_client_serves_the_others_and_says_so() 
     }
 }
 
-/// Limits that a test has the time for: a request's content must come at 1,000 bytes per second, less than
-/// half a second's worth late.
+/// How late content may come to [`hasty`] limits: more than a busy machine lets a thread wait.
+const GRACE: Duration = Duration::from_millis(1500);
+/// Longer, by more than a deadline may be late.
+const BEYOND_GRACE: Duration = Duration::from_millis(1800);
+
+/// Limits that a test has the time for: a request's content must come at 1,000 bytes per second.
 fn hasty() -> Limits {
-    Limits { body_grace: Duration::from_millis(400), body_rate: 1000, ..Limits::new(4000) }
+    Limits { body_grace: GRACE, body_rate: 1000, ..Limits::new(4000) }
 }
 
 /// Sends a head and then so many bytes of content every 50 ms; the answer.
@@ -171,9 +175,9 @@ async fn content_that_trickles_is_refused_and_content_that_keeps_the_pace_is_not
     let answer = trickle(&mut client, head, 1, 400).await.unwrap();
     assert!(answer.head.starts_with("HTTP/1.1 408 "), "{answer:?}");
     assert_eq!(answer.field("connection"), Some("close"));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     let mut client = Client::connect(rig.http).await.unwrap();
-    let answer = trickle(&mut client, head, 400, 30).await.unwrap();
+    let answer = trickle(&mut client, head, 200, 60).await.unwrap();
     assert!(answer.is_ok(), "{answer:?}");
 }
 
@@ -200,7 +204,7 @@ async fn the_time_for_content_of_a_request_that_failed_is_not_the_next_ones() {
     assert!(answer.head.starts_with("HTTP/1.1 502 "), "{answer:?}");
     assert_eq!(answer.field("connection"), None);
     client.stream.write_all(b"hi").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(BEYOND_GRACE).await;
     assert!(client.get("/").await.expect("the connection goes on").is_ok());
 }
 
@@ -213,7 +217,7 @@ async fn a_client_that_waits_to_be_told_to_go_on_is_not_too_slow() {
         "POST /quiet-echo HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     let told = client.ask(head.as_bytes()).await.unwrap();
     assert!(told.head.starts_with("HTTP/1.1 100 "), "{told:?}");
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(BEYOND_GRACE).await;
     assert!(client.ask(b"ok").await.unwrap().is_ok());
 }
 
@@ -232,7 +236,7 @@ async fn content_that_trickles_on_a_stream_is_refused_but_not_that_of_a_grpc_cal
     assert_eq!(http2::answer(response).await.unwrap().head.status(), 408);
     let (response, mut stream) = client.send(post("application/grpc"), false).await;
     stream.send_data("a".into(), false).unwrap();
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(BEYOND_GRACE).await;
     stream.send_data("b".into(), true).unwrap();
     http2::answer(response).await.unwrap().check(200, b"ab");
 }
