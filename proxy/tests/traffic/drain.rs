@@ -61,7 +61,7 @@ async fn what_is_under_way_finishes_and_idle_connections_end_soon() {
 
 #[tokio::test]
 async fn new_connections_are_served_while_the_world_learns_of_the_drain() {
-    let (rig, _origin) = draining(500, 10_000).await;
+    let (rig, _origin) = draining(2_000, 10_000).await;
     let drained = begin(&rig);
     tokio::time::sleep(Duration::from_millis(50)).await;
     let mut client = Client::connect(rig.http).await.unwrap();
@@ -74,7 +74,7 @@ async fn new_connections_are_served_while_the_world_learns_of_the_drain() {
 
 #[tokio::test]
 async fn what_is_open_at_the_deadline_is_cut() {
-    let (rig, origin) = draining(0, 300).await;
+    let (rig, origin) = draining(0, 1_000).await;
     let mut busy = Client::connect(rig.http).await.unwrap();
     let asked = tokio::spawn(async move { busy.get("/gate").await });
     while origin.requests().is_empty() {
