@@ -361,7 +361,7 @@ async fn nothing_passes_where_the_call_comes_to_no_answer() {
     let (service, origin) = (Service::start().await, Origin::start().await);
     let with_timeout = |route: &mut RouteUnit| {
         route.rules[0].filters.push(asking(0, &[]));
-        route.rules[0].timeouts.request = Some(300);
+        route.rules[0].timeouts.request = Some(1_500);
     };
     let limited = rig(service.address, &origin, with_timeout).await;
     let client = Client::connect(&limited).await;
