@@ -33,7 +33,7 @@ use crate::authority::{Authority, Leaf};
 pub(crate) const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 21));
 const ANY: SocketAddr = SocketAddr::new(NODE, 0);
 /// How long a drain still accepts.
-pub(crate) const DRAIN: Duration = Duration::from_millis(500);
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 const CONTROLLER: &str = "urn:portreeve:controller";
 
 /// An HTTP/1.1 server whose every answer is its name.
@@ -167,7 +167,7 @@ impl Rig {
     /// The body of the answer to a GET through the proxy, once its listener is up.
     pub(crate) async fn get(&self, path: &str) -> String {
         let local = self.address();
-        for _ in 0..200 {
+        for _ in 0..2000 {
             if let Ok(stream) = TcpStream::connect(local).await {
                 return fetch(stream, "GET", path, Vec::new()).await.1;
             }
