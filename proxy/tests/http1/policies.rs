@@ -217,7 +217,7 @@ fn an_endpoint_that_says_nothing_is_left_for_another_and_the_request_has_an_end(
     });
     let healthy = Origin::ok();
     let mut patient = retrying(&[], 1, 1);
-    patient.timeouts.backend_request = Some(100);
+    patient.timeouts.backend_request = Some(1000);
     let rig = Rig::new(patient, &[silent.address]);
     rig.endpoints(1, &[silent.address, healthy.address]);
     let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
@@ -226,13 +226,13 @@ fn an_endpoint_that_says_nothing_is_left_for_another_and_the_request_has_an_end(
         assert!(got.starts_with("HTTP/1.1 200 "), "{got}");
     }
     assert!(!silent.requests().is_empty() && healthy.requests().len() == 4);
-    let mut short = retrying(&[503], 100, 100);
-    short.timeouts.request = Some(400);
+    let mut short = retrying(&[503], 100, 400);
+    short.timeouts.request = Some(1600);
     let origin = failing(1000);
     let begun = Instant::now();
     let got = Rig::new(short, &[origin.address]).send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(got.starts_with("HTTP/1.1 504 "), "{got}");
-    assert!(begun.elapsed() >= Duration::from_millis(400) && begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() >= Duration::from_millis(1600) && begun.elapsed() < Duration::from_secs(5));
     assert!((2..5).contains(&origin.requests().len()));
 }
 
@@ -302,7 +302,7 @@ fn a_mirror_gets_a_whole_copy_with_edited_fields_and_never_delays_the_reply() {
     }
     client.write_all(requests[2].as_bytes()).unwrap();
     assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 200 "));
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(4));
     wait_for(|| silent.requests().len() == 3);
     let mut copies = silent.requests();
     copies.sort();
