@@ -1,10 +1,13 @@
 //! Every actor of a proxy is struck in every way while clients ask: what they notice, and what comes back.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use supervisor::{ChildState, Fault, NodeState};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::acked;
 use crate::rig::{Origin, Rig};
@@ -24,6 +27,15 @@ async fn back(rig: &Rig, path: &[&str], restarts: u64) -> NodeState {
             return node.clone();
         }
         assert!(begun.elapsed() < BACK_WITHIN, "{path:?} is not back: {tree:#?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until so many connections are open and so many requests are being served.
+async fn until_under_way(rig: &Rig, wanted: (i64, i64)) {
+    let begun = Instant::now();
+    while rig.under_way() != wanted {
+        assert!(begun.elapsed() < BACK_WITHIN, "{:?}", rig.under_way());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -86,12 +98,14 @@ async fn actors_that_are_killed_are_back_and_no_request_fails() {
 /// What docs/supervision.md says of a worker that dies: what is under way has half a second.
 #[tokio::test]
 async fn a_worker_that_dies_finishes_what_is_quick_and_cuts_the_rest_of_its_own() {
-    let origin = Origin::slow("late", Duration::from_millis(200)).await;
-    let slower = Origin::slow("too late", Duration::from_secs(2)).await;
+    let [soon, later] = [1, 0].map(|permits| Arc::new(Semaphore::new(permits)));
+    let origin = Origin::gated("late", soon.clone()).await;
+    let slower = Origin::gated("too late", later.clone()).await;
     let mut rig = Rig::start().await;
     let units = World::new(rig.port).route("/", &origin).route("/slow", &slower).units();
     acked(rig.controller().push(&units, 1).await);
     assert_eq!(rig.get("/").await, "late");
+    until_under_way(&rig, (0, 0)).await;
     let ask = |path: &'static str| {
         let address = rig.address();
         tokio::spawn(async move {
@@ -103,14 +117,19 @@ async fn a_worker_that_dies_finishes_what_is_quick_and_cuts_the_rest_of_its_own(
     };
     let quick: Vec<_> = (0..8).map(|_| ask("/")).collect();
     let slow: Vec<_> = (0..8).map(|_| ask("/slow")).collect();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let open = || (0..2).map(|worker| rig.open_connections(worker)).collect::<Vec<_>>();
-    let held = open();
-    assert_eq!(held.iter().sum::<i64>(), 16, "{held:?}");
+    until_under_way(&rig, (16, 16)).await;
     rig.proxy().drill().strike(&["workers", "worker-0"], Fault::Kill).await.unwrap();
+    soon.add_permits(quick.len());
     for request in quick {
-        assert!(request.await.unwrap(), "a request that takes 200 ms is answered");
+        assert!(request.await.unwrap(), "a request that takes a moment is answered");
     }
+    back(&rig, &["workers", "worker-0"], 0).await;
+    let begun = Instant::now();
+    while !slow.iter().any(JoinHandle::is_finished) {
+        assert!(begun.elapsed() < BACK_WITHIN, "those of the killed worker are cut");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    later.add_permits(slow.len());
     let mut answered = 0;
     for request in slow {
         answered += u32::from(request.await.unwrap());

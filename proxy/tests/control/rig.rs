@@ -14,6 +14,7 @@ use proxy::admin::identity::TlsSource;
 use proxy::enrolment::Enrolment;
 use proxy::limits::Limits;
 use proxy::listen::drain::DrainSettings;
+use proxy::metrics::WorkerMetrics;
 use proxy::settings::Settings;
 use proxy::tree::{Proxy, run};
 use proxy_config::set::UnitSet;
@@ -24,6 +25,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -45,16 +47,16 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) async fn named(name: &'static str) -> Self {
-        Self::slow(name, Duration::ZERO).await
+        Self::gated(name, Arc::new(Semaphore::new(Semaphore::MAX_PERMITS))).await
     }
 
-    /// It answers after so long.
-    pub(crate) async fn slow(name: &'static str, after: Duration) -> Self {
+    /// It answers once per permit.
+    pub(crate) async fn gated(name: &'static str, gate: Arc<Semaphore>) -> Self {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, name, after));
+                tokio::spawn(answer(stream, name, gate.clone()));
             }
         });
         let name = name.replace(' ', "-");
@@ -62,12 +64,12 @@ impl Origin {
     }
 }
 
-async fn answer(mut stream: TcpStream, name: &str, after: Duration) {
+async fn answer(mut stream: TcpStream, name: &str, gate: Arc<Semaphore>) {
     let mut head = Vec::new();
     while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
         if head.ends_with(b"\r\n\r\n") {
             head.clear();
-            tokio::time::sleep(after).await;
+            gate.acquire().await.unwrap().forget();
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
             let _ = stream.write_all(answer.as_bytes()).await;
         }
@@ -138,9 +140,13 @@ impl Rig {
         SocketAddr::new(NODE, self.port)
     }
 
-    /// How many connections a worker has.
-    pub(crate) fn open_connections(&self, worker: usize) -> i64 {
-        self.proxy().metrics().worker(worker).open_connections.load(Relaxed)
+    /// How many connections the workers have, and how many requests they serve.
+    pub(crate) fn under_way(&self) -> (i64, i64) {
+        let workers = (0..2).map(|worker| self.proxy().metrics().worker(worker));
+        let count = |worker: &WorkerMetrics| {
+            (worker.open_connections.load(Relaxed), worker.active_requests.load(Relaxed))
+        };
+        workers.map(count).fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
     }
 
     pub(crate) fn write_identity(&self, authority: &Authority) {
