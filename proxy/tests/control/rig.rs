@@ -24,7 +24,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
@@ -80,6 +80,8 @@ pub(crate) struct Rig {
     proxy: Option<Proxy>,
     pub(crate) authority: Authority,
     pub(crate) port: u16,
+    /// What keeps the port from everybody else until it is listened at.
+    _bound: TcpSocket,
     folder: tempfile::TempDir,
     tls: TlsSource,
 }
@@ -101,10 +103,14 @@ impl Rig {
     }
 
     async fn with(tls: impl FnOnce(PathBuf) -> TlsSource) -> Self {
-        let port = std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap().port();
+        let bound = TcpSocket::new_v4().unwrap();
+        bound.set_reuseaddr(true).unwrap();
+        bound.bind(ANY).unwrap();
+        let port = bound.local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         let tls = tls(folder.path().join("tls"));
-        let mut rig = Self { proxy: None, authority: Authority::new(), port, folder, tls };
+        let authority = Authority::new();
+        let mut rig = Self { proxy: None, authority, port, _bound: bound, folder, tls };
         rig.write_identity(&rig.authority);
         rig.restart().await;
         rig

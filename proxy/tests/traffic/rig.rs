@@ -26,7 +26,7 @@ use proxy_config::route::{
 use proxy_config::set::UnitSet;
 use proxy_config::unit::{EncodedUnit, Unit};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -45,6 +45,8 @@ pub struct Rig {
     resolver: ResolverSettings,
     /// The state folder, shared with its successors.
     folder: Option<Arc<TempDir>>,
+    /// What keeps its ports from everybody else until it listens.
+    bound: Arc<[TcpSocket; 2]>,
 }
 
 impl Rig {
@@ -71,7 +73,9 @@ impl Rig {
     ) -> Self {
         let state_dir = folder.as_ref().map(|folder| folder.path());
         let (proxy, status) = start(served, state_dir, resolver.clone()).await;
-        Self { proxy, http: free_address(), https: free_address(), status, resolver, folder }
+        let bound = [bound(), bound()];
+        let [http, https] = bound.each_ref().map(|socket| socket.local_addr().unwrap());
+        Self { proxy, http, https, status, resolver, folder, bound: Arc::new(bound) }
     }
 
     /// The folder that it shares with its successors.
@@ -86,8 +90,8 @@ impl Rig {
         let mut turn = proxy.turn();
         let taken = timeout(PATIENCE, turn.wait_for(|turn| *turn == Turn::Ours)).await;
         taken.expect("it takes over").unwrap();
-        let (resolver, folder) = (self.resolver.clone(), self.folder.clone());
-        Self { proxy, status, resolver, folder, ..*self }
+        let (resolver, folder, bound) = (self.resolver.clone(), self.folder.clone(), self.bound.clone());
+        Self { proxy, status, resolver, folder, bound, ..*self }
     }
 
     pub async fn start(workers: usize) -> Self {
@@ -157,8 +161,12 @@ fn identity() -> Identity {
     Identity { authorities: chain.clone(), chain, key: made.signing_key.serialize_pem().into() }
 }
 
-fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind((NODE, 0)).unwrap().local_addr().unwrap()
+/// A socket on which nobody listens: its port is given to nobody else, and can be listened at all the same.
+fn bound() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind((NODE, 0).into()).unwrap();
+    socket
 }
 
 /// What a proxy is told: one route to one backend, on HTTP and on HTTPS listeners.
