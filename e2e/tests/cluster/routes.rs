@@ -88,24 +88,19 @@ fn endpoints_come_and_go_without_a_lost_request() -> Result<()> {
 #[test]
 fn the_status_says_where_a_gateway_serves_and_that_its_route_is_in_force() -> Result<()> {
     play(async |testbed| {
-        let (gateway, route) =
-            (testbed.conditions("gateway", "edge", "/status/conditions"), "/status/parents/0/conditions");
-        let gateway = gateway.await?;
-        assert_eq!(gateway["Accepted"], "True Accepted", "{gateway:?}");
-        assert_eq!(gateway["Programmed"], "True Programmed", "{gateway:?}");
-        let route = testbed.conditions("httproute", "echo", route).await?;
-        assert_eq!(route["Accepted"], "True Accepted", "{route:?}");
-        assert_eq!(route["ResolvedRefs"], "True ResolvedRefs", "{route:?}");
-        let addresses = testbed.cluster.kubectl(&[
-            "get",
-            "gateway",
-            "edge",
-            "-o",
-            "jsonpath={.status.addresses[*].value}",
-        ])?;
-        for node in testbed.cluster.nodes() {
-            assert!(addresses.contains(&node.internal_ip.to_string()), "{addresses}");
-        }
-        Ok(())
+        let (gateway, route) = ("/status/conditions", "/status/parents/0/conditions");
+        testbed.says("gateway", "edge", gateway, "Accepted", "True Accepted").await?;
+        testbed.says("gateway", "edge", gateway, "Programmed", "True Programmed").await?;
+        testbed.says("httproute", "echo", route, "Accepted", "True Accepted").await?;
+        testbed.says("httproute", "echo", route, "ResolvedRefs", "True ResolvedRefs").await?;
+        until("the Gateway names each node", SOON, async || {
+            let path = "jsonpath={.status.addresses[*].value}";
+            let addresses = testbed.cluster.kubectl(&["get", "gateway", "edge", "-o", path])?;
+            for node in testbed.cluster.nodes() {
+                ensure!(addresses.contains(&node.internal_ip.to_string()), "{addresses}");
+            }
+            Ok(())
+        })
+        .await
     })
 }
