@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use cluster::Machine;
 use e2e::stage::play;
 use e2e::testbed::{SOON, Testbed};
+use e2e::traffic::Answer;
 use e2e::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::task::AbortOnDropHandle;
@@ -107,6 +108,8 @@ fn a_policy_for_a_service_bounds_its_retries_and_keeps_clients_at_their_endpoint
             is_accepted(testbed, policy).await?;
         }
         for node in 0..2 {
+            // The policies came in this order: who knows the last one knows both.
+            begins_a_session(testbed, testbed.address(node)).await?;
             retries_are_within_the_budget(testbed, node, &requests).await?;
         }
         clients_stay(testbed).await?;
@@ -158,17 +161,22 @@ async fn retries_are_within_the_budget(testbed: &Testbed, node: usize, requests:
     Ok(())
 }
 
+/// Waits until a session begins at an address.
+async fn begins_a_session(testbed: &Testbed, to: SocketAddr) -> Result<Answer> {
+    until("a session begins", SOON, async || {
+        let answer = testbed.client.get(to, STICKY, "/").await?;
+        ensure!(answer.headers.contains_key("set-cookie"), "{:?}", answer.headers);
+        Ok(answer)
+    })
+    .await
+}
+
 /// A client that shows its cookie reaches the pod that gave it, through whichever node.
 async fn clients_stay(testbed: &Testbed) -> Result<()> {
     let nodes: [SocketAddr; 2] = [testbed.address(0), testbed.address(1)];
     let mut pods = BTreeSet::new();
     for round in 0..10 {
-        let first = until("a session begins", SOON, async || {
-            let answer = testbed.client.get(nodes[round % 2], STICKY, "/").await?;
-            ensure!(answer.headers.contains_key("set-cookie"), "{:?}", answer.headers);
-            Ok(answer)
-        })
-        .await?;
+        let first = begins_a_session(testbed, nodes[round % 2]).await?;
         let cookie = first.headers["set-cookie"].to_str()?;
         ensure!(cookie.starts_with("edge-session="), "{cookie}");
         let cookie = cookie.split(';').next().context("a cookie has a value")?;
