@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cluster::namespace::Namespace;
 use cluster::{ApiServer, Channel, Cluster, sweep};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{Api, PostParams};
@@ -110,19 +112,24 @@ async fn pods_run_on_every_node_and_services_reach_them() {
     let service = cluster.kubectl(&["get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
     for node in cluster.nodes() {
         for address in pods.split(' ') {
-            let pod = (address.parse::<std::net::IpAddr>().unwrap(), 3000).into();
-            node.namespace.connect(pod, Duration::from_secs(5)).await.unwrap();
+            // A pod is ready before its program listens.
+            reach(&node.namespace, (address.parse::<std::net::IpAddr>().unwrap(), 3000).into()).await;
         }
-        let service = (service.parse::<std::net::IpAddr>().unwrap(), 80).into();
         // kube-proxy may need a moment for its rules.
-        let until = Instant::now() + Duration::from_secs(20);
-        while let Err(error) = node.namespace.connect(service, Duration::from_secs(1)).await {
-            assert!(Instant::now() < until, "{error:#}");
-        }
+        reach(&node.namespace, (service.parse::<std::net::IpAddr>().unwrap(), 80).into()).await;
     }
     let log = cluster.kubectl(&["logs", "daemonset/echo"]).unwrap();
     assert!(log.contains("Starting server"), "{log}");
     cluster.down().unwrap();
+}
+
+/// Connects until somebody listens, for at most 20 s.
+async fn reach(from: &Namespace, to: SocketAddr) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = from.connect(to, Duration::from_secs(1)).await {
+        assert!(Instant::now() < until, "{error:#}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 const ECHO_ON_EVERY_NODE: &str = r#"
