@@ -2,7 +2,7 @@
 //! nothing passes where it says nothing.
 
 use std::io::Write;
-use std::net::{Shutdown, TcpListener};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use proxy::http::respond::Reason;
@@ -13,7 +13,7 @@ use proxy_config::route::{
     Target,
 };
 
-use super::rig::{Origin, Rig, name, read_message, read_to_end, rule, without_date};
+use super::rig::{Origin, Rig, name, nobody, read_message, read_to_end, rule, without_date};
 
 const YES: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
@@ -178,7 +178,7 @@ fn nothing_passes_where_a_service_says_nothing() {
         assert!(got.starts_with("HTTP/1.1 503 ") && !got.contains("secret"), "{got}");
         check_refused(&rig, Reason::AuthorisationFailed, 1);
     }
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, nobody) = nobody();
     let rig = Rig::new(Rule { filters: vec![PLAIN.of(9)], ..rule() }, &[origin.address]);
     // First there is no such backend, then it has no endpoint that can be connected to, then none at all.
     assert!(rig.send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 500 "));

@@ -1,13 +1,13 @@
 //! Exchanges: persistence, content both ways, interim responses, upgrades, failures of either side.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::rig::{Log, Origin, Rig, read_message, read_to_end, rule};
+use super::rig::{Log, Origin, Rig, nobody, read_message, read_to_end, rule};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
 
@@ -417,7 +417,7 @@ fn a_pooled_connection_that_died_is_tried_again_where_that_is_safe() {
 
 #[test]
 fn a_dead_endpoint_is_passed_over() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, unused) = nobody();
     let origin = Origin::ok();
     let rig = Rig::new(rule(), &[origin.address]);
     rig.endpoints(1, &[unused, origin.address]);

@@ -13,7 +13,7 @@ use proxy_config::route::{
     Cors, Field, Filter, HeaderEdits, Mirror, PathEdit, PathMatch, Redirect, Rewrite, Rule, Target,
 };
 
-use super::rig::{Origin, Rig, name, read_message, read_to_end, rule, without_date};
+use super::rig::{Origin, Rig, name, nobody, read_message, read_to_end, rule, without_date};
 
 fn cors() -> Cors {
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
@@ -238,7 +238,7 @@ fn an_endpoint_that_says_nothing_is_left_for_another_and_the_request_has_an_end(
 
 #[test]
 fn no_connection_after_all_attempts_is_503() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, unused) = nobody();
     let rig = Rig::new(retrying(&[500], 3, 1), &[unused]);
     let got = rig.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(got.starts_with("HTTP/1.1 503 "), "{got}");
@@ -348,7 +348,7 @@ fn a_mirror_that_does_not_keep_up_is_cut_off_and_one_that_is_down_changes_nothin
     stuck.log.push(b"read on");
     wait_for(|| stuck.requests().len() == 2);
     assert!(stuck.requests()[1].parse::<usize>().unwrap() < size);
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, unused) = nobody();
     rig.endpoints(9, &[unused]);
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert!(read_message(&mut client).unwrap().starts_with(b"HTTP/1.1 200 "));
@@ -472,7 +472,7 @@ fn a_policy_of_the_backend_says_how_many_requests_may_be_retries_and_what_is_bey
 
 #[test]
 fn a_connection_that_can_not_be_made_again_within_the_budget_is_503() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, unused) = nobody();
     let rig = Rig::new(retrying(&[500], 30, 1), &[unused]);
     rig.traffic(1, constraint(0, 2));
     let got = rig.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");

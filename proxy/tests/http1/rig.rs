@@ -28,6 +28,7 @@ use proxy_config::route::{Attachment, Match, PathMatch, RouteUnit, Rule, Target,
 use proxy_config::set::UnitSet;
 use proxy_config::unit::{EncodedUnit, Unit};
 use proxy_config::wire::Version;
+use tokio::net::TcpSocket;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -227,6 +228,14 @@ fn backend(port: u16, endpoints: &[SocketAddr]) -> Vec<EncodedUnit> {
         units.push(EncodedUnit::new(slice_id(port, index), &Unit::Endpoints(slice)));
     }
     units
+}
+
+/// An address at which nobody listens; while the socket is held, it is given to nobody else.
+pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(LOOPBACK, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// What an origin does with a connection.

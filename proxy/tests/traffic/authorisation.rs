@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::http1;
 use crate::http2::{Client, answer, request, write};
 use crate::origin::Origin;
-use crate::rig::{PATIENCE, Rig, Site, name};
+use crate::rig::{PATIENCE, Rig, Site, name, nobody};
 use crate::server::listen;
 
 /// What a service is asked, with the numbers of the fields written down a second time.
@@ -370,7 +370,7 @@ async fn nothing_passes_where_the_call_comes_to_no_answer() {
     let begun = Instant::now();
     client.get("/silent").await.check(504, b"Gateway Timeout\n");
     assert!(begun.elapsed() < Duration::from_secs(4), "the rule's own timeout counts");
-    let nobody = std::net::TcpListener::bind("127.0.0.34:0").unwrap().local_addr().unwrap();
+    let (_held, nobody) = nobody([127, 0, 0, 34]);
     let alone = rig(nobody, &origin, |route| route.rules[0].filters.push(asking(0, &[]))).await;
     Client::connect(&alone).await.get("/a").await.check(503, b"Service Unavailable\n");
     assert!(origin.requests().is_empty());

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::h2c::{Origin, rig};
 use crate::http2::{Answer, Client, answer, request};
-use crate::rig::{PATIENCE, Rig, Site};
+use crate::rig::{PATIENCE, Rig, Site, nobody};
 
 fn call(path: &str) -> Request<()> {
     let mut head = request(Method::POST, path);
@@ -116,7 +116,7 @@ fn check_status(answer: &Answer, status: &str) {
 
 #[tokio::test]
 async fn a_call_that_comes_to_no_answer_gets_a_status_of_grpc() {
-    let nobody = std::net::TcpListener::bind("127.0.0.32:0").unwrap().local_addr().unwrap();
+    let (_held, nobody) = nobody([127, 0, 0, 32]);
     let rig = Rig::start(1).await;
     let mut site = Site::new(&rig, nobody);
     site.protocol = BackendProtocol::H2c;

@@ -16,11 +16,11 @@ use proxy_config::name::{HostPattern, UnitId};
 use proxy_config::route::{Attachment, Target, WeightedBackend};
 use proxy_config::unit::{EncodedUnit, Unit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::rig::{PATIENCE, Rig, name};
+use crate::rig::{PATIENCE, Rig, name, nobody};
 use crate::server::listen;
 
 mod external;
@@ -285,7 +285,7 @@ async fn a_connection_without_a_backend_is_closed_at_once() {
 #[tokio::test]
 async fn an_endpoint_that_refuses_is_passed_over() {
     let server = Server::start("one").await;
-    let refusing = TcpListener::bind("127.0.0.31:0").await.unwrap().local_addr().unwrap();
+    let (_held, refusing) = nobody([127, 0, 0, 31]);
     let rig = Rig::start(1).await;
     hold(&rig, one_route(&[refusing, server.address])).await;
     for _ in 0..4 {

@@ -73,9 +73,8 @@ impl Rig {
     ) -> Self {
         let state_dir = folder.as_ref().map(|folder| folder.path());
         let (proxy, status) = start(served, state_dir, resolver.clone()).await;
-        let bound = [bound(), bound()];
-        let [http, https] = bound.each_ref().map(|socket| socket.local_addr().unwrap());
-        Self { proxy, http, https, status, resolver, folder, bound: Arc::new(bound) }
+        let ((one, http), (other, https)) = (nobody(NODE), nobody(NODE));
+        Self { proxy, http, https, status, resolver, folder, bound: Arc::new([one, other]) }
     }
 
     /// The folder that it shares with its successors.
@@ -161,12 +160,13 @@ fn identity() -> Identity {
     Identity { authorities: chain.clone(), chain, key: made.signing_key.serialize_pem().into() }
 }
 
-/// A socket on which nobody listens: its port is given to nobody else, and can be listened at all the same.
-fn bound() -> TcpSocket {
+/// An address at which nobody listens, though that is possible; while the socket is held, it is given to nobody else.
+pub fn nobody(ip: impl Into<IpAddr>) -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
-    socket.bind((NODE, 0).into()).unwrap();
-    socket
+    socket.bind(SocketAddr::new(ip.into(), 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// What a proxy is told: one route to one backend, on HTTP and on HTTPS listeners.
