@@ -194,8 +194,12 @@ mod tests {
                 two.write_all(b"x").await.unwrap();
             }
             // The runtime hears of it from the kernel.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            assert!(!one.is_quiet());
+            let heard = async {
+                while one.is_quiet() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), heard).await.expect("it is heard of");
         }
     }
 

@@ -102,7 +102,7 @@ async fn what_its_endpoint_closed_or_wrote_to_unasked_is_not_used_again() {
         drop(kept.pop());
         kept[0].write_all(b"HTTP/1.1 408 ").await.unwrap();
         // The runtime hears of both from the kernel.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(port(pool.reuse(&server.endpoint)), alive);
         assert!(pool.reuse(&server.endpoint).is_none());
         assert_eq!(server.budget.open(), 0);
