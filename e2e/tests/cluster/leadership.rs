@@ -33,11 +33,11 @@ fn retransmit_every_second(controller: &Portreeve) -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel under `controller` holds something for a proxy that is not acknowledged.
-fn in_flight(controller: &Portreeve) -> Result<()> {
+/// Whether the kernel under `controller` holds something that is not acknowledged for so many proxies.
+fn in_flight(controller: &Portreeve, proxies: usize) -> Result<()> {
     let sockets = run(controller.namespace().command("ss").args(["-Htn", "dport = :9901"]))?;
     let held = |line: &str| line.split_whitespace().nth(2).is_some_and(|queue| queue != "0");
-    ensure!(sockets.lines().filter(|line| held(line)).count() == 2, "nothing is held: {sockets}");
+    ensure!(sockets.lines().filter(|line| held(line)).count() == proxies, "not for {proxies}: {sockets}");
     Ok(())
 }
 
@@ -92,7 +92,7 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
         testbed.serves(0, "green").await?;
         cut_pushes(sleeper, true)?;
         testbed.cluster.apply(&route(&[("blue", 1), ("green", 0)]))?;
-        until("a push is in flight", SOON, async || in_flight(sleeper)).await?;
+        until("a push is in flight", SOON, async || in_flight(sleeper, 2)).await?;
         sleeper.pause()?;
 
         // Another leads, and the proxies know its term when the push arrives.
@@ -120,7 +120,8 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
         })
         .await?;
 
-        // From here on it sends nothing: all that is refused has been refused.
+        // From here on it sends nothing: all that is refused has been refused, once it has come to the other proxy too.
+        until("nothing is in flight", SOON, async || in_flight(sleeper, 0)).await?;
         let settled = refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?;
         for node in [0, 1].repeat(100) {
             assert_eq!(testbed.get(node, "/").await?.deployment(), "green");
