@@ -34,10 +34,14 @@ pub(crate) struct Changes {
     pub(crate) what: What,
     /// The bytes of the push of one, where they are known.
     pub(crate) delta: Option<usize>,
+    /// From the answer to a patch until a watch tells of it, shortest first.
+    pub(crate) heard: Vec<Duration>,
     /// From the answer to a patch to the first proxy that serves it, shortest first.
     pub(crate) first: Vec<Duration>,
     /// From the answer to a patch to the last proxy that serves it, shortest first.
     pub(crate) last: Vec<Duration>,
+    /// From when a watch told of it, to the last proxy that serves it, shortest first.
+    pub(crate) since: Vec<Duration>,
     /// What was counted over the changes.
     pub(crate) counted: Counters,
 }
@@ -88,6 +92,10 @@ fn changes(what: What, row: &mut impl FnMut(&str, &dyn Fn(&Figures) -> String)) 
     line("patch answered to last proxy serves it, p50", &|changes| shown(at(&changes.last, 50)));
     line("p99", &|changes| shown(at(&changes.last, 99)));
     line("max", &|changes| shown(at(&changes.last, 100)));
+    line("a watch tells of it, p50", &|changes| shown(at(&changes.heard, 50)));
+    line("p99", &|changes| shown(at(&changes.heard, 99)));
+    line("from there to the last proxy, p50", &|changes| shown(at(&changes.since, 50)));
+    line("p99", &|changes| shown(at(&changes.since, 99)));
     line("to the first proxy, p50", &|changes| shown(at(&changes.first, 50)));
     line("translation, mean", &|changes| mean(changes.counted.translating, changes.counted.translations));
     line("push until acked, mean of all", &|changes| mean(changes.counted.pushing, changes.counted.pushes));

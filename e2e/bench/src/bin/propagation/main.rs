@@ -10,6 +10,7 @@ mod counters;
 mod figures;
 mod objects;
 mod visitor;
+mod witness;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use crate::counters::Counters;
 use crate::figures::{Changes, Figures};
 use crate::objects::{Objects, Sizes, What};
 use crate::visitor::Visitor;
+use crate::witness::Witness;
 use crate::world::{Contender, World};
 
 /// What the API server and all proxies together may take for all routes.
@@ -165,21 +167,28 @@ fn change(
 ) -> Result<Changes> {
     let mut random = StdRng::seed_from_u64(arguments.seed);
     let before = (Counters::read(world)?, world.units());
-    let (mut first, mut last, mut delta) = (Vec::new(), Vec::new(), None);
+    let (mut heard, mut first, mut last, mut since, mut delta) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), None);
+    let witness = Witness::begin(world, objects.api(what));
     for number in 1..=count {
         std::thread::sleep(Duration::from_millis(arguments.pause));
-        let sign = objects.change(what, random.random_range(0..usize::MAX), &number.to_string())?;
+        let (sign, version) =
+            objects.change(what, random.random_range(0..usize::MAX), &number.to_string())?;
         let answered = Instant::now();
         let served = visitor.wait_for(&sign, answered + ONE_CHANGE)?;
+        let told = witness.heard(&version)?;
+        heard.push(told.saturating_duration_since(answered));
+        since.push(served.last.saturating_duration_since(told.max(answered)));
         first.push(served.first - answered);
         last.push(served.last - answered);
         if number == 1 {
             delta = before.1.as_ref().zip(world.units()).map(|(old, new)| push_size(old, &new));
         }
     }
-    first.sort_unstable();
-    last.sort_unstable();
-    Ok(Changes { what, delta, first, last, counted: Counters::read(world)?.since(&before.0) })
+    for times in [&mut heard, &mut first, &mut last, &mut since] {
+        times.sort_unstable();
+    }
+    Ok(Changes { what, delta, heard, first, last, since, counted: Counters::read(world)?.since(&before.0) })
 }
 
 /// The bytes of a push that leads from some units to others.

@@ -102,7 +102,7 @@ impl<'a> Objects<'a> {
 
     /// Makes all routes, one after the other.
     pub(crate) fn create_routes(&self) -> Result<()> {
-        let api = self.api("gateway.networking.k8s.io", "v1", "HTTPRoute");
+        let api = self.api(What::Route);
         for number in 0..self.sizes.routes {
             let (gateway, service) = (number / self.sizes.per_gateway, number % self.sizes.services);
             let object = serde_json::from_value(route(number, gateway, service, &self.host(number)))?;
@@ -112,8 +112,9 @@ impl<'a> Objects<'a> {
         Ok(())
     }
 
-    /// Changes one object, which `chosen` chooses; the API server has answered when this returns what shows it.
-    pub(crate) fn change(&mut self, what: What, chosen: usize, value: &str) -> Result<Sign> {
+    /// Changes one object, which `chosen` chooses; the API server has answered when this returns what shows it, and the
+    /// version that it has.
+    pub(crate) fn change(&mut self, what: What, chosen: usize, value: &str) -> Result<(Sign, String)> {
         match what {
             What::Route => self.change_route(chosen % self.sizes.routes, value),
             What::Endpoints => self.change_endpoints(chosen % self.sizes.services),
@@ -121,46 +122,49 @@ impl<'a> Objects<'a> {
         }
     }
 
-    fn change_route(&self, route: usize, value: &str) -> Result<Sign> {
-        let api = self.api("gateway.networking.k8s.io", "v1", "HTTPRoute");
+    fn change_route(&self, route: usize, value: &str) -> Result<(Sign, String)> {
         let rules = rules(route % self.sizes.services, value);
-        self.patch(&api, &format!("r{route}"), json!({"spec": {"rules": rules}}))?;
-        Ok(Sign::Field { host: self.host(route), name: ROUTE_HEADER, value: value.to_owned() })
+        let version = self.patch(What::Route, &format!("r{route}"), json!({"spec": {"rules": rules}}))?;
+        let sign = Sign::Field { host: self.host(route), name: ROUTE_HEADER, value: value.to_owned() };
+        Ok((sign, version))
     }
 
-    fn change_endpoints(&mut self, service: usize) -> Result<Sign> {
+    fn change_endpoints(&mut self, service: usize) -> Result<(Sign, String)> {
         let other = 1 - self.endpoints.get(service).context("a Service that was made")?;
         let backend = *self.world.backends().get(other).context("there are two backends")?;
-        let api = self.api("discovery.k8s.io", "v1", "EndpointSlice");
         let mut patch = slice(service, backend);
         patch.as_object_mut().context("an object")?.retain(|name, _| name == "ports" || name == "endpoints");
-        self.patch(&api, &format!("s{service}-1"), patch)?;
+        let version = self.patch(What::Endpoints, &format!("s{service}-1"), patch)?;
         self.endpoints[service] = other;
         // The first route of the Service stands for all of its routes.
         let value = backend.port().to_string();
-        Ok(Sign::Field { host: self.host(service), name: BACKEND_HEADER, value })
+        Ok((Sign::Field { host: self.host(service), name: BACKEND_HEADER, value }, version))
     }
 
-    fn change_certificate(&self, gateway: usize) -> Result<Sign> {
+    fn change_certificate(&self, gateway: usize) -> Result<(Sign, String)> {
         let certificate = self.certificate(gateway)?;
-        let api = self.api("", "v1", "Secret");
-        self.patch(
-            &api,
-            &format!("g{gateway}"),
-            json!({"stringData": secret(gateway, &certificate)["stringData"]}),
-        )?;
+        let patch = json!({"stringData": secret(gateway, &certificate)["stringData"]});
+        let version = self.patch(What::Certificate, &format!("g{gateway}"), patch)?;
         let host = self.host(gateway * self.sizes.per_gateway);
-        Ok(Sign::Certificate { port: HTTPS, host, der: certificate.der })
+        Ok((Sign::Certificate { port: HTTPS, host, der: certificate.der }, version))
     }
 
-    fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+    /// The objects of the kind that is changed.
+    pub(crate) fn api(&self, what: What) -> Api<DynamicObject> {
+        let (group, version, kind) = match what {
+            What::Route => ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
+            What::Endpoints => ("discovery.k8s.io", "v1", "EndpointSlice"),
+            What::Certificate => ("", "v1", "Secret"),
+        };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         Api::namespaced_with(self.world.client(), manifests::NAMESPACE, &resource)
     }
 
-    fn patch(&self, api: &Api<DynamicObject>, name: &str, patch: Value) -> Result<()> {
+    /// The version that the object has then.
+    fn patch(&self, what: What, name: &str, patch: Value) -> Result<String> {
+        let api = self.api(what);
         let patched = self.world.block_on(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)));
-        patched.with_context(|| format!("patching {name}"))?;
-        Ok(())
+        let patched = patched.with_context(|| format!("patching {name}"))?;
+        patched.metadata.resource_version.with_context(|| format!("{name} has no version"))
     }
 }

@@ -75,7 +75,7 @@ impl Memory {
             access_log: 1,
             ..Options::default()
         };
-        let own = Builder::new_current_thread().enable_all().build()?;
+        let own = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let sandbox = Sandbox::new(options);
         own.block_on(sandbox.install_gateway_api(Channel::Standard))?;
         let authority = Arc::new(Authority::generate(SystemTime::now(), LIFE)?);
