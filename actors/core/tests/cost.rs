@@ -148,6 +148,33 @@ fn what_a_pool_gives_to_one_gateway_is_of_no_matter_to_the_others() {
 }
 
 #[test]
+fn of_a_service_with_ten_thousand_endpoints_only_the_slice_that_changed_is_pushed() {
+    let mut snapshot = cluster(10);
+    let of_many = |number: usize, first: u8| {
+        let endpoint = |host: u8| json!({ "addresses": [format!("10.1.{number}.{host}")] });
+        let endpoints: Vec<_> = (first..first + 100).map(endpoint).collect();
+        json!({
+            "metadata": { "name": format!("s0-{number}"), "namespace": "shop",
+                "labels": { "kubernetes.io/service-name": "s0" } },
+            "addressType": "IPv4", "ports": [{ "port": 80 }], "endpoints": endpoints,
+        })
+    };
+    for number in 0..100 {
+        assert!(snapshot.put(observe(Kind::EndpointSlice, &of_many(number, 0))));
+    }
+    let mut translator = Translator::new(Settings::default());
+    let before = translator.update(&snapshot);
+    let slices = before.units.iter().filter(|unit| unit.id.as_str().starts_with("endpoints/shop/s0-"));
+    assert_eq!(slices.count(), 100);
+
+    assert!(snapshot.put(observe(Kind::EndpointSlice, &of_many(7, 1))));
+    let after = translator.update(&snapshot);
+    assert_eq!(translator.ran(), 2, "an EndpointSlice: itself");
+    let (put, deleted) = after.units.diff(&before.units);
+    assert_eq!((put.len(), deleted.len()), (1, 0));
+}
+
+#[test]
 fn the_echo_of_our_own_status_changes_nothing() {
     let mut snapshot = cluster(10);
     let mut object = route(0, "/r3");

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use cluster::Machine;
+use e2e::origin;
 use e2e::stage::play;
 use e2e::testbed::{SOON, Testbed};
 use e2e::traffic::Answer;
 use e2e::wait::until;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::task::AbortOnDropHandle;
 
 const PORT: u16 = 8080;
@@ -75,27 +75,13 @@ spec:
 
 /// A server that answers 503 to each request, and counts them, until it is dropped.
 fn failing(machine: &Machine) -> Result<(Arc<AtomicUsize>, AbortOnDropHandle<()>)> {
-    let listener = machine.namespace.listen((Ipv4Addr::UNSPECIFIED, PORT).into())?;
     let requests = Arc::new(AtomicUsize::new(0));
     let count = requests.clone();
-    let serving = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let count = count.clone();
-            tokio::spawn(async move {
-                let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
-                while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-                    request.extend_from_slice(&buffer[..length]);
-                    if request.ends_with(b"\r\n\r\n") {
-                        request.clear();
-                        count.fetch_add(1, Ordering::Relaxed);
-                        let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
-                        let _ = stream.write_all(answer).await;
-                    }
-                }
-            });
-        }
-    });
-    Ok((requests, AbortOnDropHandle::new(serving)))
+    let serving = origin::serve(machine, PORT, move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned()
+    })?;
+    Ok((requests, serving))
 }
 
 #[test]

@@ -104,8 +104,7 @@ impl Session {
         };
         for (share, backend) in backends {
             let backend = backend.borrow();
-            let mut endpoints = backend.ready.iter().chain(&backend.fallback);
-            if let Some(endpoint) = endpoints.find(|endpoint| endpoint.token() == carried.token) {
+            if let Some(endpoint) = backend.bound_to(carried.token) {
                 let endpoint = Some(Arc::clone(endpoint));
                 return (Some(share), Bound { endpoint, began: carried.began, now });
             }

@@ -3,8 +3,9 @@
 //! Pure but for the shared counters of the registry. Called once per attempt; knows nothing of HTTP.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use proxy_config::backend::BackendProtocol;
 use proxy_config::name::UnitId;
@@ -27,11 +28,18 @@ pub struct Backend {
     pub ready: Vec<Arc<Endpoint>>,
     /// Those that are terminating but still serve: used where none is ready.
     pub fallback: Vec<Arc<Endpoint>>,
+    /// Where both are found by what clients carry of them.
+    pub tokens: Tokens,
     /// Whether it is reached over TLS, and how.
     pub reached: Reached,
     /// What holds for all traffic to it; `None` for most.
     pub traffic: Option<Arc<Traffic>>,
 }
+
+/// The places of a backend's endpoints by their tokens. Made when the first session asks: most backends have none, and
+/// one that has thousands of endpoints is not searched for each request.
+#[derive(Debug, Default)]
+pub struct Tokens(OnceLock<HashMap<Box<str>, usize>>);
 
 /// How a backend is reached.
 #[derive(Debug)]
@@ -86,6 +94,16 @@ impl Backend {
         self.traffic.as_ref()?.session.as_ref()
     }
 
+    /// The endpoint with a token, among those that are ready and those that stand in for them.
+    pub fn bound_to(&self, token: &str) -> Option<&Arc<Endpoint>> {
+        let mut all = self.ready.iter().chain(&self.fallback);
+        let places = self.tokens.0.get_or_init(|| {
+            let places = all.clone().enumerate();
+            places.map(|(place, endpoint)| (endpoint.token().into(), place)).collect()
+        });
+        all.nth(*places.get(token)?)
+    }
+
     /// Whether no request can be sent to it.
     pub fn is_unreachable(&self) -> bool {
         matches!(self.reached, Reached::Never)
@@ -124,6 +142,7 @@ impl Backend {
             state: Arc::clone(&self.state),
             ready: endpoints(&self.ready),
             fallback: endpoints(&self.fallback),
+            tokens: Tokens::default(),
             reached: Reached::Securely(Secured::new(Arc::clone(&peer), Arc::clone(&secured.registry))),
             traffic: self.traffic.clone(),
         }
@@ -227,6 +246,7 @@ mod tests {
             protocol: BackendProtocol::Http1,
             ready: endpoints(ready),
             fallback: endpoints(fallback),
+            tokens: Tokens::default(),
             reached: Reached::Plainly,
             traffic: None,
         }
@@ -292,6 +312,16 @@ mod tests {
         assert_eq!(port(backend(&registry, &[1], &[2]).pick(&[])), 1);
         assert_eq!(port(backend(&registry, &[], &[2]).pick(&[])), 2);
         assert!(backend(&registry, &[], &[]).pick(&[]).is_none());
+    }
+
+    #[test]
+    fn an_endpoint_is_found_by_what_clients_carry_of_it() {
+        let registry = Registry::default();
+        let (all, gone) = (backend(&registry, &[1, 2], &[3]), backend(&registry, &[4], &[]));
+        for endpoint in all.ready.iter().chain(&all.fallback) {
+            assert!(Arc::ptr_eq(all.bound_to(endpoint.token()).unwrap(), endpoint));
+        }
+        assert!(all.bound_to(gone.ready[0].token()).is_none());
     }
 
     #[test]

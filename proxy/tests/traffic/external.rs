@@ -323,9 +323,12 @@ async fn http2_to_a_host_is_agreed_on_or_nothing_is_sent() {
         rig.hold(&site).await;
         until(&rig, wanted).await;
         // What ends a handshake may be read later than the answer that it is refused for.
-        while front.told().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        let told = async {
+            while front.told().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, told).await.expect("it tells");
         assert_eq!(front.told()[0].alpn.as_deref(), (wanted == "200").then_some("h2"));
     }
 }

@@ -16,7 +16,7 @@ use super::{Dirty, Problems, leave};
 use crate::resolver::names::{Hostname, HostnameError, Known, hostname};
 use crate::table::slot::{Backends, Slot, Slots};
 use crate::table::traffic::Traffic;
-use crate::upstream::balance::{Backend, Reached, Secured};
+use crate::upstream::balance::{Backend, Reached, Secured, Tokens};
 use crate::upstream::registry::{self, EndpointKey, Registry};
 use crate::upstream::tls::{Peer, PeerError};
 
@@ -218,6 +218,7 @@ impl BackendStage {
             state: self.registry.backend(id),
             ready: ready.into_values().collect(),
             fallback: fallback.into_values().collect(),
+            tokens: Tokens::default(),
             reached: match tls {
                 Tls::None => Reached::Plainly,
                 Tls::OfGateways(peer) => Reached::Securely(Secured::new(peer, registry())),

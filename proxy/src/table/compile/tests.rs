@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
+use proxy_config::backend::Endpoint;
 use proxy_config::listener::{Address, Protocol};
 use proxy_config::route::{PathMatch, Target};
 use proxy_config::set::UnitSet;
@@ -11,6 +12,7 @@ use proxy_config::set::UnitSet;
 use super::*;
 use crate::table::request::{Refusal, RequestView};
 use crate::table::slot::Slot;
+use crate::upstream::balance::Backend;
 
 mod certificates;
 mod reference;
@@ -293,6 +295,38 @@ fn endpoints_that_change_rebuild_no_route_and_keep_what_stays() {
     let (old, new) = (before.backend(slot).unwrap(), after.backend(slot).unwrap());
     assert!(Arc::ptr_eq(&old.ready[1], &new.ready[0]), "the endpoint that stays keeps its state");
     assert!(Arc::ptr_eq(&old.state, &new.state), "the backend keeps its turn");
+}
+
+/// One of a hundred slices of a Service, each with a hundred endpoints.
+fn of_many(slice: u8) -> (UnitId, Unit) {
+    let (id, Unit::Endpoints(mut unit)) = endpoints("cart", &slice.to_string(), &[1]) else {
+        panic!("a slice")
+    };
+    let one = unit.endpoints.remove(0);
+    let address = |host| Endpoint { address: [10, 1, slice, host].into(), ..one.clone() };
+    unit.endpoints = (0..100).map(address).collect();
+    (id, Unit::Endpoints(unit))
+}
+
+#[test]
+fn of_ten_thousand_endpoints_each_has_its_turn_and_a_slice_that_goes_takes_only_its_own() {
+    let rules = vec![rule(PathMatch::Prefix("/".into()), Some("cart"))];
+    let world = [listener("web", 80, None), route("r", 1, &["web"], &[], rules), backend("cart")];
+    let units = set(world.into_iter().chain((0..100).map(of_many)));
+    let (before, mut compiler) = compile(&units);
+    let after = compiler.apply([], [&of_many(7).0], version(), units.root());
+    let slot = compiler.backends.slot(&backend("cart").0).unwrap();
+    let [all, left] = [&before, &after].map(|table| table.backend(slot).unwrap());
+    let turn = |backend: &Backend| -> BTreeMap<SocketAddr, Arc<_>> {
+        let picked = (0..backend.ready.len()).map(|_| backend.pick(&[]).unwrap());
+        picked.map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect()
+    };
+    let (all, left) = (turn(all), turn(left));
+    assert_eq!((all.len(), left.len()), (10_000, 9_900), "each is taken once");
+    for (address, endpoint) in &all {
+        let kept = left.get(address).is_some_and(|left| Arc::ptr_eq(left, endpoint));
+        assert_eq!(kept, !address.to_string().starts_with("10.1.7."), "{address}");
+    }
 }
 
 #[test]
