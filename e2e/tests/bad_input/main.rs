@@ -93,7 +93,7 @@ fn is_known(reason: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn translation_has_an_answer_to_everything_and_the_same_one_each_time(seed: u64) {

@@ -46,6 +46,8 @@ const TEXTS: &[&str] = &[
     "/a/../../b",
     "/a?b#c",
     "/%zz",
+    "/%00",
+    "/%2e%2E/b",
     "x-name",
     "X Name",
     "Host",
@@ -202,14 +204,16 @@ impl Source {
             .filter(|(_, schema)| schema["enum"].is_array())
             .map(|(name, schema)| (*name, self.value(schema, depth + 1)))
             .collect();
-        let has_kinds = chosen.iter().any(|(name, _)| *name == "type" || *name == "protocol");
+        let means = |name: &str| {
+            chosen
+                .iter()
+                .any(|(_, value)| value.as_str().is_some_and(|value| value.eq_ignore_ascii_case(name)))
+        };
+        let is_one_of_many = properties.keys().any(|name| means(name));
         for (name, schema_of) in &properties {
             let required = schema["required"].as_array().is_some_and(|names| names.contains(&json!(name)));
-            let is_meant = chosen
-                .iter()
-                .any(|(_, value)| value.as_str().is_some_and(|value| value.eq_ignore_ascii_case(name)));
-            let rarity = if has_kinds { 12 } else { 2 + depth / 3 };
-            if required || is_meant || (self.budget > 0 && self.one_in(rarity)) {
+            let rarity = if is_one_of_many { 12 } else { 2 + depth / 3 };
+            if required || means(name) || (self.budget > 0 && self.one_in(rarity)) {
                 let known = chosen.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
                 made.insert((*name).clone(), known.unwrap_or_else(|| self.value(schema_of, depth + 1)));
             }

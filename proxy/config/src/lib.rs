@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod l4;
 pub mod listener;
 pub mod name;
+pub mod path;
 pub mod resilience;
 pub mod route;
 pub mod set;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use http::header::HeaderName;
+use proxy_config::path::PathError;
 use proxy_config::route::{Match, REGEX_DEPTH, REGEX_LENGTH, REGEX_SIZE, ValueMatch, ValuePattern};
 use regex_automata::meta;
 use regex_automata::util::syntax;
@@ -38,8 +39,13 @@ pub(super) enum MatchError {
     #[error("header name {0:?} is not a token: use letters, digits and hyphens")]
     Header(String),
     /// Not a path that a request can have.
-    #[error("path {0:?} must start with '/', be well percent-encoded and not lead above the root")]
-    Path(String),
+    #[error("path {path:?} can't be used: {reason}")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        reason: PathError,
+    },
 }
 
 /// A regular expression that takes a whole value, in time linear in its length.

@@ -6,18 +6,17 @@
 //! ours to choose), longest prefix; then method, header fields, query parameters, the older route, the
 //! name that sorts first, the first rule.
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use proxy_config::name::UnitId;
+use proxy_config::path;
 use proxy_config::route::{Match, PathMatch};
 
 use super::condition::{Conditions, MatchError, Regex, Regexes, Specificity};
 use super::host::Map;
 use super::request::RequestView;
 use super::route::{Route, Routed};
-use crate::http::validate::target::normalise;
 
 /// A match of a rule, compiled.
 #[derive(Clone, Debug)]
@@ -53,18 +52,8 @@ impl CompiledMatch {
     }
 }
 
-/// A path as a request that means it will have it: what no path may hold is percent-encoded, then it
-/// is normalised as requests are.
 fn normal(path: &str) -> Result<Vec<u8>, MatchError> {
-    let mut encoded = Vec::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'!'..=b'~' if byte != b'?' && byte != b'#' => encoded.push(byte),
-            _ => encoded.extend(format!("%{byte:02X}").into_bytes()),
-        }
-    }
-    let normal = if encoded.starts_with(b"/") { normalise(&encoded).ok() } else { None };
-    normal.map(Cow::into_owned).ok_or_else(|| MatchError::Path(path.to_owned()))
+    path::pattern(path).map_err(|reason| MatchError::Path { path: path.to_owned(), reason })
 }
 
 /// A route with its compiled matches, as one host takes it in.
@@ -244,27 +233,5 @@ impl Paths {
 impl Entry {
     fn dump(&self) -> String {
         format!("{}#{}{:?}", self.route.id, self.rule, self.conditions.specificity())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(pattern: &str, want: Option<&str>) {
-        assert_eq!(normal(pattern).ok(), want.map(|path| path.as_bytes().to_vec()), "{pattern}");
-    }
-
-    #[test]
-    fn a_pattern_has_the_one_form_that_requests_are_brought_to() {
-        check("/a/b", Some("/a/b"));
-        check("/%7euser/caf%c3%a9", Some("/~user/caf%C3%A9"));
-        check("/café?", Some("/caf%C3%A9%3F"));
-        check("/a/./b/../c", Some("/a/c"));
-        check("/a%2fb", Some("/a%2Fb"));
-        check("/../a", None);
-        check("/%4", None);
-        check("a", None);
     }
 }

@@ -1,5 +1,6 @@
 //! Filters of rules and of backends.
 
+use proxy_config::path;
 use proxy_config::route::{Field, Filter, HeaderEdits, PathEdit, Redirect, Rewrite};
 
 use crate::snapshot::http_route::{self, HeaderField, PathModifier};
@@ -209,8 +210,34 @@ fn edit_path(written: &PathModifier) -> Result<PathEdit, String> {
     if !(is_rooted || (text.is_empty() && may_be_empty)) {
         return Err(format!("path: `{text}` must start with one slash"));
     }
-    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+    let decoded = path::decode_unreserved(text.as_bytes())
+        .map_err(|reason| format!("path: `{text}` is not a path: {reason}"))?;
+    if decoded.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b"..")) {
         return Err(format!("path: `{text}` has segments of dots: write where they lead"));
     }
     Ok(edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_path_is_one_that_a_request_can_have() {
+        let check = |path: &str, is_good: bool| {
+            let written = PathModifier {
+                kind: "ReplaceFullPath".into(),
+                replace_full_path: Some(path.into()),
+                replace_prefix_match: None,
+            };
+            assert_eq!(edit_path(&written).is_ok(), is_good, "{path}");
+        };
+        check("/a%2Fb/caf%C3%A9", true);
+        check("/a/", true);
+        for bad in
+            ["", "a", "//a", "/a b", "/a?b", "/a#b", "/é", "/%zz", "/%4", "/%00", "/a/../b", "/%2e%2E/b"]
+        {
+            check(bad, false);
+        }
+    }
 }

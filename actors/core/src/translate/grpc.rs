@@ -55,13 +55,16 @@ fn path(written: &MethodMatch) -> Result<PathMatch, String> {
     let (service, method) = (part(&written.service), part(&written.method));
     match &*written.kind {
         "Exact" => {
-            for name in service.iter().chain(&method) {
+            // A package may be written from the root on.
+            let of_service =
+                service.iter().flat_map(|name| name.strip_prefix('.').unwrap_or(name).split('.'));
+            for name in of_service.chain(method.as_deref()) {
                 check_name(name)?;
             }
             Ok(match (service, method) {
                 (Some(service), Some(method)) => PathMatch::Exact(format!("/{service}/{method}")),
                 (Some(service), None) => PathMatch::Prefix(format!("/{service}")),
-                (None, Some(method)) => PathMatch::Regex(format!("/{ANY}/{}", method.replace('.', "\\."))),
+                (None, Some(method)) => PathMatch::Regex(format!("/{ANY}/{method}")),
                 (None, None) => PathMatch::Prefix("/".into()),
             })
         }
@@ -78,9 +81,10 @@ fn path(written: &MethodMatch) -> Result<PathMatch, String> {
     }
 }
 
-/// Names of Protocol Buffers, with the dots of packages.
+/// An identifier of Protocol Buffers. Source: the patterns of GRPCMethodMatch.
 fn check_name(name: &str) -> Result<(), String> {
-    let is_good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(&byte));
+    let is_good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if is_good { Ok(()) } else { Err(format!("method: `{name}` is not the name of a service or method")) }
 }
 
@@ -97,6 +101,7 @@ mod tests {
         };
         check("Exact", "a.B", "C", PathMatch::Exact("/a.B/C".into()));
         check("Exact", "a.B", "", PathMatch::Prefix("/a.B".into()));
+        check("Exact", ".a.B", "C", PathMatch::Exact("/.a.B/C".into()));
         check("Exact", "", "C", PathMatch::Regex("/[^/]+/C".into()));
         check("Exact", "", "", PathMatch::Prefix("/".into()));
         check("RegularExpression", "a|b", "", PathMatch::Regex("/(?:a|b)/[^/]+".into()));
@@ -112,7 +117,9 @@ mod tests {
         bad("RegularExpression", "a)|(b");
         bad("RegularExpression", "(");
         bad("Exact", "a/b");
-        bad("Exact", "a b");
+        for name in ["a b", "..", "a.", "a..b", "1a", "%zz"] {
+            bad("Exact", name);
+        }
         bad("Like", "a");
     }
 }

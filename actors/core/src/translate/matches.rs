@@ -1,5 +1,6 @@
 //! Matches: what requests a rule takes.
 
+use proxy_config::path;
 use proxy_config::route::{
     Match, PathMatch, REGEX_DEPTH, REGEX_LENGTH, REGEX_SIZE, ValueMatch, ValuePattern,
 };
@@ -44,10 +45,10 @@ pub(super) fn translate_one(written: &http_route::Match) -> Result<Match, String
         }
     }
     let query = values("queryParams", &written.query_params, str::to_owned)?;
-    Ok(Match { path: path(&written.path)?, method: written.method.clone(), headers, query })
+    Ok(Match { path: path_match(&written.path)?, method: written.method.clone(), headers, query })
 }
 
-fn path(written: &http_route::PathMatch) -> Result<PathMatch, String> {
+fn path_match(written: &http_route::PathMatch) -> Result<PathMatch, String> {
     let value = &written.value;
     match &*written.kind {
         "RegularExpression" => {
@@ -62,6 +63,7 @@ fn path(written: &http_route::PathMatch) -> Result<PathMatch, String> {
     {
         return Err(format!("path.value `{value}` is not a path: it begins with / and has no ?, # or space"));
     }
+    path::pattern(value).map_err(|reason| format!("path.value `{value}` is not a path: {reason}"))?;
     if written.kind == "Exact" {
         return Ok(PathMatch::Exact(value.clone()));
     }
@@ -115,4 +117,25 @@ pub(super) fn check_regex(pattern: &str) -> Result<(), String> {
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_no_request_can_have_is_refused() {
+        let check = |kind: &str, value: &str, want: Option<PathMatch>| {
+            let written = http_route::PathMatch { kind: kind.into(), value: value.into() };
+            assert_eq!(path_match(&written).ok(), want, "{kind} {value}");
+        };
+        check("Exact", "/a%2Fb/", Some(PathMatch::Exact("/a%2Fb/".into())));
+        check("PathPrefix", "/a/", Some(PathMatch::Prefix("/a".into())));
+        check("PathPrefix", "/", Some(PathMatch::Prefix("/".into())));
+        for kind in ["Exact", "PathPrefix"] {
+            for bad in ["", "a", "/a b", "/a?b", "/a#b", "/%zz", "/%4", "/%00", "/..", "/a/%2e%2e/.."] {
+                check(kind, bad, None);
+            }
+        }
+    }
 }

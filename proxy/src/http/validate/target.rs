@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use proxy_config::path::{PathError, check_encoding, normalise};
+
 use super::super::respond::Reason;
 
 /// A target, taken apart.
@@ -94,83 +96,12 @@ fn absolute(target: &[u8]) -> Option<(bool, &[u8])> {
     starts(b"http://").map(|rest| (false, rest)).or_else(|| starts(b"https://").map(|rest| (true, rest)))
 }
 
-/// Every percent sign must stand before two hexadecimal digits.
-fn check_encoding(bytes: &[u8]) -> Result<(), Reason> {
-    for at in memchr::memchr_iter(b'%', bytes) {
-        decode(bytes, at).ok_or(Reason::MalformedPercentEncoding)?;
-    }
-    Ok(())
-}
-
-/// The byte that is encoded at a percent sign.
-fn decode(bytes: &[u8], at: usize) -> Option<u8> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    let (high, low) = (digit(bytes.get(at + 1)?)?, digit(bytes.get(at + 2)?)?);
-    u8::try_from(high * 16 + low).ok()
-}
-
-/// The path in its one form: unreserved characters decoded (once), other encodings in upper case, dot
-/// segments removed. An encoded slash stays encoded, and empty segments stay.
-///
-/// # Errors
-/// Where an encoding is malformed or hides a NUL, or dot segments lead above the root.
-pub fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, Reason> {
-    let may_have_dots = memchr::memchr_iter(b'.', path).any(|at| at > 0 && path[at - 1] == b'/');
-    if memchr::memchr(b'%', path).is_none() {
-        return if may_have_dots {
-            remove_dot_segments(path).map(Cow::Owned)
-        } else {
-            Ok(Cow::Borrowed(path))
-        };
-    }
-    let decoded = decode_unreserved(path)?;
-    let may_have_dots = memchr::memmem::find(&decoded, b"/.").is_some();
-    if may_have_dots {
-        return remove_dot_segments(&decoded).map(Cow::Owned);
-    }
-    Ok(if decoded == path { Cow::Borrowed(path) } else { Cow::Owned(decoded) })
-}
-
-fn decode_unreserved(path: &[u8]) -> Result<Vec<u8>, Reason> {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut at = 0;
-    while let Some(byte) = path.get(at) {
-        if *byte != b'%' {
-            decoded.push(*byte);
-            at += 1;
-            continue;
-        }
-        match decode(path, at) {
-            None | Some(0) => return Err(Reason::MalformedPercentEncoding),
-            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => decoded.push(byte),
-            Some(_) => decoded.extend(path[at..at + 3].to_ascii_uppercase()),
-        }
-        at += 3;
-    }
-    Ok(decoded)
-}
-
-/// Source: RFC 3986 section 5.2.4; but what would climb above the root is refused.
-fn remove_dot_segments(path: &[u8]) -> Result<Vec<u8>, Reason> {
-    let mut kept: Vec<&[u8]> = Vec::new();
-    let mut ends_in_folder = false;
-    for segment in path.split(|byte| *byte == b'/').skip(1) {
-        ends_in_folder = matches!(segment, b"." | b"..");
-        match segment {
-            b"." => {}
-            b".." => {
-                kept.pop().ok_or(Reason::PathAboveRoot)?;
-            }
-            _ => kept.push(segment),
+impl From<PathError> for Reason {
+    fn from(error: PathError) -> Self {
+        match error {
+            PathError::Relative => Self::MalformedTarget,
+            PathError::MalformedEncoding => Self::MalformedPercentEncoding,
+            PathError::AboveRoot => Self::PathAboveRoot,
         }
     }
-    let mut normal = Vec::with_capacity(path.len());
-    for segment in &kept {
-        normal.push(b'/');
-        normal.extend_from_slice(segment);
-    }
-    if ends_in_folder || normal.is_empty() {
-        normal.push(b'/');
-    }
-    Ok(normal)
 }

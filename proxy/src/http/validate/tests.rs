@@ -106,18 +106,6 @@ fn all_places_that_name_a_host_must_agree() {
 
 proptest! {
     #[test]
-    fn a_normalised_path_is_its_own_normal_form(path in "/[a-c./%2eE5f~]{0,20}") {
-        if let Ok(normal) = target::normalise(path.as_bytes()) {
-            let normal = normal.into_owned();
-            prop_assert!(normal.starts_with(b"/"));
-            let segments: Vec<&[u8]> = normal.split(|byte| *byte == b'/').collect();
-            prop_assert!(!segments.contains(&&b"."[..]) && !segments.contains(&&b".."[..]));
-            let again = target::normalise(&normal);
-            prop_assert_eq!(again.map(Cow::into_owned), Ok(normal));
-        }
-    }
-
-    #[test]
     fn no_target_panics_and_what_is_accepted_can_be_sent(target in prop::collection::vec(any::<u8>(), 0..40)) {
         if let Ok(target) = Target::parse(&target, b"GET") {
             let sent = [&target.path[..], target.query].concat();

@@ -1,6 +1,6 @@
 //! What must hold whatever happens, read off the log of a case and the live tree at its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use supervisor::{ChildState, NodeState, Strategy};
 
@@ -158,11 +158,26 @@ impl Case<'_> {
             }
             // A branch whose child just failed to restart may stop by itself: only quiet trees without
             // failures stop from the root alone.
-            if !self.plan.quiet || self.log.iter().any(|e| e.what == What::StartFails) {
+            if !self.plan.quiet || self.a_start_failed() {
                 return;
             }
             node = self.info(&here.parent);
         }
+    }
+
+    /// Whether an instance was gone before it was up: by itself, or since it took longer than it may.
+    fn a_start_failed(&self) -> bool {
+        let mut starting = HashSet::new();
+        for entry in self.log {
+            match entry.what {
+                What::StartFails => return true,
+                What::Made => _ = starting.insert(&entry.child),
+                What::Started => _ = starting.remove(&entry.child),
+                What::Gone if starting.contains(&entry.child) => return true,
+                _ => {}
+            }
+        }
+        false
     }
 
     /// All or nothing: a tree that is up has had all its children up.
