@@ -43,11 +43,6 @@ const TEXTS: &[&str] = &[
     "a.example.com:80",
     "/",
     "/a",
-    "/a/../../b",
-    "/a?b#c",
-    "/%zz",
-    "/%00",
-    "/%2e%2E/b",
     "x-name",
     "X Name",
     "Host",
@@ -73,6 +68,10 @@ const TEXTS: &[&str] = &[
     "\u{0}",
     "ünïcödé",
 ];
+
+/// Paths, for the fields that are likely to be one: few of them would be drawn from all values.
+const PATHS: &[&str] =
+    &["/", "/a", "/a/b", "//", "/a/../../b", "/a/./b", "/a b", "/a?b#c", "/%zz", "/%00", "/%2e%2E/b"];
 
 /// What is generated: `apiVersion`, kind, whether it lies in a namespace, and the schema of its spec.
 pub struct Definition {
@@ -215,10 +214,18 @@ impl Source {
             let rarity = if is_one_of_many { 12 } else { 2 + depth / 3 };
             if required || means(name) || (self.budget > 0 && self.one_in(rarity)) {
                 let known = chosen.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+                let known = known.or_else(|| self.path(name, schema_of));
                 made.insert((*name).clone(), known.unwrap_or_else(|| self.value(schema_of, depth + 1)));
             }
         }
         Value::Object(made)
+    }
+
+    fn path(&mut self, name: &str, schema: &Value) -> Option<Value> {
+        let may_be_one =
+            schema["type"] == "string" && (name == "value" || name.to_lowercase().contains("path"));
+        let drawn = PATHS[self.below(PATHS.len())];
+        (may_be_one && self.one_in(2) && self.takes(schema, drawn)).then(|| json!(drawn))
     }
 
     fn items(&mut self, schema: &Value, depth: usize) -> Value {
