@@ -3,6 +3,7 @@
 pub mod content_reader;
 pub mod convert;
 pub mod files;
+mod gather;
 pub mod node_watcher;
 pub mod resource;
 pub mod resync;

@@ -98,6 +98,7 @@ fn watches(settings: &Settings, edges: &Edges) -> Child {
         client: settings.client.clone(),
         stores: edges.stores.clone(),
         wanted: edges.wanted.subscribe(),
+        gate: edges.gate.subscribe(),
     };
     children.push(worker("content-reader", &Address::new(), move || (ContentReader, reader.clone())));
     // What ends them all at once, as an API server that resets every connection may, is to be borne, and once more.
@@ -199,6 +200,7 @@ fn route_watcher(edges: &Edges) -> impl Fn() -> (RouteWatcher, route_watcher::Ar
         generation: edges.generation.clone(),
         snapshot: edges.snapshot.clone(),
         resync: edges.resync.subscribe(),
+        gate: edges.gate.subscribe(),
         metrics: edges.metrics.clone(),
     };
     move || (RouteWatcher, args.clone())
@@ -300,6 +302,7 @@ fn pusher(settings: &Settings, edges: &Edges) -> impl Fn() -> (Pusher, pusher::A
         stores: edges.stores.clone(),
         generation: edges.generation.clone(),
         route_watcher: edges.route_watcher.clone(),
+        wanted: edges.wanted.subscribe(),
         translation: edges.translation.subscribe(),
         proxies: edges.proxies.subscribe(),
         outgoing: edges.outgoing.clone(),

@@ -218,12 +218,16 @@ impl State {
                 doubtful.push(unseen.clone());
             }
             let found = left.next_if(|(other, _)| *other == object);
-            doubtful.extend(found.filter(|(_, desired)| **desired != *seen).map(|_| object.clone()));
+            let differs = |desired: &Arc<DesiredStatus>| !Arc::ptr_eq(desired, seen) && desired != seen;
+            doubtful.extend(found.filter(|(_, desired)| differs(desired)).map(|_| object.clone()));
             found.is_some()
         });
         doubtful.extend(left.map(|(object, _)| object.clone()));
-        let versions = self.good.iter().map(|(object, (version, _))| (object, version));
-        doubtful.extend(self.args.stores.outdated(versions).into_iter().cloned());
+        let versions: Vec<_> = self.good.iter().map(|(object, (version, _))| (object, version)).collect();
+        // In parts: the watchers write to the stores in between.
+        for part in versions.chunks(LOOKS) {
+            doubtful.extend(self.args.stores.outdated(part.iter().copied()).into_iter().cloned());
+        }
         for object in doubtful {
             self.note(object, now);
         }

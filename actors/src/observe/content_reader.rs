@@ -1,7 +1,7 @@
 //! Reads the Secrets and ConfigMaps that something accepted names, and no others.
 //!
 //! Owns: which version of which one has been read.
-//! Reads: which are wanted; their versions in the stores; the API server.
+//! Reads: which are wanted; their versions in the stores; whether this replica leads; the API server.
 //! Writes: their content in the stores.
 //! Rebuilt from: reading again.
 
@@ -20,10 +20,12 @@ use kube::api::{Api, DynamicObject, GetParams};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use super::gather;
 use super::resource::Resource;
 use super::stores::{Content, ObjectVersion, Stores};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
+use supervisor::Gate;
 
 /// How long one read may take; what names the Secret waits until a read has succeeded or was refused.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -74,6 +76,8 @@ pub struct Args {
     pub stores: Stores,
     /// The Secrets and ConfigMaps that are wanted.
     pub wanted: watch::Receiver<OrdSet<ObjectRef>>,
+    /// Open where this replica leads: there what has changed is read at once.
+    pub gate: watch::Receiver<Gate>,
 }
 
 /// What it holds.
@@ -105,7 +109,7 @@ impl Actor for ContentReader {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let changes = args.stores.changes();
+        let changes = args.stores.unread_changes();
         let mut state = State {
             args,
             changes,
@@ -153,7 +157,7 @@ impl State {
                 self.retry.reset();
             }
             self.waiting = vec![
-                on_change(myself, &self.changes, || Msg::Changed),
+                gather::on_change(myself, &self.changes, &self.args.gate, || Msg::Changed),
                 on_change(myself, &self.args.wanted, || Msg::Changed),
             ];
             return;
@@ -260,8 +264,9 @@ impl State {
                 never_read.then(|| Content::unavailable(object.kind, reason))
             }
         };
-        if let Some(content) = known {
-            self.args.stores.put_content(&object, &version, content);
+        match known {
+            Some(content) => _ = self.args.stores.put_content(&object, &version, content),
+            None => self.args.stores.answered(&object, &version),
         }
         self.failed.insert(object, version);
     }

@@ -1,7 +1,7 @@
 //! Joins what is known of the cluster into one snapshot.
 //!
 //! Owns: the count of snapshots, kept beside the tree.
-//! Reads: the stores.
+//! Reads: the stores; whether this replica leads.
 //! Writes: the newest snapshot.
 //! Rebuilt from: the stores.
 
@@ -12,9 +12,11 @@ use actors_core::snapshot::Snapshot;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use super::gather;
 use super::stores::Stores;
 use crate::metrics::Metrics;
 use crate::task::{Task, on_change};
+use supervisor::Gate;
 
 /// What it can be told.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Args {
     pub snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     /// Counts the resyncs.
     pub resync: watch::Receiver<u64>,
+    /// Open where this replica leads: there changes do not gather.
+    pub gate: watch::Receiver<Gate>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -90,7 +94,7 @@ impl State {
             self.args.snapshot.send_replace(Some(Arc::new(snapshot)));
         }
         self.waiting = vec![
-            on_change(myself, &self.changes, || Msg::Changed),
+            gather::on_change(myself, &self.changes, &self.args.gate, || Msg::Changed),
             on_change(myself, &self.args.resync, || Msg::Changed),
         ];
     }

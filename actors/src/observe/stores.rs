@@ -55,6 +55,10 @@ impl Content {
         }
     }
 
+    fn is_unread(&self) -> bool {
+        matches!(self, Self::Secret(SecretContent::NotRead) | Self::ConfigMap(ConfigMapContent::NotRead))
+    }
+
     /// Nothing that could be used, for this reason.
     pub fn wrong(kind: Kind, reason: String) -> Self {
         match kind {
@@ -95,6 +99,7 @@ pub struct Stores {
     held: Arc<Mutex<Held>>,
     changes: watch::Sender<u64>,
     statuses: watch::Sender<u64>,
+    unread: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +111,8 @@ struct Held {
     touched: BTreeSet<ObjectRef>,
     /// Secrets and ConfigMaps whose version has changed since their reader last asked.
     unread: BTreeSet<ObjectRef>,
+    /// Of those that were asked for, the version that the API server was last asked for, and gave or did not.
+    answered: HashMap<ObjectRef, ObjectVersion>,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +138,7 @@ impl Stores {
             held: Arc::new(Mutex::new(held)),
             changes: watch::Sender::new(0),
             statuses: watch::Sender::new(0),
+            unread: watch::Sender::new(0),
         }
     }
 
@@ -150,6 +158,11 @@ impl Stores {
     /// Counts changes of statuses.
     pub fn status_changes(&self) -> watch::Receiver<u64> {
         self.statuses.subscribe()
+    }
+
+    /// Counts changes of the versions of Secrets and ConfigMaps, of which only metadata is watched.
+    pub fn unread_changes(&self) -> watch::Receiver<u64> {
+        self.unread.subscribe()
     }
 
     /// All that is known; `None` until every present kind has been listed.
@@ -210,6 +223,23 @@ impl Stores {
         std::mem::take(&mut self.lock().unread)
     }
 
+    /// Notes that one was asked for and what is held of it stays.
+    pub fn answered(&self, reference: &ObjectRef, version: &ObjectVersion) {
+        let mut held = self.lock();
+        if held.versions.get(reference).is_some_and(|known| known.version == *version) {
+            held.answered.insert(reference.clone(), version.clone());
+        }
+    }
+
+    /// One of these objects that is there in a version whose reading has not ended.
+    pub fn unanswered<'a>(&self, mut objects: impl Iterator<Item = &'a ObjectRef>) -> Option<&'a ObjectRef> {
+        let held = self.lock();
+        objects.find(|object| {
+            let known = held.versions.get(*object);
+            known.is_some_and(|known| held.answered.get(*object) != Some(&known.version))
+        })
+    }
+
     /// Whether exactly this version was found malformed: it is not read again.
     pub fn is_quarantined(&self, reference: &ObjectRef, version: &ObjectVersion) -> Option<Arc<Malformed>> {
         let held = self.lock();
@@ -223,6 +253,11 @@ impl Stores {
         let mut held = self.lock();
         if held.versions.get(reference).is_none_or(|known| known.version != *version) {
             return false;
+        }
+        if content.is_unread() {
+            held.answered.remove(reference);
+        } else {
+            held.answered.insert(reference.clone(), version.clone());
         }
         let (secrets, maps) = (&held.snapshot.secrets, &held.snapshot.config_maps);
         let object = match content {
@@ -305,13 +340,16 @@ impl Writer {
         if held.kinds.get(&self.kind).is_none_or(|state| state.writers != self.number) {
             return;
         }
-        let statuses = held.touched.len();
+        let (statuses, unread) = (held.touched.len(), held.unread.len());
         let changed = change(&mut held);
-        let touched = held.touched.len() != statuses;
+        let (touched, unread) = (held.touched.len() != statuses, held.unread.len() != unread);
         drop(held);
         self.stores.tell(changed);
         if touched {
             self.stores.statuses.send_modify(|count| *count += 1);
+        }
+        if unread {
+            self.stores.unread.send_modify(|count| *count += 1);
         }
     }
 }
@@ -332,7 +370,7 @@ impl Held {
         if unread {
             self.unread.insert(reference);
         }
-        self.snapshot.put(object) || unread
+        self.snapshot.put(object)
     }
 
     /// A Secret or ConfigMap goes on with the content that was read until the new one is: a change of its
@@ -359,6 +397,7 @@ impl Held {
         self.versions.remove(reference);
         self.touched.remove(reference);
         self.unread.remove(reference);
+        self.answered.remove(reference);
         self.snapshot.remove(reference)
     }
 
@@ -369,120 +408,4 @@ impl Held {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::observe::convert::convert;
-
-    fn namespace(name: &str, version: &str, label: &str) -> Observed {
-        let raw = json!({"metadata": {
-            "name": name, "uid": format!("uid-{name}"), "resourceVersion": version, "labels": {"l": label},
-        }});
-        convert(&Stores::new([]), Kind::Namespace, &raw)
-    }
-
-    fn secret(version: &str) -> Observed {
-        let raw = json!({"type": "kubernetes.io/tls", "metadata": {
-            "name": "s", "namespace": "ns", "uid": "u", "resourceVersion": version,
-        }});
-        convert(&Stores::new([]), Kind::Secret, &raw)
-    }
-
-    fn content(stores: &Stores) -> SecretContent {
-        stores.snapshot().unwrap().secrets.values().next().unwrap().content.clone()
-    }
-
-    #[test]
-    fn nothing_is_shown_before_every_kind_has_been_listed() {
-        let stores = Stores::new([Kind::Namespace, Kind::Gateway]);
-        stores.writer(Kind::Namespace).replace(vec![namespace("a", "1", "x")]);
-        assert!(stores.snapshot().is_none());
-        stores.writer(Kind::Gateway).absent();
-        assert_eq!(stores.snapshot().unwrap().namespaces.len(), 1);
-    }
-
-    #[test]
-    fn a_list_replaces_what_was_there() {
-        let stores = Stores::new([Kind::Namespace]);
-        let writer = stores.writer(Kind::Namespace);
-        writer.replace(vec![namespace("a", "1", "x"), namespace("b", "2", "x")]);
-        writer.replace(vec![namespace("b", "2", "x"), namespace("c", "3", "x")]);
-        let names: Vec<_> = stores.snapshot().unwrap().namespaces.keys().map(ToString::to_string).collect();
-        assert_eq!(names, ["b", "c"]);
-    }
-
-    #[test]
-    fn an_echo_dirties_nothing_but_its_version_is_known() {
-        let stores = Stores::new([Kind::Namespace]);
-        let writer = stores.writer(Kind::Namespace);
-        writer.replace(vec![namespace("a", "1", "x")]);
-        let mut changes = stores.changes();
-        changes.borrow_and_update();
-        writer.put(namespace("a", "2", "x"));
-        assert!(!changes.has_changed().unwrap());
-        let versions = stores.versions(Kind::Namespace);
-        assert_eq!(&*versions.values().next().unwrap().resource_version, "2");
-        writer.put(namespace("a", "3", "y"));
-        assert!(changes.has_changed().unwrap());
-    }
-
-    #[test]
-    fn a_writer_that_was_replaced_is_refused() {
-        let stores = Stores::new([Kind::Namespace]);
-        let old = stores.writer(Kind::Namespace);
-        let new = stores.writer(Kind::Namespace);
-        new.replace(vec![namespace("a", "1", "x")]);
-        old.replace(vec![]);
-        assert_eq!(stores.snapshot().unwrap().namespaces.len(), 1);
-    }
-
-    #[test]
-    fn a_secret_keeps_its_content_until_the_new_one_is_read() {
-        let stores = Stores::new([Kind::Secret]);
-        let writer = stores.writer(Kind::Secret);
-        writer.replace(vec![secret("1")]);
-        assert_eq!(content(&stores), SecretContent::NotRead);
-        let reference = ObjectRef::new(Kind::Secret, ObjectName::new("ns", "s"));
-        let read = |text: &str| SecretContent::Tls { chain: text.into(), key: text.into(), authority: None };
-        let version =
-            |number: &str| ObjectVersion { uid: "u".into(), resource_version: number.to_owned().into() };
-        stores.put_content(&reference, &version("1"), Content::Secret(read("one")));
-        assert_eq!(content(&stores), read("one"));
-        writer.put(secret("2"));
-        assert_eq!(content(&stores), read("one"));
-        stores.put_content(&reference, &version("1"), Content::Secret(read("late")));
-        assert_eq!(content(&stores), read("one"), "the answer about an older version is dropped");
-        stores.put_content(&reference, &version("2"), Content::Secret(read("two")));
-        assert_eq!(content(&stores), read("two"));
-    }
-
-    #[test]
-    fn only_what_has_another_version_is_to_be_read() {
-        let stores = Stores::new([Kind::Secret]);
-        let writer = stores.writer(Kind::Secret);
-        let reference = ObjectRef::new(Kind::Secret, ObjectName::new("ns", "s"));
-        writer.replace(vec![secret("1")]);
-        assert_eq!(stores.take_unread(), BTreeSet::from([reference.clone()]));
-        writer.put(secret("1"));
-        writer.put(namespace("a", "1", "x"));
-        assert_eq!(stores.take_unread(), BTreeSet::new());
-        writer.put(secret("2"));
-        assert_eq!(stores.take_unread(), BTreeSet::from([reference]));
-    }
-
-    #[test]
-    fn what_is_held_in_another_version_or_no_more_is_outdated() {
-        let stores = Stores::new([Kind::Namespace]);
-        let writer = stores.writer(Kind::Namespace);
-        writer.replace(vec![namespace("a", "1", "x"), namespace("b", "2", "x"), namespace("c", "3", "x")]);
-        let versions = stores.versions(Kind::Namespace).into_iter();
-        let seen: Vec<_> =
-            versions.map(|(name, version)| (ObjectRef::new(Kind::Namespace, name), version)).collect();
-        let outdated = || stores.outdated(seen.iter().map(|(object, version)| (object, version)));
-        assert!(outdated().is_empty());
-        writer.put(namespace("b", "4", "x"));
-        writer.remove(&seen[2].0);
-        assert_eq!(outdated(), [&seen[1].0, &seen[2].0]);
-    }
-}
+mod tests;

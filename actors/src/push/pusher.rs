@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actors_core::snapshot::meta::Kind;
+use actors_core::snapshot::meta::{Kind, ObjectRef};
+use imbl::OrdSet;
 use kube::Client;
 use proxy_config::name::ObjectName;
 use proxy_config::wire::Version;
@@ -36,6 +37,8 @@ use crate::tree::STEP_DOWN;
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// It doubles with each round, up to this.
 const CATCH_UP_LONGEST: Duration = Duration::from_secs(24);
+/// How long what Secrets hold now is waited for.
+const CONTENTS: Duration = Duration::from_secs(5);
 
 /// A kind that is watched, and its watcher.
 #[derive(Clone, Debug)]
@@ -70,6 +73,8 @@ pub struct Args {
     pub generation: Arc<AtomicU64>,
     /// Who joins the stores into a snapshot.
     pub route_watcher: Address<route_watcher::Msg>,
+    /// The Secrets and ConfigMaps that are to be read.
+    pub wanted: watch::Receiver<OrdSet<ObjectRef>>,
     /// The newest translation.
     pub translation: watch::Receiver<Newest>,
     /// The known proxies.
@@ -215,6 +220,24 @@ impl State {
 async fn freshen(args: &Args) {
     let kinds = args.watched.iter().map(|watched| freshen_kind(args, watched));
     futures_util::future::join_all(kinds).await;
+    if !args.watched.is_empty() {
+        contents_are_read(&args.stores, &args.wanted).await;
+    }
+}
+
+/// Waits until what is used of Secrets and ConfigMaps is of the versions that are held: a certificate that was
+/// replaced under the leader before must not come back. One that changes all the time holds up nobody for long.
+async fn contents_are_read(stores: &Stores, wanted: &watch::Receiver<OrdSet<ObjectRef>>) {
+    let deadline = tokio::time::Instant::now() + CONTENTS;
+    loop {
+        let wanted = wanted.borrow().clone();
+        let Some(object) = stores.unanswered(wanted.iter()) else { return };
+        if tokio::time::Instant::now() >= deadline {
+            tracing::warn!(%object, "what it holds now has not been read: pushes begin with what was read before");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// What is deleted after a list will never be held: each round compares with a list of its own.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use actors_core::snapshot::meta::Kind;
 use actors_core::translate::Settings as Translate;
 use supervisor::Strategy::RestForOne;
-use supervisor::{Address, Child, Intensity, StartError, branch, worker};
+use supervisor::{Address, Child, Gate, Intensity, StartError, branch, worker};
 use tokio::sync::watch;
 
 use super::MINUTE;
@@ -78,6 +78,7 @@ fn tree(
         generation: Arc::default(),
         snapshot,
         resync: watch::Sender::default().subscribe(),
+        gate: watch::Sender::new(Gate::Open(0)).subscribe(),
         metrics,
     };
     branch(

@@ -6,6 +6,7 @@
 mod admin;
 mod drill;
 mod election;
+mod followers;
 mod identity;
 mod objects;
 mod observe;
