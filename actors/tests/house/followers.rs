@@ -7,7 +7,7 @@ use proxy_config::name::{ObjectName, UnitId};
 use sandbox::{Fault, Faults, How, Matcher, Verb};
 use tokio::time::Instant;
 
-use crate::secrets::{HTTPS, certificate, secret};
+use crate::secrets::{HTTPS, certificate, read, secret};
 use crate::stage::{GROUND, Stage, lead, resign, route, until};
 
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -54,8 +54,10 @@ async fn a_follower_lets_changes_gather_and_a_leader_does_not() {
     resign(&controller);
     let (begun, held) = (Instant::now(), certificate(&controller));
     stage.apply(&secret("cert")).await;
+    drop(stage.sandbox.take_accesses());
     tokio::time::sleep(AT_ONCE).await;
     assert_eq!(certificate(&controller), held);
+    assert_eq!(read(&stage), [""; 0], "the API server is not asked yet either");
     lead(&controller, 2);
     until("the new certificate", || certificate(&controller) != held).await;
     assert!(begun.elapsed() < 2 * AT_ONCE, "{:?}", begun.elapsed());

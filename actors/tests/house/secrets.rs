@@ -49,7 +49,7 @@ pub(crate) fn certificate(controller: &Controller) -> Option<String> {
 }
 
 /// The Secrets whose content was asked for.
-fn read(stage: &Stage) -> Vec<String> {
+pub(crate) fn read(stage: &Stage) -> Vec<String> {
     read_of(stage, "secrets")
 }
 
