@@ -17,6 +17,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tracing::{error, info};
 
+use crate::addresses::Bind;
 use crate::cli;
 use crate::proxies::Named;
 use crate::runtime::{self, Ending};
@@ -67,9 +68,9 @@ fn wanted(mut values: Values) -> Result<Wanted, Problems> {
         tls: values.get("tls-dir"),
         admin: admin.zip(port).map(SocketAddr::from),
         port: port.unwrap_or_default(),
-        status: values.get("status-bind"),
+        status: values.get("status-bind").map(|Bind(address)| address),
         resync: Duration::from_millis(resync.unwrap_or_default()),
-        enrol: values.get("enrol-bind"),
+        enrol: values.get("enrol-bind").map(|Bind(address)| address),
     };
     let mut problems = values.into_problems();
     if resync.is_some_and(|ms| ms < RESYNC_LEAST) {

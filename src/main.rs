@@ -1,5 +1,6 @@
 //! The `portreeve` command: parses arguments, picks a tree, runs it.
 
+mod addresses;
 mod certificates;
 mod cli;
 mod controller;

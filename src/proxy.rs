@@ -16,6 +16,7 @@ use proxy::tree::Proxy;
 use supervisor::Stopped;
 use tracing::info;
 
+use crate::addresses::{Bind, Host};
 use crate::cli;
 use crate::runtime::{self, Ending};
 use crate::settings::{Problems, Values};
@@ -34,7 +35,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
     let tls: Option<PathBuf> = values.require("tls-dir");
     let admin: Option<IpAddr> = values.get("admin-bind");
     let port: Option<u16> = values.get("admin-port");
-    let status_bind: Option<SocketAddr> = values.get("status-bind");
+    let status_bind: Option<Bind> = values.get("status-bind");
     let (state_dir, status_socket) = (values.get("state-dir"), values.get("status-socket"));
     let workers: Option<usize> = values.get("workers");
     let tls = tls.and_then(|folder| tls_source(&mut values, folder));
@@ -48,7 +49,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
         identity,
         node_address,
         admin_bind: SocketAddr::new(admin.unwrap_or(node_address), port),
-        status_bind,
+        status_bind: status_bind.0,
         status_socket,
         tls,
         state_dir,
@@ -61,7 +62,7 @@ fn settings(mut values: Values) -> Result<Settings, Problems> {
 
 /// Whether the identity in `folder` is got from a controller, or put there by someone else.
 fn tls_source(values: &mut Values, folder: PathBuf) -> Option<TlsSource> {
-    let controllers: Vec<String> = values.all("enrol-at");
+    let controllers: Vec<_> = values.all("enrol-at").into_iter().map(|Host(host)| host).collect();
     if controllers.is_empty() {
         return Some(TlsSource::Files(folder));
     }

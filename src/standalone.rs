@@ -24,6 +24,7 @@ use proxy::tree::Proxy;
 use tracing::info;
 
 use self::statuses::Statuses;
+use crate::addresses::Bind;
 use crate::cli;
 use crate::runtime::{self, Ending};
 use crate::settings::{Problems, Values};
@@ -54,7 +55,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode> {
 fn wanted(mut values: Values) -> Result<Wanted, Problems> {
     let files: Vec<PathBuf> = values.all("file");
     let address = values.get("address");
-    let status: Option<SocketAddr> = values.get("status-bind");
+    let status = values.get("status-bind").map(|Bind(address)| address);
     let state_dir = values.get("state-dir");
     let workers: Option<usize> = values.get("workers");
     let mut problems = values.into_problems();

@@ -34,9 +34,11 @@ use crate::push::pusher::{self, Pusher, Watched};
 use crate::settings::{Fleet, LeaseSettings, Settings};
 
 pub mod edges;
+mod ports;
 pub mod standalone;
 
 use edges::Edges;
+use ports::bind;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -373,14 +375,4 @@ fn enrolment(settings: &Settings) -> Result<Option<(Arc<TcpListener>, Enrolment)
     let Fleet::Pods(pods, _) = &settings.fleet else { return Ok(None) };
     let socket = bind("enrolment", settings.enrol_bind)?;
     Ok(socket.map(|socket| (socket, Enrolment::new(settings.client.clone(), pods.clone()))))
-}
-
-/// Bound beside the tree: a restart of who serves it refuses nobody.
-fn bind(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Arc<TcpListener>>, RunError> {
-    let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        Ok(Some(Arc::new(socket)))
-    });
-    bound.map_err(|source| RunError::Bind { what, address, source })
 }

@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,8 @@ use tokio::time::{Instant, sleep, timeout};
 #[path = "trees/shop.rs"]
 mod shop;
 
-const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 78, 1), Ipv4Addr::new(127, 0, 78, 2)];
+const NODES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(127, 0, 78, 1)), IpAddr::V4(Ipv4Addr::new(127, 0, 78, 2))];
 const PORT: u16 = 18_081;
 /// A request is answered, an actor is back and a change is served within this time, a new leader included.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -44,7 +45,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let sandbox = shop::sandbox(PORT).await;
+        let sandbox = shop::sandbox(PORT, Ipv4Addr::LOCALHOST.into()).await;
         let authority = Arc::new(Authority::generate(SystemTime::now(), AUTHORITY_LIFE).unwrap());
         let (mut proxies, mut fleet) = (Vec::new(), BTreeMap::new());
         for node in NODES {
@@ -90,7 +91,7 @@ impl World {
     }
 }
 
-async fn start_proxy(node: Ipv4Addr, authority: &Authority) -> Proxy {
+async fn start_proxy(node: IpAddr, authority: &Authority) -> Proxy {
     let identity = watch::Sender::new(shop::issue(authority, &shop::name(node), LEAF_LIFE));
     shop::proxy(node, identity.subscribe()).await
 }
@@ -164,7 +165,7 @@ impl Traffic {
     }
 }
 
-async fn visit(node: Ipv4Addr, connection: &'static str, seen: Arc<Seen>) {
+async fn visit(node: IpAddr, connection: &'static str, seen: Arc<Seen>) {
     let mut kept = None;
     loop {
         let reused = kept.is_some();
@@ -182,7 +183,7 @@ async fn visit(node: Ipv4Addr, connection: &'static str, seen: Arc<Seen>) {
 
 /// A request on a connection that is kept, or a new one: the connection, the turn of the route that answered,
 /// and whether the connection ends now. None where there is no answer, or not a 200.
-async fn get(kept: Option<TcpStream>, node: Ipv4Addr, connection: &str) -> Option<(TcpStream, usize, bool)> {
+async fn get(kept: Option<TcpStream>, node: IpAddr, connection: &str) -> Option<(TcpStream, usize, bool)> {
     let ask = async {
         let mut stream = match kept {
             Some(stream) => stream,

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,8 @@ const LEFT: Duration = Duration::from_secs(18);
 /// Until the old one has ended, and a little more.
 const LONG_ENOUGH: Duration = Duration::from_secs(21);
 const NAMESPACE: &str = "portreeve-system";
-const NODES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 77, 1), Ipv4Addr::new(127, 0, 77, 2)];
+const NODES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(127, 0, 77, 1)), IpAddr::V4(Ipv4Addr::new(127, 0, 77, 2))];
 const PORT: u16 = 18_080;
 
 /// A proxy with the identity that the channel holds.
@@ -42,7 +43,7 @@ struct Edge {
     identity: watch::Sender<Arc<Identity>>,
 }
 
-async fn edge(node: Ipv4Addr, authority: &Authority) -> Edge {
+async fn edge(node: IpAddr, authority: &Authority) -> Edge {
     let name = shop::name(node);
     let identity = watch::Sender::new(shop::issue(authority, &name, LIVES.leaf));
     let proxy = shop::proxy(node, identity.subscribe()).await;
@@ -86,7 +87,7 @@ async fn get(stream: &mut TcpStream) -> Result<usize, String> {
 }
 
 /// Waits until a proxy serves this turn.
-async fn serves(node: Ipv4Addr, turn: usize) -> TcpStream {
+async fn serves(node: IpAddr, turn: usize) -> TcpStream {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         if let Ok(mut stream) = TcpStream::connect((node, PORT)).await
@@ -146,7 +147,7 @@ async fn change_routes(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_succession_of_the_authority_fails_no_push_and_no_request() {
-    let sandbox = shop::sandbox(PORT).await;
+    let sandbox = shop::sandbox(PORT, Ipv4Addr::LOCALHOST.into()).await;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     sandbox.apply_object(namespace).await.unwrap();
     sandbox.apply_object(shop::route(0)).await.unwrap();

@@ -13,6 +13,10 @@ use actors_core::snapshot::{Object, Snapshot};
 use proxy_config::name::ObjectName;
 use tokio::sync::watch;
 
+mod content;
+
+pub use content::Content;
+
 /// What a watcher has seen of one object.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -35,50 +39,6 @@ pub struct ObjectVersion {
     pub uid: Arc<str>,
     /// The resourceVersion.
     pub resource_version: Arc<str>,
-}
-
-/// What was read of a Secret or ConfigMap.
-#[derive(Clone, Debug)]
-pub enum Content {
-    /// Of a Secret.
-    Secret(SecretContent),
-    /// Of a ConfigMap.
-    ConfigMap(ConfigMapContent),
-}
-
-impl Content {
-    /// Nothing, of an object of this kind.
-    pub fn unread(kind: Kind) -> Self {
-        match kind {
-            Kind::ConfigMap => Self::ConfigMap(ConfigMapContent::NotRead),
-            _ => Self::Secret(SecretContent::NotRead),
-        }
-    }
-
-    fn is_unread(&self) -> bool {
-        matches!(self, Self::Secret(SecretContent::NotRead) | Self::ConfigMap(ConfigMapContent::NotRead))
-    }
-
-    /// Nothing that could be used, for this reason.
-    pub fn wrong(kind: Kind, reason: String) -> Self {
-        match kind {
-            Kind::ConfigMap => Self::ConfigMap(ConfigMapContent::Other(reason)),
-            _ => Self::Secret(SecretContent::Other(reason)),
-        }
-    }
-
-    /// It may not be read, for this reason.
-    pub fn refused(kind: Kind, reason: String) -> Self {
-        Self::wrong(kind, format!("a {kind} that can't be read ({reason})"))
-    }
-
-    /// It could not be read yet, for this reason.
-    pub fn unavailable(kind: Kind, reason: String) -> Self {
-        match kind {
-            Kind::ConfigMap => Self::ConfigMap(ConfigMapContent::Unavailable(reason)),
-            _ => Self::Secret(SecretContent::Unavailable(reason)),
-        }
-    }
 }
 
 /// How far a kind is known.

@@ -2,7 +2,7 @@
 //! machine, controllers that elect a leader, and requests whose answers tell which turn of the route gave them.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,18 +20,19 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// A Kubernetes API where the shop is: its Gateway on `port`, its Service with a backend of this process, no route.
-pub(crate) async fn sandbox(port: u16) -> Sandbox {
+/// A Kubernetes API where the shop is: its Gateway on `port`, its Service with a backend of this process at
+/// `loopback`, no route.
+pub(crate) async fn sandbox(port: u16, loopback: IpAddr) -> Sandbox {
     let sandbox = Sandbox::new(Options { loopback_endpoints: true, ..Options::default() });
     sandbox.install_gateway_api(Channel::Standard).await.unwrap();
-    sandbox.apply_yaml(&ground(port, backend().await)).await.unwrap();
+    sandbox.apply_yaml(&ground(port, backend(loopback).await)).await.unwrap();
     sandbox
 }
 
-/// A backend that answers every request with 200 and nothing; its port.
-async fn backend() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+/// A backend that answers every request with 200 and nothing.
+async fn backend(at: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((at, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -45,12 +46,14 @@ async fn backend() -> u16 {
             });
         }
     });
-    port
+    address
 }
 
-fn ground(port: u16, backend: u16) -> String {
+fn ground(port: u16, backend: SocketAddr) -> String {
+    let (family, backend, at) =
+        (if backend.is_ipv4() { "IPv4" } else { "IPv6" }, backend.port(), backend.ip());
     format!(
-        r"
+        r#"
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {{name: portreeve}}
@@ -71,10 +74,10 @@ spec: {{ports: [{{name: http, port: 80, protocol: TCP}}], clusterIP: 10.96.0.9}}
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {{name: shop-1, namespace: default, labels: {{kubernetes.io/service-name: shop}}}}
-addressType: IPv4
+addressType: {family}
 ports: [{{name: http, port: {backend}, protocol: TCP}}]
-endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
-"
+endpoints: [{{addresses: ["{at}"], conditions: {{ready: true}}}}]
+"#
     )
 }
 
@@ -93,8 +96,8 @@ pub(crate) fn route(turn: usize) -> Value {
 }
 
 /// The name of the proxy at this address.
-pub(crate) fn name(node: Ipv4Addr) -> String {
-    format!("edge-{node}")
+pub(crate) fn name(node: IpAddr) -> String {
+    format!("edge-{node}").replace(':', "-")
 }
 
 /// What an authority issues to the proxy called so, as that holds it.
@@ -105,10 +108,10 @@ pub(crate) fn issue(authority: &Authority, proxy: &str, life: Duration) -> Arc<I
 }
 
 /// A proxy at this address with the identity that the channel holds.
-pub(crate) async fn proxy(node: Ipv4Addr, identity: watch::Receiver<Arc<Identity>>) -> Proxy {
+pub(crate) async fn proxy(node: IpAddr, identity: watch::Receiver<Arc<Identity>>) -> Proxy {
     let settings = proxy::settings::Settings {
         identity: name(node),
-        node_address: node.into(),
+        node_address: node,
         admin_bind: (node, 0).into(),
         status_bind: (node, 0).into(),
         status_socket: None,

@@ -1,3 +1,5 @@
+//! What the stores keep, refuse and tell of.
+
 use serde_json::json;
 
 use super::*;
