@@ -18,6 +18,7 @@ use imbl::ordset::DiffItem;
 use kube::Client;
 use kube::api::{Api, DynamicObject, GetParams};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervisor::Gate;
 use tokio::sync::watch;
 
 use super::gather;
@@ -25,7 +26,6 @@ use super::resource::Resource;
 use super::stores::{Content, ObjectVersion, Stores};
 use crate::retry::{Retry, chain};
 use crate::task::{Task, on_change, report};
-use supervisor::Gate;
 
 /// How long one read may take; what names the Secret waits until a read has succeeded or was refused.
 const DEADLINE: Duration = Duration::from_secs(2);

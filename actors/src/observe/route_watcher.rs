@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actors_core::snapshot::Snapshot;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use supervisor::Gate;
 use tokio::sync::watch;
 
 use super::gather;
 use super::stores::Stores;
 use crate::metrics::Metrics;
 use crate::task::{Task, on_change};
-use supervisor::Gate;
 
 /// What it can be told.
 #[derive(Debug)]

@@ -68,11 +68,26 @@ struct Held {
     kinds: BTreeMap<Kind, KindState>,
     versions: HashMap<ObjectRef, Known>,
     /// Objects whose status has changed since the status writer last asked.
-    touched: BTreeSet<ObjectRef>,
+    touched: Noted,
     /// Secrets and ConfigMaps whose version has changed since their reader last asked.
-    unread: BTreeSet<ObjectRef>,
+    unread: Noted,
     /// Of those that were asked for, the version that the API server was last asked for, and gave or did not.
     answered: HashMap<ObjectRef, ObjectVersion>,
+}
+
+/// Objects that somebody is to look at.
+#[derive(Debug, Default)]
+struct Noted {
+    objects: BTreeSet<ObjectRef>,
+    /// How often one was noted: whoever looks at them is told when that grows.
+    count: u64,
+}
+
+impl Noted {
+    fn note(&mut self, object: ObjectRef) {
+        self.objects.insert(object);
+        self.count += 1;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -175,12 +190,12 @@ impl Stores {
 
     /// The objects whose status has changed since this was last asked.
     pub fn take_touched(&self) -> BTreeSet<ObjectRef> {
-        std::mem::take(&mut self.lock().touched)
+        std::mem::take(&mut self.lock().touched.objects)
     }
 
     /// The Secrets and ConfigMaps whose version has changed since this was last asked.
     pub fn take_unread(&self) -> BTreeSet<ObjectRef> {
-        std::mem::take(&mut self.lock().unread)
+        std::mem::take(&mut self.lock().unread.objects)
     }
 
     /// Notes that one was asked for and what is held of it stays.
@@ -300,9 +315,9 @@ impl Writer {
         if held.kinds.get(&self.kind).is_none_or(|state| state.writers != self.number) {
             return;
         }
-        let (statuses, unread) = (held.touched.len(), held.unread.len());
+        let (statuses, unread) = (held.touched.count, held.unread.count);
         let changed = change(&mut held);
-        let (touched, unread) = (held.touched.len() != statuses, held.unread.len() != unread);
+        let (touched, unread) = (held.touched.count != statuses, held.unread.count != unread);
         drop(held);
         self.stores.tell(changed);
         if touched {
@@ -320,7 +335,7 @@ impl Held {
         let known = Known { version, generation, status };
         let before = self.versions.insert(reference.clone(), known.clone());
         if known.status.is_some() && before.as_ref().is_none_or(|before| before.status != known.status) {
-            self.touched.insert(reference.clone());
+            self.touched.note(reference.clone());
         }
         let same = before.as_ref().is_some_and(|before| before.version.uid == known.version.uid);
         let object = object.map(|object| if same { self.keep_content(object) } else { object });
@@ -328,7 +343,7 @@ impl Held {
         let unread = matches!(reference.kind, Kind::Secret | Kind::ConfigMap)
             && before.is_none_or(|before| before.version != known.version);
         if unread {
-            self.unread.insert(reference);
+            self.unread.note(reference);
         }
         self.snapshot.put(object)
     }
@@ -355,8 +370,8 @@ impl Held {
 
     fn remove(&mut self, reference: &ObjectRef) -> bool {
         self.versions.remove(reference);
-        self.touched.remove(reference);
-        self.unread.remove(reference);
+        self.touched.objects.remove(reference);
+        self.unread.objects.remove(reference);
         self.answered.remove(reference);
         self.snapshot.remove(reference)
     }

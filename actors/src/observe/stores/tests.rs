@@ -13,8 +13,12 @@ fn namespace(name: &str, version: &str, label: &str) -> Observed {
 }
 
 fn secret(version: &str) -> Observed {
+    named_secret("s", version)
+}
+
+fn named_secret(name: &str, version: &str) -> Observed {
     let raw = json!({"type": "kubernetes.io/tls", "metadata": {
-        "name": "s", "namespace": "ns", "uid": "u", "resourceVersion": version,
+        "name": name, "namespace": "ns", "uid": "u", "resourceVersion": version,
     }});
     convert(&Stores::new([]), Kind::Secret, &raw)
 }
@@ -109,13 +113,22 @@ fn a_new_version_of_a_secret_changes_nothing_until_it_is_read() {
     let (mut changes, mut unread) = (stores.changes(), stores.unread_changes());
     changes.borrow_and_update();
     unread.borrow_and_update();
-    stores.take_unread();
     writer.put(secret("2"));
     assert!(unread.has_changed().unwrap() && !changes.has_changed().unwrap());
     unread.borrow_and_update();
-    stores.take_unread();
     writer.put(secret("2"));
     assert!(!unread.has_changed().unwrap(), "that is the same version");
+}
+
+#[test]
+fn one_secret_in_the_place_of_another_is_told_of() {
+    let stores = Stores::new([Kind::Secret]);
+    let writer = stores.writer(Kind::Secret);
+    writer.replace(vec![secret("1")]);
+    let mut unread = stores.unread_changes();
+    unread.borrow_and_update();
+    writer.replace(vec![named_secret("other", "2")]);
+    assert!(unread.has_changed().unwrap(), "as many as before, but not the same");
 }
 
 #[test]
