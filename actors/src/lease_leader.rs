@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actors_core::election::record::Claim;
+use actors_core::election::record::{Claim, Record};
 use actors_core::election::{Action, Answer, Elector, Moment, Timing};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -168,7 +168,10 @@ impl Actor for LeaseLeader {
         if *state.args.acting.borrow() == 0
             && let Some(Action::Write { base, claim }) = state.elector.release()
         {
-            let answer = state.exchange(base, Some(claim)).await;
+            let mut answer = state.exchange(base, Some(claim)).await;
+            if answer == Answer::Conflict {
+                answer = state.give_up_what_stands().await.unwrap_or(answer);
+            }
             tracing::info!(?answer, "gave the lease up");
         }
         Ok(())
@@ -207,6 +210,16 @@ impl State {
             Answer::Lease(lease) => self.elector.confirmed(lease, sent, now, rand::random()),
             other => self.elector.answered(other, sent, now, rand::random()),
         }
+    }
+
+    /// Gives up what a renewal wrote that was under way when this actor was stopped. `None` where it was somebody else
+    /// who wrote.
+    async fn give_up_what_stands(&self) -> Option<Answer> {
+        let Answer::Lease(lease) = self.exchange(None, None).await else { return None };
+        let record = Record::of(&lease);
+        let is_ours = record.holder.as_deref() == Some(&*self.args.identity);
+        let claim = is_ours.then(|| Claim::release(&record))?;
+        Some(self.exchange(Some(lease), Some(claim)).await)
     }
 
     fn refused(&mut self, myself: &ActorRef<Msg>) {

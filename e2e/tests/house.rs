@@ -100,6 +100,19 @@ fn the_chart_installs_the_version_that_it_lies_beside() {
 }
 
 #[test]
+fn the_test_command_runs_every_program_of_the_suites() {
+    let metadata = metadata();
+    let mut packages = metadata["packages"].as_array().expect("packages").iter();
+    let suites = packages.find(|package| text(package, "name") == "e2e").expect("e2e");
+    let command = std::fs::read_to_string(root().join("test")).expect("./test is there");
+    for target in suites["targets"].as_array().expect("targets") {
+        let (name, is_test) = (text(target, "name"), target["kind"][0] == "test");
+        let is_named = command.lines().any(|line| format!("{line} ").contains(&format!("--test {name} ")));
+        assert!(!is_test || is_named, "./test does not run `--test {name}`");
+    }
+}
+
+#[test]
 fn the_lock_holds_one_kubernetes_and_one_cryptography() {
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock is kept");
     let versions = lock.matches("name = \"k8s-openapi\"\n").count();

@@ -33,6 +33,18 @@ async fn another_leads_within_8_s_of_a_death() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_under_way_does_not_keep_the_lease_from_being_given_up() {
+    let mut fleet = Fleet::start(3).await;
+    let first = fleet.await_leader(2 * SECOND).await;
+    let writes = Matcher::resource("leases").verb(Verb::Update);
+    fleet.faults(first, Faults::none().with(writes, How::Times(1), Fault::DelayAnswer(900 * MS)));
+    // The next renewal is written by then, and not answered.
+    fleet.run_for(1500 * MS).await;
+    fleet.stop(first).await;
+    assert_ne!(fleet.await_leader(2 * SECOND).await, first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_leads_within_2_s_of_a_clean_shutdown() {
     let mut fleet = Fleet::start(3).await;
     let first = fleet.await_leader(2 * SECOND).await;

@@ -1,7 +1,6 @@
 //! A leader that was stopped for longer than its lease, on a real API server: it does no harm when it wakes.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster::process::run;
@@ -12,11 +11,6 @@ use e2e::testbed::{SOON, SYSTEM, Testbed};
 use e2e::traffic::Client;
 use e2e::wait::until;
 use serde_json::Value;
-
-/// A new leader is there this long after the old one's death.
-const FAILOVER: Duration = Duration::from_secs(8);
-/// What a leader may take to stop all that only a leader runs.
-const STEP_DOWN: Duration = Duration::from_millis(1500);
 
 /// Drops, or lets through again, what `controller` sends to the admin port of any proxy.
 fn cut_pushes(controller: &Portreeve, cut: bool) -> Result<()> {
@@ -96,21 +90,27 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
         sleeper.pause()?;
 
         // Another leads, and the proxies know its term when the push arrives.
-        let new = testbed.new_leader(old, FAILOVER).await?;
+        let new = testbed.new_leader(old, SOON).await?;
         the_proxies_know_a_term_above(testbed, first_term).await?;
         let refused = async |proxy: &Portreeve| counted(proxy, "portreeve_pushes_total", "stale").await;
-        let before = refused(&testbed.proxies[0]).await?;
+        let mut before = Vec::new();
+        for proxy in &testbed.proxies {
+            before.push(refused(proxy).await?);
+        }
         cut_pushes(sleeper, false)?;
-        until("the push that was in flight is refused", SOON, async || {
-            ensure!(refused(&testbed.proxies[0]).await? > before, "nothing was refused");
-            Ok(())
-        })
-        .await?;
+        for (proxy, before) in testbed.proxies.iter().zip(before) {
+            until("the push that was in flight is refused", SOON, async || {
+                ensure!(refused(proxy).await? > before, "nothing was refused");
+                Ok(())
+            })
+            .await?;
+        }
         testbed.moves_to("green").await?;
 
         sleeper.resume()?;
         let leader_name = testbed.controllers[new].name();
-        until("the old leader follows the new one", STEP_DOWN, async || {
+        // That what only a leader runs stops in time it sees to itself, and exits otherwise: all live at the end.
+        until("the old leader follows the new one", SOON, async || {
             let shown = testbed.supervision(sleeper).await?;
             let facts = shown["facts"].to_string();
             ensure!(facts.contains(leader_name), "it says {facts}");
@@ -120,8 +120,7 @@ fn a_leader_that_slept_through_its_lease_is_refused_and_follows() -> Result<()> 
         })
         .await?;
 
-        // From here on it sends nothing: all that is refused has been refused, once it has come to the other proxy too.
-        until("nothing is in flight", SOON, async || in_flight(sleeper, 0)).await?;
+        // From here on it sends nothing: both proxies have refused what it had sent.
         let settled = refused(&testbed.proxies[0]).await? + refused(&testbed.proxies[1]).await?;
         for node in [0, 1].repeat(100) {
             assert_eq!(testbed.get(node, "/").await?.deployment(), "green");

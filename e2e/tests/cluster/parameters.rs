@@ -43,11 +43,16 @@ fn parameters(provider: &Value) -> String {
 }
 
 /// Installs our own definitions.
-pub(crate) fn install(testbed: &Testbed) -> Result<()> {
+pub(crate) async fn install(testbed: &Testbed) -> Result<()> {
     for crd in crds::ours() {
         testbed.cluster.apply(&serde_json::to_string(&crd)?)?;
     }
-    testbed.cluster.kubectl(&["wait", "--for=condition=Established", "crd", CRD, "--timeout=30s"]).map(|_| ())
+    testbed.cluster.kubectl(&["wait", "--for=condition=Established", "crd", CRD, "--timeout=30s"])?;
+    // That is said before those who ask for the kind are told of it.
+    until("the kind is served", SOON, async || {
+        testbed.cluster.kubectl(&["get", "edgeparameters"]).map(|_| ())
+    })
+    .await
 }
 
 /// Points the class at this object.
@@ -95,7 +100,7 @@ fn parameters_are_read_once_their_definition_is_installed_and_said_to_be_invalid
         testbed.cluster.apply(CLASS)?;
         class_says(testbed, "False InvalidParameters", "EdgeParameters edge is not there").await?;
 
-        install(testbed)?;
+        install(testbed).await?;
         testbed.cluster.apply(&parameters(&json!({"node": {}})))?;
         class_says(testbed, "True Accepted", "").await?;
         serves(testbed, 200).await?;
@@ -117,7 +122,7 @@ fn parameters_are_read_once_their_definition_is_installed_and_said_to_be_invalid
         // Removed with its definition, and installed again.
         testbed.cluster.kubectl(&["delete", "crd", CRD])?;
         class_says(testbed, "False InvalidParameters", "is not there").await?;
-        install(testbed)?;
+        install(testbed).await?;
         testbed.cluster.apply(&parameters(&json!({"node": {}})))?;
         class_says(testbed, "True Accepted", "").await?;
         serves(testbed, 200).await?;

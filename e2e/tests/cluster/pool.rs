@@ -62,7 +62,7 @@ async fn serves(client: &Client, address: IpAddr, deployment: &str) -> Result<()
 fn each_gateway_of_a_pool_keeps_an_address_of_its_own_whoever_leads() -> Result<()> {
     play(async |testbed| {
         let cluster = &testbed.cluster;
-        install(testbed)?;
+        install(testbed).await?;
         pool::make_local(cluster, RANGE)?;
         cluster.apply(&class_with("pooled", &format!("{{pool: {{cidrs: [{RANGE}]}}}}")))?;
         cluster.apply(&gateway("one", "blue", &json!([])))?;
