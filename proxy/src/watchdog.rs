@@ -147,10 +147,11 @@ mod tests {
         watchdog.threads().filter(|(_, is_stalled)| *is_stalled).map(|(name, _)| name).collect()
     }
 
-    fn wait_until(watchdog: &Watchdog, want: &[&str]) {
+    fn wait_until(watchdog: &Watchdog, want: &[&str], meanwhile: impl Fn()) {
         let begun = Instant::now();
         while stalled(watchdog) != want {
             assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", stalled(watchdog));
+            meanwhile();
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -166,12 +167,12 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        wait_until(&watchdog, &["worker-0"]);
-        stuck.beat();
-        wait_until(&watchdog, &[]);
-        wait_until(&watchdog, &["worker-0"]);
+        wait_until(&watchdog, &["worker-0"], || ());
+        // Again and again: whoever looks may be held up for longer than the limit.
+        wait_until(&watchdog, &[], || stuck.beat());
+        wait_until(&watchdog, &["worker-0"], || ());
         drop(stuck);
-        wait_until(&watchdog, &[]);
+        wait_until(&watchdog, &[], || ());
         drop(watchdog);
         beating.join().unwrap();
     }

@@ -16,6 +16,9 @@ use proxy_config::wire::{Ack, NackReason, Push, Reply, Version};
 use rig::{Controller, Origin, Rig};
 use units::World;
 
+/// The first answer of a proxy that knows what it served before comes within this time.
+const AT_ONCE: Duration = Duration::from_millis(300);
+
 #[track_caller]
 fn acked(reply: Reply) -> Ack {
     match reply {
@@ -104,14 +107,17 @@ async fn a_restarted_proxy_serves_its_last_good_configuration_at_once_and_refuse
     acked(rig.controller().push(&blue, 7).await);
     let mut fastest = Duration::MAX;
     // A busy machine may hold a start up, though not each one.
-    for _ in 0..3 {
+    for _ in 0..10 {
         rig.stop().await;
         let started = Instant::now();
         rig.restart().await;
         assert_eq!(rig.get("/").await, "blue");
         fastest = fastest.min(started.elapsed());
+        if fastest < AT_ONCE {
+            break;
+        }
     }
-    assert!(fastest < Duration::from_millis(300), "first answer after {fastest:?}");
+    assert!(fastest < AT_ONCE, "first answer after {fastest:?}");
     let older = World::new(rig.port).route("/", &green).units();
     let mut controller = rig.controller();
     controller.assume(&blue);

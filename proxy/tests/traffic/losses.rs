@@ -31,9 +31,14 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// A proxy that serves one route, and bounds what is open for so long when it closes.
 async fn serving(close_within: Duration) -> (Rig, Site, Origin) {
+    serving_by(2, close_within).await
+}
+
+/// The same by so many workers. One worker has told what is busy when it has ended what is idle.
+async fn serving_by(workers: usize, close_within: Duration) -> (Rig, Site, Origin) {
     let origin = Origin::start().await;
     let limits = Limits { close_within, ..Limits::new(4000) };
-    let rig = Rig::limited(2, limits, DrainSettings::default()).await;
+    let rig = Rig::limited(workers, limits, DrainSettings::default()).await;
     let site = Site::new(&rig, origin.address);
     rig.hold(&site).await;
     (rig, site, origin)
@@ -100,7 +105,7 @@ async fn tunnel2(client: &http2::Client) -> (h2::SendStream<Bytes>, h2::RecvStre
 
 #[tokio::test]
 async fn connections_of_a_listener_that_is_gone_end_when_nothing_is_under_way() {
-    let (rig, site, origin) = serving(PATIENCE).await;
+    let (rig, site, origin) = serving_by(1, PATIENCE).await;
     let mut idle = Client::connect(rig.http).await.unwrap();
     assert!(idle.get("/").await.unwrap().is_ok());
     let idle2 = http2::Client::connect(&rig).await;
@@ -217,7 +222,7 @@ async fn what_is_open_goes_on_when_the_route_leads_elsewhere_now() {
 #[tokio::test]
 async fn what_is_open_may_finish_when_another_route_serves_its_hostname_now() {
     let bound = Duration::from_secs(2);
-    let (rig, site, origin) = serving(bound).await;
+    let (rig, site, origin) = serving_by(1, bound).await;
     let (busy, mut tunnelled) = (waiting(&rig, &origin).await, tunnel(&rig).await);
     let renamed = with_route(&site, |route| route.name = ObjectName::new("test", "successor"));
     let begun = Instant::now();

@@ -18,9 +18,10 @@ async fn what_a_connection_has_others_hold_for_it_is_limited() {
     let (service, origin) = (Service::start().await, Origin::start().await);
     let rig = rig(service.address, &origin, |route| route.rules[0].filters.push(asking(60_000, &[]))).await;
     let client = Client::connect(&rig).await;
-    let content = || Bytes::from(vec![b'x'; 50_000]);
+    // One frame each, so that nothing of another stream comes between; 65 of them are shown, and no more.
+    let content = || Bytes::from(vec![b'x'; 16_000]);
     let mut begun = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..65 {
         let (response, mut stream) = client.send(request(Method::POST, "/echo"), false).await;
         timeout(PATIENCE, write(&mut stream, content(), false)).await.expect("it is read");
         begun.push((response, stream));
