@@ -36,12 +36,22 @@ pub(crate) fn on_change<T: Send + Sync + 'static, M: Message>(
     receiver: &watch::Receiver<T>,
     message: impl FnOnce() -> M + Send + 'static,
 ) -> Task {
-    let mut receiver = receiver.clone();
+    let changed = changed(receiver);
     report(actor, async move {
+        changed.await;
+        message()
+    })
+}
+
+/// Waits until the channel's value is another than the one last seen through `receiver`.
+pub(crate) fn changed<T: Send + Sync + 'static>(
+    receiver: &watch::Receiver<T>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut receiver = receiver.clone();
+    async move {
         // The senders live beside the tree: while it stands the channel is open.
         if receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        message()
-    })
+    }
 }

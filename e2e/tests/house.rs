@@ -51,6 +51,11 @@ fn text<'a>(value: &'a serde_json::Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
+fn package<'a>(metadata: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let mut packages = metadata["packages"].as_array().expect("packages").iter();
+    packages.find(|package| text(package, "name") == name).expect(name)
+}
+
 #[test]
 fn no_crate_depends_on_a_room_that_it_may_not_know() {
     let metadata = metadata();
@@ -89,8 +94,7 @@ fn no_room_imports_what_it_must_not_know() {
 #[test]
 fn the_chart_installs_the_version_that_it_lies_beside() {
     let metadata = metadata();
-    let mut packages = metadata["packages"].as_array().expect("packages").iter();
-    let package = packages.find(|package| text(package, "name") == "portreeve").expect("portreeve");
+    let package = package(&metadata, "portreeve");
     let chart = root().join("helm/portreeve/Chart.yaml");
     let chart = std::fs::read_to_string(chart).expect("Chart.yaml is there");
     for key in ["version", "appVersion"] {
@@ -102,10 +106,8 @@ fn the_chart_installs_the_version_that_it_lies_beside() {
 #[test]
 fn the_test_command_runs_every_program_of_the_suites() {
     let metadata = metadata();
-    let mut packages = metadata["packages"].as_array().expect("packages").iter();
-    let suites = packages.find(|package| text(package, "name") == "e2e").expect("e2e");
     let command = std::fs::read_to_string(root().join("test")).expect("./test is there");
-    for target in suites["targets"].as_array().expect("targets") {
+    for target in package(&metadata, "e2e")["targets"].as_array().expect("targets") {
         let (name, is_test) = (text(target, "name"), target["kind"][0] == "test");
         let is_named = command.lines().any(|line| format!("{line} ").contains(&format!("--test {name} ")));
         assert!(!is_test || is_named, "./test does not run `--test {name}`");

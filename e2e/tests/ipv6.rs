@@ -10,10 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use actors::push::authority::{AUTHORITY_LIFE, Authority, LEAF_LIFE};
 use actors::push::credentials::Trust;
+use anyhow::ensure;
+use e2e::wait::until;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
 
 #[path = "trees/shop.rs"]
 mod shop;
@@ -37,31 +38,24 @@ async fn a_cluster_of_ipv6_alone_is_served() {
     let status = controller.status.unwrap().port();
     TcpStream::connect((NODE, status)).await.unwrap();
 
-    let begun = Instant::now();
-    let turn = loop {
-        let asked = match TcpStream::connect((NODE, PORT)).await {
-            Ok(mut stream) => shop::ask(&mut stream, "close").await,
-            Err(error) => Err(error.to_string()),
-        };
-        match asked {
-            Ok((turn, _)) => break turn,
-            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
-        }
-        sleep(Duration::from_millis(20)).await;
-    };
+    let (turn, _) = until("the route is served", PATIENCE, async || {
+        let mut stream = TcpStream::connect((NODE, PORT)).await?;
+        shop::ask(&mut stream, "close").await.map_err(anyhow::Error::msg)
+    })
+    .await
+    .unwrap();
     assert_eq!(turn, 7);
 
     let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway");
     let gateways: Api<DynamicObject> =
         Api::namespaced_with(sandbox.client(), "default", &ApiResource::from_gvk(&kind));
-    loop {
-        let addresses = gateways.get("edge").await.unwrap().data["status"]["addresses"].clone();
-        if addresses == serde_json::json!([{"type": "IPAddress", "value": "::1"}]) {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{addresses}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("the Gateway's address is in its status", PATIENCE, async || {
+        let addresses = gateways.get("edge").await?.data["status"]["addresses"].clone();
+        ensure!(addresses == serde_json::json!([{"type": "IPAddress", "value": "::1"}]), "{addresses}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     controller.running.stop().await.unwrap();
     proxy.stop().await.unwrap();
 }

@@ -218,8 +218,7 @@ impl State {
                 doubtful.push(unseen.clone());
             }
             let found = left.next_if(|(other, _)| *other == object);
-            let differs = |desired: &Arc<DesiredStatus>| !Arc::ptr_eq(desired, seen) && desired != seen;
-            doubtful.extend(found.filter(|(_, desired)| differs(desired)).map(|_| object.clone()));
+            doubtful.extend(found.filter(|(_, desired)| **desired != *seen).map(|_| object.clone()));
             found.is_some()
         });
         doubtful.extend(left.map(|(object, _)| object.clone()));

@@ -8,7 +8,7 @@ use ractor::{ActorRef, Message};
 use supervisor::Gate;
 use tokio::sync::watch;
 
-use crate::task::{Task, report};
+use crate::task::{Task, changed, report};
 
 /// Short beside the time that passes between two leaders, long beside the time that a change takes to be
 /// served: that the followers' work comes after, and once for all that has changed by then.
@@ -25,12 +25,9 @@ pub(super) fn on_change<T: Send + Sync + 'static, M: Message>(
     gate: &watch::Receiver<Gate>,
     message: impl FnOnce() -> M + Send + 'static,
 ) -> Task {
-    let (mut receiver, mut gate) = (receiver.clone(), gate.clone());
+    let (changed, mut gate) = (changed(receiver), gate.clone());
     report(actor, async move {
-        // The senders live beside the tree: while it stands the channels are open.
-        if receiver.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        changed.await;
         let leads = gate.wait_for(|gate| matches!(gate, Gate::Open(_)));
         // Where nobody opens or closes the gate any more, what it was last is not waited for.
         let _ = tokio::time::timeout(GATHER, leads).await;

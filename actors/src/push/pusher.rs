@@ -228,15 +228,9 @@ async fn freshen(args: &Args) {
 /// Waits until what is used of Secrets and ConfigMaps is of the versions that are held: a certificate that was
 /// replaced under the leader before must not come back. One that changes all the time holds up nobody for long.
 async fn contents_are_read(stores: &Stores, wanted: &watch::Receiver<OrdSet<ObjectRef>>) {
-    let deadline = tokio::time::Instant::now() + CONTENTS;
-    loop {
-        let wanted = wanted.borrow().clone();
-        let Some(object) = stores.unanswered(wanted.iter()) else { return };
-        if tokio::time::Instant::now() >= deadline {
-            tracing::warn!(%object, "what it holds now has not been read: pushes begin with what was read before");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    let unanswered = || stores.unanswered(wanted.borrow().iter()).cloned();
+    if let Some(object) = left_after(CONTENTS, Duration::from_millis(5), unanswered).await {
+        tracing::warn!(%object, "what it holds now has not been read: pushes begin with what was read before");
     }
 }
 
@@ -272,16 +266,26 @@ async fn still_behind(
     listed: &Listed,
     patience: Duration,
 ) -> Option<ObjectName> {
+    left_after(patience, Duration::from_millis(250), || behind(&stores.versions(kind), listed)).await
+}
+
+/// Asks until nothing is left; what still is after this long. Versions move without anything that is used changing,
+/// so there is no channel to wait on.
+async fn left_after<T>(
+    patience: Duration,
+    longest_pause: Duration,
+    mut left: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = tokio::time::Instant::now() + patience;
-    let mut delay = Duration::from_millis(10);
+    let mut pause = Duration::from_millis(10);
     loop {
-        let object = behind(&stores.versions(kind), listed)?;
+        let left = left()?;
         if tokio::time::Instant::now() >= deadline {
-            return Some(object);
+            return Some(left);
         }
-        // Versions move without anything that is used changing, so there is no channel to wait on.
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(Duration::from_millis(250));
+        pause = pause.min(longest_pause);
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 

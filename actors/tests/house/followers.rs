@@ -7,8 +7,8 @@ use proxy_config::name::{ObjectName, UnitId};
 use sandbox::{Fault, Faults, How, Matcher, Verb};
 use tokio::time::Instant;
 
-use crate::secrets::{HTTPS, certificate, read, secret};
-use crate::stage::{GROUND, Stage, lead, resign, route, until};
+use crate::secrets::{self, certificate, read, secret};
+use crate::stage::{lead, resign, route, until};
 
 const AT_ONCE: Duration = Duration::from_millis(100);
 const GATHERED: Duration = Duration::from_millis(250);
@@ -25,10 +25,7 @@ fn has(controller: &Controller, name: &str) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_lets_changes_gather_and_a_leader_does_not() {
-    let stage = Stage::new(0).await;
-    for manifest in [GROUND, HTTPS, &secret("cert")] {
-        stage.apply(manifest).await;
-    }
+    let stage = secrets::stage(0).await;
     let controller = stage.controller("c").await;
     until("all there is", || certificate(&controller).is_some()).await;
     tokio::time::sleep(SOON).await;
@@ -66,10 +63,7 @@ async fn a_follower_lets_changes_gather_and_a_leader_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_that_was_replaced_does_not_come_back_with_a_new_leader() {
-    let stage = Stage::new(1).await;
-    for manifest in [GROUND, HTTPS, &secret("cert")] {
-        stage.apply(manifest).await;
-    }
+    let stage = secrets::stage(1).await;
     let unit = UnitId::certificate(&ObjectName::new("default", "cert"));
     let served = || stage.proxy(0).held().units.get(&unit).map(|unit| unit.hash.to_string());
     let first = stage.leader("a", 1).await;

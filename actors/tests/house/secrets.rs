@@ -48,6 +48,15 @@ pub(crate) fn certificate(controller: &Controller) -> Option<String> {
     translation.units.get(&unit).map(|unit| unit.hash.to_string())
 }
 
+/// With so many proxies, and a Gateway with a certificate.
+pub(crate) async fn stage(proxies: u8) -> Stage {
+    let stage = Stage::new(proxies).await;
+    for manifest in [GROUND, HTTPS, &secret("cert")] {
+        stage.apply(manifest).await;
+    }
+    stage
+}
+
 /// The Secrets whose content was asked for.
 pub(crate) fn read(stage: &Stage) -> Vec<String> {
     read_of(stage, "secrets")
@@ -132,10 +141,7 @@ async fn only_a_secret_that_is_named_is_read_and_again_when_it_changes() {
 /// API servers may answer from what they remember.
 #[tokio::test(start_paused = true)]
 async fn what_is_read_is_no_older_than_what_was_seen() {
-    let stage = Stage::new(0).await;
-    for manifest in [GROUND, HTTPS, &secret("cert")] {
-        stage.apply(manifest).await;
-    }
+    let stage = stage(0).await;
     let settings = stage.settings("c");
     let gets = Matcher::resource("secrets").verb(Verb::Get);
     let late = Faults::none().with(gets, How::Always, Fault::StaleRead { revisions: 1 });
@@ -151,10 +157,7 @@ async fn what_is_read_is_no_older_than_what_was_seen() {
 
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_may_not_be_read_holds_up_nothing_for_long_and_is_tried_again() {
-    let stage = Stage::new(0).await;
-    for manifest in [GROUND, HTTPS, &secret("cert")] {
-        stage.apply(manifest).await;
-    }
+    let stage = stage(0).await;
     let settings = stage.settings("c");
     let on = Matcher::resource("secrets").verb(Verb::Get);
     let refuse = Fault::ServerError(http::StatusCode::FORBIDDEN);
@@ -169,10 +172,7 @@ async fn a_secret_that_may_not_be_read_holds_up_nothing_for_long_and_is_tried_ag
 
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_can_not_be_read_holds_up_what_needs_it_and_nothing_else() {
-    let stage = Stage::new(1).await;
-    for manifest in [GROUND, HTTPS, &secret("cert")] {
-        stage.apply(manifest).await;
-    }
+    let stage = stage(1).await;
     let unit = UnitId::certificate(&ObjectName::new("default", "cert"));
     let holds = |unit: &UnitId| stage.proxy(0).held().units.get(unit).is_some();
     let first = stage.leader("a", 1).await;
@@ -205,10 +205,7 @@ async fn a_secret_that_can_not_be_read_holds_up_what_needs_it_and_nothing_else()
 
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_that_can_not_read_a_secret_leaves_its_listener_alone_and_asks_ever_more_rarely() {
-    let stage = Stage::new(1).await;
-    for manifest in [GROUND, HTTPS, &secret("cert")] {
-        stage.apply(manifest).await;
-    }
+    let stage = stage(1).await;
     let unit = UnitId::certificate(&ObjectName::new("default", "cert"));
     let serves = || stage.proxy(0).held().units.get(&unit).is_some();
     let first = stage.leader("a", 1).await;

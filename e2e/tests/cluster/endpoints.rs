@@ -12,6 +12,8 @@ use e2e::stage::play;
 use e2e::testbed::{SOON, Testbed};
 use e2e::wait::until;
 
+use crate::routes::all_were_served;
+
 const PORT: u16 = 8080;
 const HOST: &str = "many.example";
 /// Where the endpoints are: all on one machine. Source: RFC 2544, C.2.2.
@@ -113,11 +115,7 @@ fn a_service_may_have_ten_thousand_endpoints_and_lose_half_of_them_at_once() -> 
             })
             .await?;
         }
-        for load in loads {
-            let tally = load.stop().await?;
-            assert!(tally.with_status(200) > 100, "{tally:?}");
-            assert_eq!(tally.faults(), Vec::<String>::new());
-        }
+        all_were_served(loads).await?;
         testbed.cluster.kubectl(&["delete", "endpointslice", "-l", "half"])?;
         testbed.cluster.kubectl(&["delete", "httproute/many", "service/many"]).map(|_| ())
     })

@@ -7,7 +7,18 @@ use anyhow::{Result, ensure};
 use e2e::manifests::route;
 use e2e::stage::play;
 use e2e::testbed::SOON;
+use e2e::traffic::Load;
 use e2e::wait::until;
+
+/// Ends what asked meanwhile, each of which has asked a lot and was answered with 200 each time.
+pub(crate) async fn all_were_served(loads: [Load; 2]) -> Result<()> {
+    for load in loads {
+        let tally = load.stop().await?;
+        assert!(tally.with_status(200) > 100, "{tally:?}");
+        assert_eq!(tally.faults(), Vec::<String>::new());
+    }
+    Ok(())
+}
 
 #[test]
 fn a_change_of_weights_reaches_every_node_and_loses_no_request() -> Result<()> {
@@ -30,12 +41,7 @@ fn a_change_of_weights_reaches_every_node_and_loses_no_request() -> Result<()> {
             .await?;
         }
 
-        for load in loads {
-            let tally = load.stop().await?;
-            assert!(tally.with_status(200) > 100, "{tally:?}");
-            assert_eq!(tally.faults(), Vec::<String>::new());
-        }
-        Ok(())
+        all_were_served(loads).await
     })
 }
 

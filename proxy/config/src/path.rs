@@ -54,26 +54,26 @@ pub fn pattern(path: &str) -> Result<Vec<u8>, PathError> {
 /// Where one does not.
 pub fn check_encoding(bytes: &[u8]) -> Result<(), PathError> {
     for at in memchr::memchr_iter(b'%', bytes) {
-        decode(bytes, at).ok_or(PathError::MalformedEncoding)?;
+        encoded_byte(bytes, at).ok_or(PathError::MalformedEncoding)?;
     }
     Ok(())
 }
 
-/// The byte that is encoded at a percent sign.
-fn decode(bytes: &[u8], at: usize) -> Option<u8> {
+/// The byte that is encoded at a percent sign; `None` where two hexadecimal digits do not follow it.
+pub fn encoded_byte(bytes: &[u8], at: usize) -> Option<u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     let (high, low) = (digit(bytes.get(at + 1)?)?, digit(bytes.get(at + 2)?)?);
     u8::try_from(high * 16 + low).ok()
 }
 
-/// A path that begins with a slash, in its one form: unreserved characters decoded (once), other encodings in upper case, dot
-/// segments removed. An encoded slash stays encoded, and empty segments stay.
+/// A path that begins with a slash, in its one form: unreserved characters decoded (once), other encodings
+/// in upper case, dot segments removed. An encoded slash stays encoded, and empty segments stay.
 ///
 /// # Errors
 /// Where an encoding is malformed or hides a NUL, or dot segments lead above the root.
 pub fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
-    let may_have_dots = memchr::memchr_iter(b'.', path).any(|at| at > 0 && path[at - 1] == b'/');
     if memchr::memchr(b'%', path).is_none() {
+        let may_have_dots = memchr::memchr_iter(b'.', path).any(|at| at > 0 && path[at - 1] == b'/');
         return if may_have_dots {
             remove_dot_segments(path).map(Cow::Owned)
         } else {
@@ -81,8 +81,7 @@ pub fn normalise(path: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
         };
     }
     let decoded = decode_unreserved(path)?;
-    let may_have_dots = memchr::memmem::find(&decoded, b"/.").is_some();
-    if may_have_dots {
+    if memchr::memmem::find(&decoded, b"/.").is_some() {
         return remove_dot_segments(&decoded).map(Cow::Owned);
     }
     Ok(if decoded == path { Cow::Borrowed(path) } else { Cow::Owned(decoded) })
@@ -101,7 +100,7 @@ pub fn decode_unreserved(path: &[u8]) -> Result<Vec<u8>, PathError> {
             at += 1;
             continue;
         }
-        match decode(path, at) {
+        match encoded_byte(path, at) {
             None | Some(0) => return Err(PathError::MalformedEncoding),
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => decoded.push(byte),
             Some(_) => decoded.extend(path[at..at + 3].to_ascii_uppercase()),

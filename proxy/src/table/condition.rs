@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use http::header::HeaderName;
-use proxy_config::path::PathError;
+use proxy_config::path::{PathError, encoded_byte};
 use proxy_config::route::{Match, REGEX_DEPTH, REGEX_LENGTH, REGEX_SIZE, ValueMatch, ValuePattern};
 use regex_automata::meta;
 use regex_automata::util::syntax;
@@ -223,26 +223,13 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match (first, tail) {
-            (b'+', _) => out.push(b' '),
-            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => {
-                    out.push(high << 4 | low);
-                    rest = after;
-                }
-                _ => out.push(b'%'),
-            },
-            (byte, _) => out.push(*byte),
-        }
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let encoded = if *byte == b'%' { encoded_byte(text, at) } else { None };
+        out.push(encoded.unwrap_or(if *byte == b'+' { b' ' } else { *byte }));
+        at += if encoded.is_some() { 3 } else { 1 };
     }
     Cow::Owned(out)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

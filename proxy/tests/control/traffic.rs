@@ -28,10 +28,14 @@ struct Seen {
 }
 
 impl Seen {
+    fn failed(&self, why: String) {
+        self.failures.lock().unwrap().push(why);
+    }
+
     /// What a dying worker cuts when its time is over, a busy machine has held up for that long.
-    fn failed(&self, begun: Instant, why: String) {
+    fn cut(&self, begun: Instant, why: String) {
         if begun.elapsed() < FINISH_WITHIN {
-            self.failures.lock().unwrap().push(why);
+            self.failed(why);
         } else {
             self.late.fetch_add(1, Relaxed);
         }
@@ -98,8 +102,8 @@ async fn keep(address: SocketAddr, seen: Arc<Seen>) {
                 kept = (!closes).then_some(stream);
             }
             Ok(Err(Failure::Unanswered(_))) if reused => drop(seen.resent.fetch_add(1, Relaxed)),
-            Ok(Err(Failure::Unanswered(why) | Failure::Other(why))) => seen.failed(begun, why),
-            Err(_) => seen.failures.lock().unwrap().push("no answer in time".to_owned()),
+            Ok(Err(Failure::Unanswered(why) | Failure::Other(why))) => seen.cut(begun, why),
+            Err(_) => seen.failed("no answer in time".to_owned()),
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -110,8 +114,8 @@ async fn connect_anew(address: SocketAddr, seen: Arc<Seen>) {
         let begun = Instant::now();
         match tokio::time::timeout(PATIENCE, ask(None, address, "close")).await {
             Ok(Ok(_)) => drop(seen.answered.fetch_add(1, Relaxed)),
-            Ok(Err(Failure::Unanswered(why) | Failure::Other(why))) => seen.failed(begun, why),
-            Err(_) => seen.failures.lock().unwrap().push("no answer in time".to_owned()),
+            Ok(Err(Failure::Unanswered(why) | Failure::Other(why))) => seen.cut(begun, why),
+            Err(_) => seen.failed("no answer in time".to_owned()),
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -36,6 +36,8 @@ fn assert_equal(found: &Translation, wanted: &Translation) -> Result<(), TestCas
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(300), ..ProptestConfig::default() })]
+
     #[test]
     fn edit_by_edit_is_the_same_as_from_nothing(steps in prop::collection::vec(edits(1..4), 1..25)) {
         let mut snapshot = Snapshot::default();
